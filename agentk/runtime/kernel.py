@@ -1,0 +1,245 @@
+"""The few system calls that Python does not offer, by ctypes. Each raises OSError with the kernel's errno.
+
+Importing this file calls nothing, so it may be imported on any platform; calling needs Linux. It must stay
+free of other imports of ours: it runs in forked children that hold root.
+"""
+
+import ctypes
+import errno
+import fcntl
+import os
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+# mount(2)
+MS_RDONLY = 0x1
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_REMOUNT = 0x20
+MS_NOATIME = 0x400
+MS_BIND = 0x1000
+MS_MOVE = 0x2000
+MS_REC = 0x4000
+MS_PRIVATE = 0x40000
+MS_SLAVE = 0x80000
+MS_SHARED = 0x100000
+# umount2(2)
+MNT_FORCE = 0x1
+MNT_DETACH = 0x2
+UMOUNT_NOFOLLOW = 0x8
+# unshare(2), setns(2)
+CLONE_NEWTIME = 0x00000080
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+# prctl(2)
+PR_SET_PDEATHSIG = 1
+PR_SET_DUMPABLE = 4
+PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
+PR_GET_SECCOMP = 21
+PR_CAPBSET_READ = 23
+PR_CAPBSET_DROP = 24
+PR_SET_CHILD_SUBREAPER = 36
+PR_SET_NO_NEW_PRIVS = 38
+PR_GET_NO_NEW_PRIVS = 39
+# open_tree(2), move_mount(2), fsopen(2), fsconfig(2), fsmount(2): the same numbers on every architecture
+_SYS_OPEN_TREE = 428
+_SYS_MOVE_MOUNT = 429
+_SYS_FSOPEN = 430
+_SYS_FSCONFIG = 431
+_SYS_FSMOUNT = 432
+OPEN_TREE_CLONE = 1
+OPEN_TREE_CLOEXEC = os.O_CLOEXEC
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+MOVE_MOUNT_F_EMPTY_PATH = 0x4
+FSOPEN_CLOEXEC = 1
+FSMOUNT_CLOEXEC = 1
+FSCONFIG_SET_FLAG = 0
+FSCONFIG_SET_STRING = 1
+FSCONFIG_CMD_CREATE = 6
+MOUNT_ATTR_RDONLY = 0x1
+MOUNT_ATTR_NOSUID = 0x2
+MOUNT_ATTR_NODEV = 0x4
+MOUNT_ATTR_NOEXEC = 0x8
+# netdevice(7)
+_SIOCGIFFLAGS = 0x8913
+_SIOCSIFFLAGS = 0x8914
+_IFF_UP = 0x1
+_IFREQ = struct.Struct("16sH22x")
+
+_AT_FDCWD = -100
+StrPath = str | os.PathLike[str]
+
+_libc: ctypes.CDLL | None = None
+
+
+def _call(function: str, *arguments: Any, path: str = "") -> int:
+    """Call one libc function that answers -1 and errno on failure."""
+    global _libc
+    if _libc is None:
+        _libc = ctypes.CDLL(None, use_errno=True)
+    call = getattr(_libc, function, None)
+    if call is None:
+        raise OSError(errno.ENOSYS, f"{function}: not in this C library")
+    call.restype = ctypes.c_int  # every call here answers 0, a small flag or a descriptor
+    answer = int(call(*arguments))
+    if answer == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, f"{function}: {os.strerror(code)}", path or None)
+    return answer
+
+
+def _text(value: StrPath) -> bytes:
+    return os.fsencode(value)
+
+
+def mount(source: StrPath, target: StrPath, fstype: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2)."""
+    options = data.encode() if data else None
+    _call(
+        "mount",
+        _text(source),
+        _text(target),
+        fstype.encode() if fstype else None,
+        ctypes.c_ulong(flags),
+        options,
+        path=str(target),
+    )
+
+
+def umount(target: StrPath, flags: int = 0) -> None:
+    """umount2(2); never follows a symbolic link at the end of the path."""
+    _call("umount2", _text(target), ctypes.c_int(flags | UMOUNT_NOFOLLOW), path=str(target))
+
+
+def unshare(flags: int) -> None:
+    """unshare(2). CLONE_NEWUSER needs a process with one thread."""
+    _call("unshare", ctypes.c_int(flags))
+
+
+def setns(fd: int, flags: int = 0) -> None:
+    """setns(2) into a namespace descriptor, or (with flags) into several of a pidfd's."""
+    _call("setns", ctypes.c_int(fd), ctypes.c_int(flags))
+
+
+def prctl(option: int, first: int = 0, second: int = 0, third: int = 0, fourth: int = 0) -> int:
+    """prctl(2) with plain numbers."""
+    return _call("prctl", ctypes.c_int(option), *(ctypes.c_ulong(n) for n in (first, second, third, fourth)))
+
+
+def quotactl(command: int, special: StrPath, identity: int, record: ctypes.Structure) -> None:
+    """quotactl(2); `record` is read or filled."""
+    _call(
+        "quotactl",
+        ctypes.c_int(ctypes.c_int32(command & 0xFFFFFFFF).value),
+        _text(special),
+        ctypes.c_int(ctypes.c_int32(identity & 0xFFFFFFFF).value),
+        ctypes.byref(record),
+        path=str(special),
+    )
+
+
+def _syscall(number: int, name: str, *arguments: Any) -> int:
+    try:
+        return _call("syscall", ctypes.c_long(number), *arguments)
+    except OSError as error:
+        raise OSError(error.errno, f"{name}: {os.strerror(error.errno or 0)}") from None
+
+
+def open_tree(
+    path: StrPath, flags: int = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC, dir_fd: int = _AT_FDCWD
+) -> int:
+    """open_tree(2): with OPEN_TREE_CLONE, a descriptor of a detached copy of the mount at `path`."""
+    return _syscall(
+        _SYS_OPEN_TREE, "open_tree", ctypes.c_int(dir_fd), ctypes.c_char_p(_text(path)), ctypes.c_uint(flags)
+    )
+
+
+def move_mount(tree: int, target: StrPath) -> None:
+    """move_mount(2): attach a detached mount at `target`."""
+    _syscall(
+        _SYS_MOVE_MOUNT,
+        "move_mount",
+        ctypes.c_int(tree),
+        ctypes.c_char_p(b""),
+        ctypes.c_int(_AT_FDCWD),
+        ctypes.c_char_p(_text(target)),
+        ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH),
+    )
+
+
+def detached_mount(fstype: str, options: dict[str, str], attributes: int) -> int:
+    """A new mount that is in no mount table: fsopen, fsconfig, fsmount. The last close unmounts it."""
+    context = _syscall(_SYS_FSOPEN, "fsopen", ctypes.c_char_p(fstype.encode()), ctypes.c_uint(FSOPEN_CLOEXEC))
+    try:
+        for key, value in options.items():
+            kind = FSCONFIG_SET_STRING if value else FSCONFIG_SET_FLAG
+            _fsconfig(context, kind, key, value)
+        _fsconfig(context, FSCONFIG_CMD_CREATE)
+        return _syscall(
+            _SYS_FSMOUNT,
+            "fsmount",
+            ctypes.c_int(context),
+            ctypes.c_uint(FSMOUNT_CLOEXEC),
+            ctypes.c_uint(attributes),
+        )
+    finally:
+        os.close(context)
+
+
+def _fsconfig(context: int, command: int, key: str = "", value: str = "") -> None:
+    _syscall(
+        _SYS_FSCONFIG,
+        "fsconfig",
+        ctypes.c_int(context),
+        ctypes.c_uint(command),
+        ctypes.c_char_p(key.encode() if key else None),
+        ctypes.c_char_p(value.encode() if value else None),
+        ctypes.c_int(0),
+    )
+
+
+def loopback_up() -> None:
+    """Bring `lo` up in the caller's network namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as control:
+        answer = fcntl.ioctl(control, _SIOCGIFFLAGS, _IFREQ.pack(b"lo", 0))
+        flags = _IFREQ.unpack(answer)[1]
+        fcntl.ioctl(control, _SIOCSIFFLAGS, _IFREQ.pack(b"lo", flags | _IFF_UP))
+
+
+def map_ids(pid: int | str, inside_uid: int, outside_uid: int, inside_gid: int, outside_gid: int) -> None:
+    """Write the one-line uid and gid maps of a new user namespace (`pid` may be "self")."""
+    base = Path("/proc") / str(pid)
+    # setgroups must be denied before an unprivileged process may write gid_map.
+    (base / "setgroups").write_text("deny")
+    (base / "uid_map").write_text(f"{inside_uid} {outside_uid} 1")
+    (base / "gid_map").write_text(f"{inside_gid} {outside_gid} 1")
+
+
+def boot_id() -> str:
+    """The running kernel's boot id, "" where there is none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def capabilities() -> int:
+    """The effective capability bits of this process, 0 where the kernel does not tell."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return 0
+    for line in status.splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0
