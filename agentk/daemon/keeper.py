@@ -1,0 +1,319 @@
+"""The keeper: the small process that starts the launcher and the daemon, and starts again whichever of them dies.
+
+As root it is the only one that could: the daemon has given its rights away, and the launcher may be the one that
+died. It holds the control socket, so that callers wait in its backlog while the daemon starts again. It must
+never parse what a person or a guest wrote. When the keeper itself dies the daemon stops (its parent-death
+signal), the launcher and every agent go on, and the next command starts a keeper that finds them.
+"""
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import select
+import shutil
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agentk.api import errors
+from agentk.daemon import revealing, sockets
+from agentk.data.places import Places
+from agentk.runtime import uids
+from agentk.runtime.launcher import asking
+
+_RESTART_FIRST_SECONDS = 0.1
+_RESTART_MAX_SECONDS = 5.0
+_STEADY_SECONDS = 10.0  # running this long forgives earlier deaths
+_STOP_SECONDS = 10.0  # for the daemon to end what it is writing
+EXIT_STOP = 0  # the daemon was asked to stop: do not start it again
+EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: starting again would fail the same way
+
+
+@dataclass
+class Child:
+    """One of the two we keep. `pidfd` also watches a launcher that an earlier keeper started."""
+
+    name: str
+    pid: int = 0
+    pidfd: int = -1
+    started: float = 0.0
+    deaths: int = 0
+    ours: bool = True
+
+    def died(self, now: float) -> float:
+        """Note the death; return how many seconds to wait before the next start."""
+        os.close(self.pidfd)
+        self.pid, self.pidfd = 0, -1
+        self.deaths = 1 if now - self.started > _STEADY_SECONDS else self.deaths + 1
+        return min(_RESTART_FIRST_SECONDS * 2 ** (self.deaths - 1), _RESTART_MAX_SECONDS)
+
+
+@dataclass
+class Keeper:
+    places: Places
+    config: Path | None
+    ready_fd: int = -1  # told "ready" or why not, once
+    life_fd: int = -1  # its end of file ends everything, agents and state included
+    launcher: Child = field(default_factory=lambda: Child("launcher"))
+    daemon: Child = field(default_factory=lambda: Child("daemon"))
+    daemon_uid: int = -1
+    control: socket.socket | None = None
+    due: dict[str, float] = field(default_factory=dict)
+    exit_code: int | None = None
+
+    def run(self) -> int:
+        """Keep both alive until told to stop. Returns this process's exit code."""
+        lock = _lock(self.places)
+        try:
+            self._prepare()
+            with _signals() as wakeups:
+                self._start_launcher()
+                self._start_daemon()
+                while self.exit_code is None:
+                    self._once(wakeups)
+            return self.exit_code
+        except errors.AgentkError as error:
+            self._tell(str(error))
+            raise
+        finally:
+            self._stop()
+            os.close(lock)
+
+    # -- one turn ---------------------------------------------------------------------------------------------
+
+    def _once(self, wakeups: int) -> None:
+        poll = select.poll()
+        watched = {wakeups: "signal"}
+        for child in (self.launcher, self.daemon):
+            if child.pidfd >= 0:
+                watched[child.pidfd] = child.name
+        if self.life_fd >= 0:
+            watched[self.life_fd] = "life"
+        for fd in watched:
+            poll.register(fd, select.POLLIN | select.POLLHUP)
+        now = time.monotonic()
+        wait = min((max(0.0, at - now) for at in self.due.values()), default=None)
+        for fd, _ in poll.poll(None if wait is None else int(wait * 1000) + 1):
+            what = watched[fd]
+            if what == "signal":
+                self._signalled(os.read(wakeups, 64))
+            elif what == "life":
+                self.exit_code = 0
+            elif what == "launcher":
+                self._reap(self.launcher)
+                self.due["launcher"] = time.monotonic() + self.launcher.died(time.monotonic())
+            else:
+                self._daemon_ended(self._reap(self.daemon))
+        self._start_due(time.monotonic())
+
+    def _start_due(self, now: float) -> None:
+        for name in [name for name, at in self.due.items() if at <= now and self.exit_code is None]:
+            del self.due[name]
+            if name == "launcher":
+                self._start_launcher()
+            else:
+                self._start_daemon()
+
+    def _signalled(self, numbers: bytes) -> None:
+        if signal.SIGTERM in numbers or signal.SIGINT in numbers:
+            self.exit_code = 0
+
+    def _daemon_ended(self, code: int) -> None:
+        wait = self.daemon.died(time.monotonic())
+        if code in (EXIT_STOP, EXIT_CONFIG):
+            self._tell("the daemon refused to start: see its log")
+            self.exit_code = code
+            return
+        if self.ready_fd >= 0 and self.daemon.deaths >= 3:
+            self._tell("the daemon ended three times while starting: see its log")
+            self.exit_code = 1
+            return
+        print(f"agentk: the daemon ended with {code}; starting it again", file=sys.stderr, flush=True)
+        self.due["daemon"] = time.monotonic() + wait
+
+    @staticmethod
+    def _reap(child: Child) -> int:
+        if not child.ours:
+            return 0
+        _, status = os.waitpid(child.pid, 0)
+        return os.waitstatus_to_exitcode(status)
+
+    def _tell(self, text: str) -> None:
+        if self.ready_fd >= 0:
+            with contextlib.suppress(OSError):
+                os.write(self.ready_fd, text.encode())
+            os.close(self.ready_fd)
+            self.ready_fd = -1
+
+    # -- starting ---------------------------------------------------------------------------------------------
+
+    def _prepare(self) -> None:
+        """The directories and who may enter them. The daemon's uid writes only `state/store`."""
+        root = os.getuid() == 0
+        block = uids.block(self.places.state, self.places.instance) if root else None
+        self.daemon_uid = block.start if block else os.getuid()
+        gid = self.daemon_uid if root else os.getgid()
+        owner = 0 if root else os.getuid()
+        for path, mode, group in (
+            (self.places.state, 0o750 if root else 0o700, gid),
+            (self.places.run, 0o710 if root else 0o700, gid),
+        ):
+            path.mkdir(parents=True, exist_ok=True)
+            _own(path, owner, group, mode)
+        for name in ("boxes", "logs"):
+            (self.places.state / name).mkdir(exist_ok=True)
+        _own(self.places.state / "boxes", owner, gid, 0o700)
+        _own(self.places.state / "logs", owner, gid, 0o750 if root else 0o700)
+        store = self.places.state / "store"
+        store.mkdir(exist_ok=True)
+        _own(store, self.daemon_uid, gid, 0o700)
+        self.control = sockets.bind(self.places.socket)
+
+    def _start_launcher(self) -> None:
+        found = asking.peer(self.places.launcher_socket)
+        if found is not None:
+            self.launcher.pid, self.launcher.ours = found, False
+        else:
+            argv = ["-m", "agentk.runtime.launcher", "--state", str(self.places.state)]
+            argv += ["--run", str(self.places.run), "--instance", self.places.instance]
+            if os.getuid() == 0:
+                argv += ["--daemon-uid", str(self.daemon_uid)]
+            self.launcher.pid, self.launcher.ours = _spawn(argv, keep=()), True
+        self.launcher.pidfd = os.pidfd_open(self.launcher.pid)
+        self.launcher.started = time.monotonic()
+
+    def _start_daemon(self) -> None:
+        assert self.control is not None
+        keep = [self.control.fileno()]
+        argv = ["-m", "agentk.daemon", "serve", "--state", str(self.places.state), "--run", str(self.places.run)]
+        argv += ["--socket-fd", str(self.control.fileno())]
+        if self.ready_fd >= 0:
+            keep.append(self.ready_fd)
+            argv += ["--ready-fd", str(self.ready_fd)]
+        config = -1
+        if self.config is not None:
+            config = os.open(self.config, os.O_RDONLY | os.O_CLOEXEC)
+            keep.append(config)
+            argv += ["--config-fd", str(config), "--config-name", str(self.config)]
+        try:
+            uid = self.daemon_uid if os.getuid() == 0 else None
+            self.daemon.pid = _spawn(argv, keep=keep, uid=uid, places=self.places)
+        finally:
+            if config >= 0:
+                os.close(config)
+        self.daemon.pidfd = os.pidfd_open(self.daemon.pid)
+        self.daemon.started = time.monotonic()
+
+    # -- stopping ---------------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        """The daemon first, so that it writes what it knows. The launcher goes on while it keeps boxes."""
+        if self.daemon.pidfd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self.daemon.pidfd, signal.SIGTERM)
+            if not _ended(self.daemon.pidfd, _STOP_SECONDS):
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self.daemon.pidfd, signal.SIGKILL)
+            self._reap(self.daemon)
+        if self.launcher.pidfd >= 0:
+            with contextlib.suppress(errors.AgentkError, OSError):
+                asking.end(self.places.launcher_socket, kill_boxes=self.life_fd >= 0)
+            if self.life_fd >= 0 and not _ended(self.launcher.pidfd, _STOP_SECONDS):
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self.launcher.pidfd, signal.SIGKILL)
+        if self.control is not None:
+            self.control.close()
+            with contextlib.suppress(OSError):
+                self.places.socket.unlink()
+        if self.life_fd >= 0:
+            for path in (self.places.run, self.places.state):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def usual_config(env: Mapping[str, str], uid: int) -> Path | None:
+    """`AGENTK_CONFIG`, which must exist, else the first usual place that does, else None."""
+    if env.get("AGENTK_CONFIG"):
+        return Path(env["AGENTK_CONFIG"])
+    home = Path(env.get("XDG_CONFIG_HOME") or Path(env.get("HOME") or "/") / ".config")
+    usual = Path("/etc/agentk/config.yaml") if uid == 0 else home / "agentk" / "config.yaml"
+    return usual if usual.is_file() else None
+
+
+def _spawn(argv: Sequence[str], keep: Sequence[int], uid: int | None = None, places: Places | None = None) -> int:
+    """Fork and exec our own interpreter in a session of its own. `uid` also drops every right for good."""
+    program = [sys.executable, "-I", *argv]
+    pid = os.fork()
+    if pid:
+        return pid
+    try:
+        os.setsid()
+        for fd in keep:
+            os.set_inheritable(fd, True)
+        if uid is not None and places is not None:
+            revealing.reveal(revealing.trees(places), uid)
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+        os.execv(sys.executable, program)
+    except BaseException as error:  # noqa: BLE001 (a forked child must never return into the parent's code)
+        print(f"agentk: cannot start {' '.join(program)}: {error}", file=sys.stderr, flush=True)
+        os._exit(127)
+
+
+def _lock(places: Places) -> int:
+    """One keeper for one state directory."""
+    places.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(places.state / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = os.read(fd, 32).decode().strip() or "unknown"
+        os.close(fd)
+        raise errors.AlreadyExists(
+            f"a daemon already runs for {places.state} (pid {holder})",
+            hint="use it, or end it with: agentk daemon stop",
+        ) from None
+    os.ftruncate(fd, 0)
+    os.write(fd, f"{os.getpid()}\n".encode())
+    return fd
+
+
+def _own(path: Path, uid: int, gid: int, mode: int) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        seen = os.fstat(fd)
+        if os.getuid() == 0:
+            os.fchown(fd, uid, gid)
+        elif seen.st_uid != uid:
+            raise errors.Forbidden(f"{path} belongs to uid {seen.st_uid}, not to uid {uid}")
+        os.fchmod(fd, mode)
+    finally:
+        os.close(fd)
+
+
+def _ended(pidfd: int, seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(int(seconds * 1000)))
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[int]:
+    """SIGTERM and SIGINT arrive as bytes on a descriptor, so that one poll sees everything."""
+    read, write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    previous = signal.set_wakeup_fd(write, warn_on_full_buffer=False)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        yield read
+    finally:
+        signal.set_wakeup_fd(previous)
+        os.close(read)
+        os.close(write)
