@@ -95,7 +95,9 @@ def start(places: Places, env: Mapping[str, str], life_fd: int = -1) -> None:
             os.close(ready_write)
     if said != "ready":
         reason = said or _last_words(log)
-        raise errors.Unavailable(f"the daemon did not start: {reason}", hint=f"read {log}, then: agentk doctor")
+        raise errors.Unavailable(
+            f"the daemon did not start: {reason}", hint=f"read {log}, then: agentk doctor"
+        )
 
 
 def stop(places: Places) -> bool:

@@ -190,7 +190,15 @@ class Keeper:
     def _start_daemon(self) -> None:
         assert self.control is not None
         keep = [self.control.fileno()]
-        argv = ["-m", "agentk.daemon", "serve", "--state", str(self.places.state), "--run", str(self.places.run)]
+        argv = [
+            "-m",
+            "agentk.daemon",
+            "serve",
+            "--state",
+            str(self.places.state),
+            "--run",
+            str(self.places.run),
+        ]
         argv += ["--socket-fd", str(self.control.fileno())]
         if self.ready_fd >= 0:
             keep.append(self.ready_fd)
@@ -244,7 +252,9 @@ def usual_config(env: Mapping[str, str], uid: int) -> Path | None:
     return usual if usual.is_file() else None
 
 
-def _spawn(argv: Sequence[str], keep: Sequence[int], uid: int | None = None, places: Places | None = None) -> int:
+def _spawn(
+    argv: Sequence[str], keep: Sequence[int], uid: int | None = None, places: Places | None = None
+) -> int:
     """Fork and exec our own interpreter in a session of its own. `uid` also drops every right for good."""
     program = [sys.executable, "-I", *argv]
     pid = os.fork()

@@ -18,7 +18,9 @@ def trees(places: Places) -> list[Path]:
     wanted = {Path(sys.prefix), Path(sys.base_prefix), Path(__file__).resolve().parent.parent.parent}
     wanted |= {Path(entry) for entry in sys.path if entry and Path(entry).is_dir()}
     wanted |= {places.state, places.run}
-    real = {Path(os.path.realpath(path)) for path in wanted} | {Path(os.path.abspath(path)) for path in wanted}
+    real = {Path(os.path.realpath(path)) for path in wanted} | {
+        Path(os.path.abspath(path)) for path in wanted
+    }
     return sorted(path for path in real if not any(other in path.parents for other in real))
 
 
@@ -46,7 +48,9 @@ def reveal(paths: Sequence[Path], uid: int) -> None:
     kernel.unshare(kernel.CLONE_NEWNS)
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
     for directory, held in covers.items():
-        kernel.mount("tmpfs", str(directory), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m")
+        kernel.mount(
+            "tmpfs", str(directory), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m"
+        )
         for path, fd in held:
             path.mkdir(parents=True, exist_ok=True)
             kernel.mount(f"/proc/self/fd/{fd}", str(path), "", kernel.MS_BIND | kernel.MS_REC)

@@ -70,7 +70,9 @@ class Box:
     enforcement: Enforcement = "Strict"
     prefix: str = ""  # a Python prefix other than the host's; "" finds one
     tmp_bytes: int = 64 * 1024 * 1024
-    annotations: Mapping[str, str] = field(default_factory=dict)  # names for people in listings; never in the jail
+    annotations: Mapping[str, str] = field(
+        default_factory=dict
+    )  # names for people in listings; never in the jail
 
 
 @dataclass(frozen=True)
@@ -139,6 +141,7 @@ class Seen:
     workspace: str = ""  # "quota" | "tmpfs" | "image" | "directory" (no limit)
     log_path: str = ""
     heartbeat_age: float | None = None  # seconds since /workspace/.heartbeat (or the named file) was touched
+    annotations: Mapping[str, str] = field(default_factory=dict)  # Box.annotations, handed back as given
 
 
 @dataclass(frozen=True)

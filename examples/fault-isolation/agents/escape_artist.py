@@ -5,6 +5,7 @@ import errno
 import glob
 import json
 import os
+import platform
 import signal
 import socket
 
@@ -84,7 +85,9 @@ def other_processes():
 
 
 def devices():
-    return ", ".join(sorted(set(glob.glob("/dev/sd*") + glob.glob("/dev/vd*") + glob.glob("/dev/mem")))) or None
+    return (
+        ", ".join(sorted(set(glob.glob("/dev/sd*") + glob.glob("/dev/vd*") + glob.glob("/dev/mem")))) or None
+    )
 
 
 def through_symlink():
@@ -131,7 +134,8 @@ def trace_init():
 
 
 def keyring():
-    if libc.syscall(250, 0, -4, 1) == -1:
+    keyctl = 219 if platform.machine() == "aarch64" else 250
+    if libc.syscall(keyctl, 0, -4, 1) == -1:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
     return "the session keyring"
