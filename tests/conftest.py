@@ -1,0 +1,48 @@
+"""What every suite shares: `--must-run PREFIX` turns a skip, or no test at all, below PREFIX into a failure."""
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--must-run",
+        action="append",
+        default=[],
+        metavar="PREFIX",
+        help="fail when a test whose id starts with PREFIX is skipped, or when none ran",
+    )
+
+
+class MustRun:
+    """Counts, for each prefix, what passed its call phase and what was skipped."""
+
+    def __init__(self, prefixes: list[str]) -> None:
+        self.ran = dict.fromkeys(prefixes, 0)
+        self.skipped: list[str] = []
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        for prefix in self.ran:
+            if report.nodeid.startswith(prefix):
+                if report.skipped and not hasattr(report, "wasxfail"):
+                    self.skipped.append(f"{report.nodeid}: {report.longrepr}")
+                elif report.when == "call":
+                    self.ran[prefix] += 1
+
+    def complaints(self) -> list[str]:
+        empty = [f"no test ran below {prefix}" for prefix, count in self.ran.items() if not count]
+        return empty + [f"had to run but was skipped: {what}" for what in self.skipped]
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        if self.complaints() and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        for complaint in self.complaints():
+            terminalreporter.write_line(f"MUST RUN: {complaint}", red=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    prefixes = config.getoption("--must-run")
+    if prefixes:
+        config.pluginmanager.register(MustRun(prefixes), "must-run")

@@ -1,0 +1,27 @@
+"""The guard that keeps a suite from being skipped in silence must itself bite."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CONFTEST = Path(__file__).with_name("conftest.py")
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "word"),
+    [
+        ("def test_it(): pass", 0, "1 passed"),
+        ("import pytest\ndef test_it(): pytest.skip('no jail here')", 1, "had to run but was skipped"),
+        ("", 5, "no test ran below"),
+        ("def test_it(): assert False", 1, "1 failed"),
+    ],
+    ids=["ran", "skipped", "none", "failed"],
+)
+def test_a_suite_that_must_run(tmp_path: Path, body: str, code: int, word: str) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST.read_text())
+    (tmp_path / "test_x.py").write_text(body)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--must-run", "test_x.py", "."]
+    out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (out.returncode, word in out.stdout) == (code, True), out.stdout
