@@ -1,0 +1,253 @@
+"""Every kind agentk knows: its names, where it lives in the API and what a listing shows of it.
+
+A new kind is one entry here and one schema in `schemas/`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from agentk.api import errors
+
+GROUP = "agentk.dev"
+VERSION = "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+
+ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a listing. `json_path` is dotted (`.status.phase`); a `date` is printed as an age."""
+
+    name: str
+    type: Literal["string", "integer", "boolean", "date"]
+    json_path: str
+    wide: bool = False
+    description: str = ""
+
+
+@dataclass(frozen=True)
+class Kind:
+    group: str  # "" is the core group
+    version: str
+    kind: str
+    plural: str
+    singular: str
+    short_names: tuple[str, ...]
+    namespaced: bool
+    schema_file: str  # in schemas/
+    has_status: bool
+    columns: tuple[Column, ...]
+    verbs: tuple[str, ...] = ALL_VERBS
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    def path(self, namespace: str | None = None, name: str | None = None, subresource: str = "") -> str:
+        """URL path of the collection or the object; namespaced kinds without a namespace mean all of them."""
+        parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
+        if self.namespaced and namespace:
+            parts += ["namespaces", namespace]
+        parts.append(self.plural)
+        parts += [part for part in (name, subresource) if part]
+        return "/".join(parts)
+
+
+_NAME = Column("Name", "string", ".metadata.name", description="Name of the object.")
+_AGE = Column("Age", "date", ".metadata.creationTimestamp", description="Time since the object was made.")
+
+AGENT = Kind(
+    GROUP,
+    VERSION,
+    "Agent",
+    "agents",
+    "agent",
+    ("ag",),
+    True,
+    "agent.json",
+    True,
+    (
+        _NAME,
+        Column("Phase", "string", ".status.phase", description="Where the agent is in its life."),
+        Column("Ready", "boolean", ".status.ready", description="Whether its readiness probe passes."),
+        Column("Restarts", "integer", ".status.restartCount", description="How often it was started again."),
+        Column("Reason", "string", ".status.reason", description="Why it is in this phase."),
+        Column("Runtime", "string", ".spec.runtimeRef.name", description="The Runtime that holds it."),
+        _AGE,
+        Column("CPU", "string", ".spec.resources.limits.cpu", True, "Limit of CPU."),
+        Column("Memory", "string", ".spec.resources.limits.memory", True, "Limit of memory."),
+        Column("Attempt", "integer", ".status.attempt", True, "Number of the latest process."),
+        Column("Exit", "integer", ".status.exitCode", True, "Exit code of the latest process."),
+        Column("Box", "string", ".status.boxID", True, "Id of the latest box."),
+    ),
+)
+RUNTIME = Kind(
+    GROUP,
+    VERSION,
+    "Runtime",
+    "runtimes",
+    "runtime",
+    ("rt",),
+    False,
+    "runtime.json",
+    True,
+    (
+        _NAME,
+        Column("Type", "string", ".spec.type", description="What makes the boxes."),
+        Column("Available", "boolean", ".status.available", description="Whether this host can run it."),
+        Column(
+            "Enforcement", "string", ".spec.enforcement", description="What happens to limits it cannot hold."
+        ),
+        _AGE,
+        Column("Reason", "string", ".status.reason", True, "Why it is not available."),
+    ),
+)
+POLICY = Kind(
+    GROUP,
+    VERSION,
+    "Policy",
+    "policies",
+    "policy",
+    ("pol",),
+    False,
+    "policy.json",
+    False,
+    (
+        _NAME,
+        Column("Level", "string", ".spec.level", description="Isolation level."),
+        Column("Seccomp", "string", ".spec.isolation.seccomp", description="Least strict seccomp profile."),
+        _AGE,
+    ),
+)
+QUOTA = Kind(
+    GROUP,
+    VERSION,
+    "Quota",
+    "quotas",
+    "quota",
+    (),
+    True,
+    "quota.json",
+    True,
+    (
+        _NAME,
+        Column("Used-Agents", "integer", ".status.used.agents", description="Running agents."),
+        Column("Agents", "integer", ".spec.hard.agents", description="Most agents running at once."),
+        Column("Used-CPU", "string", ".status.used.cpu", description="Sum of CPU limits of running agents."),
+        Column("CPU", "string", ".spec.hard.cpu", description="Most CPU."),
+        Column("Used-Memory", "string", ".status.used.memory", description="Sum of memory limits."),
+        Column("Memory", "string", ".spec.hard.memory", description="Most memory."),
+        _AGE,
+    ),
+)
+NAMESPACE = Kind(
+    "",
+    "v1",
+    "Namespace",
+    "namespaces",
+    "namespace",
+    ("ns",),
+    False,
+    "namespace.json",
+    True,
+    (_NAME, Column("Status", "string", ".status.phase", description="Active or Terminating."), _AGE),
+)
+SECRET = Kind(
+    "",
+    "v1",
+    "Secret",
+    "secrets",
+    "secret",
+    (),
+    True,
+    "secret.json",
+    False,
+    (
+        _NAME,
+        Column("Type", "string", ".type", description="What the Secret is for."),
+        Column("Data", "integer", ".data", description="Number of keys."),
+        _AGE,
+    ),
+)
+CONFIGMAP = Kind(
+    "",
+    "v1",
+    "ConfigMap",
+    "configmaps",
+    "configmap",
+    ("cm",),
+    True,
+    "configmap.json",
+    False,
+    (_NAME, Column("Data", "integer", ".data", description="Number of keys."), _AGE),
+)
+EVENT = Kind(
+    "",
+    "v1",
+    "Event",
+    "events",
+    "event",
+    ("ev",),
+    True,
+    "event.json",
+    False,
+    (
+        Column("Last Seen", "date", ".lastTimestamp", description="Time since it last happened."),
+        Column("Type", "string", ".type", description="Normal or Warning."),
+        Column("Reason", "string", ".reason", description="Short word for what happened."),
+        Column("Object", "string", ".involvedObject", description="What it happened to."),
+        Column("Message", "string", ".message", description="What happened."),
+        Column("Count", "integer", ".count", description="How often."),
+        Column("Source", "string", ".source.component", True, "Who said so."),
+        Column("First Seen", "date", ".firstTimestamp", True, "Time since it first happened."),
+        Column("Name", "string", ".metadata.name", True, "Name of the event."),
+    ),
+)
+
+KINDS: tuple[Kind, ...] = (AGENT, RUNTIME, POLICY, QUOTA, NAMESPACE, SECRET, CONFIGMAP, EVENT)
+
+_BY_TYPE = {(kind.api_version, kind.kind): kind for kind in KINDS}
+_BY_WORD = {
+    word.lower(): kind
+    for kind in KINDS
+    for word in (kind.kind, kind.plural, kind.singular, *kind.short_names)
+}
+
+
+def find(api_version: str, kind: str) -> Kind:
+    """The Kind of an object's apiVersion and kind. Raises BadRequest with what is supported."""
+    found = _BY_TYPE.get((api_version, kind))
+    if found:
+        return found
+    same_name = next((k for k in KINDS if k.kind == kind), None)
+    if same_name:
+        raise errors.BadRequest(
+            f'no kind "{kind}" in apiVersion "{api_version}"',
+            hint=f"use apiVersion: {same_name.api_version}",
+            field="apiVersion",
+        )
+    known = sorted(k.kind for k in KINDS)
+    raise errors.BadRequest(f'unknown kind "{kind}"', hint=did_you_mean(kind, known), field="kind")
+
+
+def resource(word: str) -> Kind:
+    """The Kind of a word people type: plural, singular, short name, Kind or `plural.group`, in any case."""
+    lower = word.lower()
+    plural, _, group = lower.partition(".")
+    found = _BY_WORD.get(lower) or _BY_WORD.get(plural)
+    if found and (not group or group in (found.group, f"{found.version}.{found.group}")):
+        return found
+    known = sorted({word for kind in KINDS for word in (kind.plural, kind.singular)})
+    raise errors.NotFound(f'no resource type "{word}"', hint=did_you_mean(lower, known, "resource types"))
+
+
+def did_you_mean(word: str, known: list[str], what: str = "kinds") -> str:
+    """A hint: the nearest known word, else all of them."""
+    import difflib  # heavy, and only for errors
+
+    lower = {k.lower(): k for k in known}
+    near = difflib.get_close_matches(word.lower()[:100], list(lower), n=1, cutoff=0.6)
+    if near:
+        return f"did you mean '{lower[near[0]]}'?"
+    return f"supported {what}: {', '.join(known)}"
