@@ -7,7 +7,6 @@ signal), the launcher and every agent go on, and the next command starts a keepe
 """
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import select
@@ -21,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from agentk.api import errors
+from agentk.client import lifecycle
 from agentk.daemon import revealing, sockets
 from agentk.data.places import Places
-from agentk.runtime import uids
+from agentk.runtime import kernel, uids
 from agentk.runtime.launcher import asking
 
 _RESTART_FIRST_SECONDS = 0.1
@@ -269,8 +269,8 @@ def _spawn(
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
-            ctypes.CDLL(None).prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-        os.execv(sys.executable, program)
+            kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+        os.execve(sys.executable, program, lifecycle.clean_environment(os.environ))
     except BaseException as error:  # noqa: BLE001 (a forked child must never return into the parent's code)
         print(f"agentk: cannot start {' '.join(program)}: {error}", file=sys.stderr, flush=True)
         os._exit(127)
