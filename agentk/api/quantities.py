@@ -129,7 +129,7 @@ def _scaled(text: str | int | float, power: int, expected: str) -> int:
         exponent += _DECIMAL[suffix]
     elif suffix:
         exponent += int(suffix[1:])
-    value = _times(number, factor * int(10 ** max(exponent, 0)), int(10 ** max(-exponent, 0)))
+    value = _times(number, factor * 10 ** max(exponent, 0), 10 ** max(-exponent, 0))
     if sign == "-" and value:
         raise _bad(text, "an amount that is not negative")
     if value > MAX:
@@ -141,7 +141,7 @@ def _times(number: str, factor: int, divisor: int = 1) -> int:
     """A decimal text times factor / divisor, rounded up."""
     whole, _, fraction = number.partition(".")
     digits = int((whole + fraction) or "0")
-    return -(-digits * factor // (divisor * 10 ** len(fraction)))
+    return -(-digits * factor // (divisor * int(10 ** len(fraction))))
 
 
 def _suffix_hint(text: str) -> str:
