@@ -1,0 +1,242 @@
+"""What to do about one agent. Pure: object, what was seen and the time in; actions, status, events and when again out.
+
+It decides from what is there, never from what happened, so it may be called at any moment and any number of times.
+The two rules that everything rests on:
+
+* An agent is started only when none of its boxes is there any more, ended ones included. A box goes only after the
+  status that tells how it ended is stored. So no crash between two steps can start an agent twice or lose an end.
+* What ends a box is written into its intent before the signal, and into `status.run.ending` after it.
+
+`kill` is final (phase Failed, reason Killed) except with restartPolicy Always, which starts a new attempt at once.
+The deadline counts from the first start of a run, over restarts, suspension and sleep of the machine. A box lost to a
+reboot is no failure. `deciding.py` holds what the two halves below share.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from agentk.control import deciding, judging, plans, standing
+from agentk.control.clock import Now
+from agentk.control.run import Cause
+from agentk.runtime import box as boxes
+
+FINALIZER = "agentk.dev/box"
+# A runtime that did not answer wakes us when it comes back; this is for one that comes back silently.
+_BLIND_SECONDS = 5.0
+_SIGKILL = 9
+
+
+def decide(agent: Mapping[str, Any], observed: plans.Observed, now: Now) -> plans.Decision:
+    """See the module's text. `agent` is a stored Agent; its status is what was decided last time."""
+    case = deciding.Case(agent, observed, now)
+    if observed.boxes is None:
+        return _blind(case)
+    seen = sorted(observed.boxes, key=lambda one: one.attempt)
+    live = [one for one in seen if one.phase in ("Starting", "Running")]
+    ended = [one for one in seen if one.phase in ("Exited", "Lost")]
+    judging.record_ends(case, ended, live)
+    case.afterwards += [plans.Remove(one.id) for one in ended]
+    for older in live[:-1]:  # cannot be, and must not stay
+        case.actions.append(plans.Kill(older.id, boxes.Intent("Killed", "a newer box of this agent runs")))
+    if case.deleting:
+        _deleting(case, live[-1] if live else None)
+    elif live:
+        judging.renew(case, live[-1])
+        _living(case, live[-1])
+    else:
+        _resting(case, free=not ended)
+    if ended:
+        case.wake(0)
+    return _done(case, live[-1] if live else None)
+
+
+def _blind(case: deciding.Case) -> plans.Decision:
+    """Nothing is known, so nothing is done."""
+    if not case.status.get("phase"):
+        case.phase("Pending", "SandboxUnavailable", case.observed.blind)
+    case.wake(_BLIND_SECONDS)
+    return _done(case, None)
+
+
+def _deleting(case: deciding.Case, live: boxes.Seen | None) -> None:
+    if FINALIZER not in (case.metadata.get("finalizers") or ()):
+        return
+    if live is not None:
+        _note_box(case, live)
+        asked = case.metadata.get("deletionGracePeriodSeconds")
+        grace = case.policy.grace_seconds if not asked else float(asked)
+        _end(case, live, "delete", "Killed", "the agent is being deleted", grace)
+        return
+    case.phase("Terminating", "Deleted", "its files are being removed")
+    case.actions += [plans.Release(case.uid), plans.RemoveFinalizer()]
+
+
+def _living(case: deciding.Case, live: boxes.Seen) -> None:
+    _note_box(case, live)
+    token = judging.token_of(case, live)
+    kill, left = case.kill(), case.deadline_left()
+    health = case.observed.health
+    ending = case.run.ending if case.run.ending and case.run.ending.attempt == live.attempt else None
+    if kill is not None and case.policy.restart == "Always" and (kill.attempt or live.attempt) < live.attempt:
+        case.change(kill_handled=kill.text)  # it meant a process that is gone
+        kill = None
+    if kill is not None:
+        grace = case.policy.grace_seconds if kill.grace_seconds is None else kill.grace_seconds
+        _end(case, live, "kill", "Killed", "kill was asked for", grace, kill.signal)
+    elif left is not None and left <= 0:
+        message = f"it was active for longer than {case.policy.deadline_seconds} s"
+        _end(case, live, "deadline", "DeadlineExceeded", message, case.policy.grace_seconds)
+    elif token != case.token:
+        _end(case, live, "replace", "Killed", "what it is made from changed", case.policy.grace_seconds)
+    elif case.policy.liveness and health.attempt == live.attempt and health.live is False:
+        message = f"liveness probe failed: {health.message}"
+        _end(case, live, "liveness", "Error", message, case.policy.grace_seconds)
+    elif ending is not None:
+        _end(case, live, ending.cause, ending.reason, ending.message, ending.grace_seconds)
+    else:
+        _keep(case, live)
+        if left is not None:
+            case.wake(left)
+
+
+def _keep(case: deciding.Case, live: boxes.Seen) -> None:
+    """It may go on: suspended or not, starting or running, with probes."""
+    was = case.status.get("phase")
+    if case.policy.suspend:
+        if not live.frozen and live.phase == "Running":
+            case.actions.append(plans.Freeze(live.id))
+            case.event("Normal", "Suspended", "frozen where it was")
+        case.phase("Suspended", "Suspended", "spec.suspend is true; its deadline goes on counting")
+        return
+    if live.frozen:
+        case.actions.append(plans.Thaw(live.id))
+        case.event("Normal", "Resumed", "running on")
+    if live.phase == "Starting":
+        case.phase("Starting", "", "")
+        return
+    if was in (None, "Pending", "Starting") or case.attempt_before != live.attempt:
+        case.event("Normal", "Started", f"attempt {live.attempt} is running")
+    case.phase("Running", "", "")
+    if case.policy.liveness:
+        case.actions.append(plans.RunProbe("liveness", live.id))
+    if case.policy.readiness:
+        case.actions.append(plans.RunProbe("readiness", live.id))
+        health = case.observed.health
+        if health.attempt == live.attempt and health.ready is False and case.status.get("ready"):
+            case.event("Warning", "Unhealthy", f"readiness probe failed: {health.message}")
+
+
+def _end(
+    case: deciding.Case,
+    live: boxes.Seen,
+    cause: Cause,
+    reason: str,
+    message: str,
+    grace_seconds: float,
+    signal: int = 15,
+) -> None:
+    """Ask the box to end, and make it when the grace is over. Repeatable."""
+    ending = case.run.ending if case.run.ending and case.run.ending.attempt == live.attempt else None
+    intent = boxes.Intent(reason, message)
+    if ending is None or case.outranks(cause, ending.cause):
+        if ending is not None:  # a later reason may only shorten what is left
+            grace_seconds = min(grace_seconds, ending.grace_seconds - ending.since.elapsed(case.now))
+        case.begin_ending(live.attempt, cause, reason, message, max(0.0, grace_seconds))
+        case.event("Warning" if cause == "liveness" else "Normal", "Killing", message)
+        if live.frozen:
+            case.actions.append(plans.Thaw(live.id))  # a frozen process cannot hear a signal
+        if grace_seconds > 0 and signal != _SIGKILL:
+            case.actions.append(plans.Signal(live.id, signal, intent))
+        ending = case.run.ending
+    assert ending is not None
+    left = ending.grace_seconds - ending.since.elapsed(case.now)
+    if left <= 0 or signal == _SIGKILL:
+        case.actions.append(plans.Kill(live.id, boxes.Intent(ending.reason, ending.message)))
+    else:
+        case.wake(left)
+    case.phase("Terminating", ending.reason, ending.message)
+
+
+def _note_box(case: deciding.Case, live: boxes.Seen) -> None:
+    """What is known of the box goes into the status."""
+    status = case.status
+    if live.attempt != status.get("attempt") or status.get("boxID") != live.id:
+        for stale in ("finishedAt", "exitCode", "signal", "nextRetryAt", "counters"):
+            status.pop(stale, None)
+    status["attempt"], status["boxID"] = live.attempt, live.id
+    status.pop("nextRetryAt", None)
+    if case.observed.host_uid >= 0:
+        status["hostUID"] = case.observed.host_uid
+    for key, value in (("startedAt", live.started_at), ("logPath", live.log_path)):
+        if value:
+            status[key] = value
+    status["limits"] = {"unenforced": list(live.unenforced)}
+    if live.workspace:
+        status["workspace"] = {"medium": live.workspace}
+    if case.run.started is None:
+        case.change(started=judging.started_at(case, live))
+    if case.run.refusals or case.run.retry:
+        case.change(refusals=0, retry=None)
+    if live.unenforced:
+        case.event_once("LimitsNotEnforced", "Warning", "; ".join(live.unenforced))
+    status["restartCount"] = max(0, live.attempt - case.run.first_attempt)
+
+
+def _resting(case: deciding.Case, *, free: bool) -> None:
+    """No box lives. `free`: none is left at all, so a new one may be started."""
+    judging.kill_at_rest(case)
+    judging.renew(case, None)
+    left = case.deadline_left()
+    if case.run.outcome:
+        judging.rest_finished(case)
+    elif left is not None and left <= 0:
+        message = f"it was active for longer than {case.policy.deadline_seconds} s"
+        judging.finish(case, "Failed", "DeadlineExceeded", message)
+    elif case.policy.suspend:
+        case.phase("Suspended", "Suspended", "spec.suspend is true")
+    elif not judging.still_waits(case) and not _blocked(case):
+        _start(case, free)
+    if left is not None and not case.run.outcome:
+        case.wake(left)
+
+
+def _blocked(case: deciding.Case) -> bool:
+    """Whether something outside the agent keeps it from starting; the phase then says what."""
+    observed = case.observed
+    blockers = (*observed.references[:1], observed.source, observed.runtime, observed.admission)
+    problem = next((blocker for blocker in blockers if blocker is not None), None)
+    if problem is None:
+        return False
+    if case.status.get("reason") != problem.reason or case.status.get("message") != problem.message:
+        case.event("Warning", problem.reason, problem.message)
+    case.phase("Pending", problem.reason, problem.message)
+    return True
+
+
+def _start(case: deciding.Case, free: bool) -> None:
+    attempt = case.next_attempt
+    if case.status.get("reason") == deciding.QUOTA_EXCEEDED:
+        case.event("Normal", "Admitted", "there is room for it now")
+    case.phase("Starting", "", "")
+    case.status.pop("nextRetryAt", None)
+    if not free:
+        return
+    if FINALIZER not in (case.metadata.get("finalizers") or ()):
+        case.actions.append(plans.AddFinalizer())
+    case.actions.append(plans.Start(attempt, case.token))
+    case.event("Normal", "Starting", f"attempt {attempt}")
+
+
+def _done(case: deciding.Case, live: boxes.Seen | None) -> plans.Decision:
+    status = case.status
+    status["observedGeneration"] = case.generation
+    ready = live is not None and live.phase == "Running" and status.get("phase") == "Running"
+    if ready and case.policy.readiness:
+        health = case.observed.health
+        ready = health.attempt == (live.attempt if live else 0) and health.ready is True
+    status["ready"] = ready
+    if live is not None and case.observed.counters is not None:
+        standing.note_counters(status, case.observed.counters)
+    status["run"] = case.run.to_dict()
+    status["conditions"] = standing.conditions(case, live)
+    return plans.Decision(tuple(case.actions), status, tuple(case.events), case.again, tuple(case.afterwards))

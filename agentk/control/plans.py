@@ -1,0 +1,146 @@
+"""What the steward sees, and what it wants done: the words between seeing, deciding and acting. Frozen data only."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from agentk.runtime.box import Counters, Intent, Seen
+
+ProbeKind = Literal["liveness", "readiness"]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Why an agent cannot start now: a CamelCase reason and a sentence for people."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """The runtime said no to this attempt, and left nothing behind."""
+
+    attempt: int
+    message: str
+    unenforced: Sequence[str] = ()  # limits it cannot hold, when that was why
+
+
+@dataclass(frozen=True)
+class Health:
+    """What the probes say of the running box. None: not known yet, or nobody asks."""
+
+    attempt: int = 0
+    live: bool | None = None
+    ready: bool | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """All that is known of one agent at one moment, besides its object."""
+
+    boxes: Sequence[Seen] | None = ()  # its main boxes; None: the runtime did not answer
+    blind: str = ""  # why `boxes` is None
+    counters: Counters | None = None  # of the running box
+    health: Health = field(default_factory=Health)
+    runtime: Problem | None = None  # why its runtime cannot make boxes
+    references: Sequence[Problem] = ()  # a missing Secret, a forbidden hostPath, …
+    source: Problem | None = None  # its files are not here
+    admission: Problem | None = None  # no room in its quota or on this machine
+    refusal: Refusal | None = None  # of the start just tried
+    host_uid: int = -1
+
+
+@dataclass(frozen=True)
+class Start:
+    attempt: int
+    token: str  # what the box is made of: `digests.token`
+
+
+@dataclass(frozen=True)
+class Signal:
+    box: str
+    signal: int
+    intent: Intent
+
+
+@dataclass(frozen=True)
+class Kill:
+    box: str
+    intent: Intent
+
+
+@dataclass(frozen=True)
+class Remove:
+    box: str
+
+
+@dataclass(frozen=True)
+class Release:
+    uid: str
+
+
+@dataclass(frozen=True)
+class Freeze:
+    box: str
+
+
+@dataclass(frozen=True)
+class Thaw:
+    box: str
+
+
+@dataclass(frozen=True)
+class RunProbe:
+    kind: ProbeKind
+    box: str
+
+
+@dataclass(frozen=True)
+class AddFinalizer:
+    pass
+
+
+@dataclass(frozen=True)
+class RemoveFinalizer:
+    pass
+
+
+@dataclass(frozen=True)
+class DeleteObject:
+    """The agent has outlived its ttl."""
+
+
+Action = (
+    Start
+    | Signal
+    | Kill
+    | Remove
+    | Release
+    | Freeze
+    | Thaw
+    | RunProbe
+    | AddFinalizer
+    | RemoveFinalizer
+    | DeleteObject
+)
+
+
+@dataclass(frozen=True)
+class Event:
+    type: Literal["Normal", "Warning"]
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Decision:
+    """`actions` are done in order, then `status` is written, then `afterwards` (which lose what the status now
+    holds). `again`: seconds until to look again without being woken; 0 at once; None never."""
+
+    actions: tuple[Action, ...]
+    status: dict[str, Any]
+    events: tuple[Event, ...]
+    again: float | None
+    afterwards: tuple[Action, ...] = ()

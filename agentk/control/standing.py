@@ -1,0 +1,121 @@
+"""How an agent stands: its conditions, from what was decided. Pure.
+
+`Ready`, `Reconciling` and `Stalled` are kstatus': a Failed agent is Stalled, one on its way is Reconciling. An agent
+that has Succeeded has no Ready condition: it is done, and kstatus counts that as current.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from agentk.control import deciding, exits
+from agentk.control.conditions import Condition, find, merge, truth
+from agentk.runtime import box as boxes
+
+# A counter that begins to count is worth a write; one that counts on is not.
+_TELLING = ("oomKills", "pidsDenied", "throttledPeriods", "logHeldBackUsec")
+_AS_IS = ("oomKills", "pidsDenied")
+
+
+def note_counters(status: dict[str, Any], counted: boxes.Counters) -> None:
+    """Into the status when they tell something new; every tick of CPU time is not worth a durable write."""
+    new, old = exits.counters(counted), status.get("counters")
+    began = old is None or any(bool(new.get(key)) != bool(old.get(key)) for key in _TELLING)
+    if began or any(new.get(key) != old.get(key) for key in _AS_IS):
+        status["counters"] = new
+
+
+def conditions(case: deciding.Case, live: boxes.Seen | None) -> list[dict[str, Any]]:
+    """All of them, as stored objects."""
+    old = case.status.get("conditions") or []
+    new = [
+        *_kstatus(case),
+        _accepted(case),
+        _sandbox(case, live),
+        _limits(case, live, find(old, "LimitsEnforced")),
+        _finished(case),
+        _suspended(case, live),
+    ]
+    return merge(old, new, case.generation, case.now.wall)
+
+
+def _kstatus(case: deciding.Case) -> Iterator[Condition]:
+    status = case.status
+    phase, reason = status["phase"], status.get("reason") or status["phase"]
+    message = str(status.get("message", ""))
+    ready = bool(status["ready"])
+    if phase != "Succeeded":
+        waiting = reason
+        if phase == "Running" and not ready:
+            waiting, message = "ReadinessProbe", case.observed.health.message or "not ready yet"
+        yield Condition("Ready", truth(ready), "Running" if ready else waiting, "" if ready else message)
+    moving = phase in ("Pending", "Starting", "Terminating") or (phase == "Running" and not ready)
+    yield Condition("Reconciling", truth(moving), reason, message if moving else "")
+    stalled = phase == "Failed"
+    yield Condition(
+        "Stalled",
+        truth(stalled),
+        (case.run.stalled or reason) if stalled else reason,
+        message if stalled else "",
+    )
+
+
+def _accepted(case: deciding.Case) -> Condition:
+    problem = next(iter(case.observed.references), None)
+    if problem is None:
+        return Condition("Accepted", "True", "Accepted")
+    return Condition("Accepted", "False", problem.reason, problem.message)
+
+
+def _sandbox(case: deciding.Case, live: boxes.Seen | None) -> Condition:
+    if case.observed.boxes is None:
+        return Condition("SandboxReady", "Unknown", "SandboxUnavailable", case.observed.blind)
+    if live is not None and live.phase == "Running":
+        return Condition("SandboxReady", "True", "Running")
+    if case.observed.runtime is not None:
+        return Condition("SandboxReady", "False", case.observed.runtime.reason, case.observed.runtime.message)
+    if case.run.refusals:
+        return Condition("SandboxReady", "False", "SandboxUnavailable", str(case.status.get("message", "")))
+    return Condition("SandboxReady", "False", "Starting" if live else "NoBox")
+
+
+def _limits(case: deciding.Case, live: boxes.Seen | None, old: Any) -> Condition:
+    unenforced = (case.status.get("limits") or {}).get("unenforced") or ()
+    if unenforced:
+        return Condition("LimitsEnforced", "False", "LimitsNotEnforced", "; ".join(unenforced))
+    if live is not None or (old is not None and old["status"] == "True"):
+        return Condition(
+            "LimitsEnforced", "True", "LimitsEnforced", _bitten(case.status.get("counters") or {})
+        )
+    return Condition("LimitsEnforced", "Unknown", "NoBox", "nothing has been started yet")
+
+
+def _bitten(counters: dict[str, int]) -> str:
+    """Which limits the kernel had to use, by its own counters."""
+    told = [
+        words
+        for key, words in (
+            ("throttledPeriods", "CPU was throttled"),
+            ("oomKills", "processes ran out of memory"),
+            ("pidsDenied", "forks were denied"),
+            ("logHeldBackUsec", "output was held back"),
+        )
+        if counters.get(key)
+    ]
+    return "; ".join(told)
+
+
+def _finished(case: deciding.Case) -> Condition:
+    if not case.run.outcome:
+        return Condition("Finished", "False", case.status["phase"])
+    reason = case.run.stalled or str(case.status.get("reason") or case.run.outcome)
+    return Condition("Finished", "True", reason, str(case.status.get("message", "")))
+
+
+def _suspended(case: deciding.Case, live: boxes.Seen | None) -> Condition:
+    if case.status["phase"] != "Suspended":
+        return Condition("Suspended", "False", "NotSuspended")
+    if live is None:
+        return Condition("Suspended", "True", "NotStarted", "it is started when spec.suspend is false")
+    if live.frozen:
+        return Condition("Suspended", "True", "Frozen", "frozen where it was")
+    return Condition("Suspended", "False", "Freezing")
