@@ -1,0 +1,99 @@
+"""The change log: what a watcher reads from it, and what is let go of when it grows old or large.
+
+A row's `prev` is the version of the object before it. Compaction keeps the rows that younger ones point to, so
+the log can always tell what an object was at any resourceVersion above the floor.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+
+from agentk.api import errors
+from agentk.store import rows
+from agentk.store.writer import Tx
+
+# One round of compaction holds up writers for about 20 ms.
+_DELETE_AT_ONCE = 5000
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How much of the log stays; whatever is reached first."""
+
+    count: int = 50_000
+    age_seconds: float = 3600.0
+    size_bytes: int = 256 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One change; `before` is the body of the version before, where it was asked for and there was one."""
+
+    rv: int
+    type: str  # ADDED MODIFIED DELETED
+    key: str
+    namespace: str
+    name: str
+    uid: str
+    body: str
+    before: str | None
+
+
+def since(
+    conn: sqlite3.Connection, position: int, key: str | None, namespace: str, limit: int, before: bool
+) -> tuple[list[Entry], int]:
+    """Changes after `position`, oldest first, and up to where that is all there is.
+
+    Raises Expired when the log no longer reaches back to `position`, or has never been there.
+    """
+    newest = rows.newest(conn)
+    if position < rows.floor(conn) or position > newest:
+        raise errors.Expired(
+            f"resourceVersion {position} is too old or from another life of this store",
+            hint="list again and watch from the list's resourceVersion",
+        )
+    joined = "LEFT JOIN changes p ON p.id = c.prev" if before else ""
+    where, values = ["c.id > ?"], [position, *([key] if key else []), *([namespace] if namespace else [])]
+    where += ["c.kind = ?"] if key else []
+    where += ["c.namespace = ?"] if namespace else []
+    found = conn.execute(
+        f"SELECT c.id, c.type, c.kind, c.namespace, c.name, c.uid, c.body, {'p.body' if before else 'NULL'}"
+        f" FROM changes c {joined} WHERE {' AND '.join(where)} ORDER BY c.id LIMIT ?",
+        (*values, limit),
+    ).fetchall()
+    entries = [Entry(*row) for row in found]
+    return entries, entries[-1].rv if len(entries) == limit else newest
+
+
+def compact(tx: Tx, keep: Retention, now: float) -> int:
+    """Raise the floor as `keep` asks and drop a bounded number of rows under it. Returns how many went."""
+    conn = tx.conn
+    old = rows.floor(conn)
+    floor = max(old, rows.newest(conn) - keep.count, _too_old(conn, now - keep.age_seconds))
+    floor = max(floor, _too_large(conn, floor, keep.size_bytes))
+    if floor > old:
+        conn.execute("UPDATE meta SET value = ? WHERE key = 'floor'", (floor,))
+    gone = conn.execute(
+        "DELETE FROM changes WHERE id IN (SELECT id FROM changes WHERE id <= ?1 AND id NOT IN"
+        " (SELECT prev FROM changes WHERE id > ?1 AND prev IS NOT NULL) ORDER BY id LIMIT ?2)",
+        (floor, _DELETE_AT_ONCE),
+    )
+    return gone.rowcount
+
+
+def _too_old(conn: sqlite3.Connection, oldest: float) -> int:
+    found = conn.execute("SELECT id FROM changes WHERE at >= ? AND type <> 'KEPT' LIMIT 1", (oldest,))
+    row = found.fetchone()
+    return int(row[0]) - 1 if row else rows.newest(conn)
+
+
+def _too_large(conn: sqlite3.Connection, floor: int, size_bytes: int) -> int:
+    """The floor above which the log has at most `size_bytes`."""
+    summed = conn.execute("SELECT coalesce(sum(size), 0) FROM changes WHERE id > ?", (floor,))
+    total: int = summed.fetchone()[0]
+    if total <= size_bytes:
+        return floor
+    for rv, size in conn.execute("SELECT id, size FROM changes WHERE id > ? ORDER BY id", (floor,)):
+        total -= size
+        if total <= size_bytes:
+            return int(rv)
+    return floor
