@@ -64,6 +64,11 @@ class AgentkError(Exception):
 
     def __str__(self) -> str:
         head = f"{self.field}: {self.message}" if self.field else self.message
+        if len(self.causes) == 1:
+            cause = self.causes[0]
+            at = (cause.file or self.file, cause.line or self.line, cause.column or self.column)
+            what = f"{cause.field}: {cause.message}" if cause.field else cause.message
+            return _place(*at) + _with_hint(f"{head}: {what}", cause.hint or self.hint)
         text = _place(self.file, self.line, self.column) + _with_hint(head, self.hint)
         return "\n".join([text, *(f"  {cause}" for cause in self.causes)])
 
@@ -250,11 +255,10 @@ def _whole(value: object) -> int:
 
 
 def _place(file: str, line: int, column: int) -> str:
-    if not (file or line):
-        return ""
-    where = [file] if file else ["line"] if line else []
-    where += [str(n) for n in (line, column) if n]
-    return ":".join(where) + ": " if file else " ".join(where[:2]) + (f":{column}" if column else "") + ": "
+    numbers = ":".join(str(number) for number in (line, column) if number)
+    if file and numbers:
+        return f"{file}:{numbers}: "
+    return f"{file}: " if file else f"line {numbers}: " if numbers else ""
 
 
 # kubectl prints only the message, so on the wire the hint is part of it.
