@@ -8,7 +8,9 @@ a private daemon lives exactly as long as the process that holds the other end.
 import contextlib
 import fcntl
 import os
+import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from agentk.api import errors
+from agentk.client import client
 from agentk.data.places import RUN_PATH_MAX, Places
 
 _START_SECONDS = 30.0
@@ -100,8 +103,8 @@ def start(places: Places, env: Mapping[str, str], life_fd: int = -1) -> None:
         )
 
 
-def stop(places: Places) -> bool:
-    """End the keeper and with it the daemon. Agents go on. False when none ran."""
+def stop(places: Places, kill_agents: bool = False) -> bool:
+    """End the keeper and with it the daemon. Agents go on, unless `kill_agents`. False when none ran."""
     pid = keeper_pid(places)
     if pid is None:
         return False
@@ -110,10 +113,10 @@ def stop(places: Places) -> bool:
     except ProcessLookupError:
         return False
     try:
-        import select
-        import signal
-
-        signal.pidfd_send_signal(pidfd, signal.SIGTERM)
+        if kill_agents:
+            client.Client(places.socket).request("POST", "/agentk/v1/shutdown", body={"killAgents": True})
+        else:
+            signal.pidfd_send_signal(pidfd, signal.SIGTERM)
         poll = select.poll()
         poll.register(pidfd, select.POLLIN)
         if not poll.poll(int(_STOP_SECONDS * 1000)):
@@ -184,8 +187,6 @@ def _check(places: Places) -> None:
 
 def _read_all(fd: int, seconds: float) -> str:
     """All bytes until the other end closes, or "" when that takes too long."""
-    import select
-
     poll, parts = select.poll(), b""
     poll.register(fd, select.POLLIN | select.POLLHUP)
     deadline = time.monotonic() + seconds

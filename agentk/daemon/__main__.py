@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in ("--state", "--run"):
         serve.add_argument(name, type=Path, required=True)
     serve.add_argument("--socket-fd", type=int, required=True)
+    serve.add_argument("--owner-uid", type=int, required=True)
     serve.add_argument("--ready-fd", type=int, default=-1)
     serve.add_argument("--config-fd", type=int, default=-1)
     serve.add_argument("--config-name", default="")
@@ -55,7 +56,8 @@ def _serve(chosen: argparse.Namespace) -> int:
         with os.fdopen(chosen.config_fd, encoding="utf-8") as file:
             text = file.read()
     chosen_settings = settings.load(text, chosen.config_name, os.environ)
-    return house.run(Places(chosen.state, chosen.run), chosen_settings, chosen.socket_fd, chosen.ready_fd)
+    start = house.Start(chosen.socket_fd, chosen.owner_uid, chosen.ready_fd)
+    return house.run(Places(chosen.state, chosen.run), chosen_settings, start)
 
 
 if __name__ == "__main__":

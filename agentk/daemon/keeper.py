@@ -31,6 +31,7 @@ _RESTART_MAX_SECONDS = 5.0
 _STEADY_SECONDS = 10.0  # running this long forgives earlier deaths
 _STOP_SECONDS = 10.0  # for the daemon to end what it is writing
 EXIT_STOP = 0  # the daemon was asked to stop: do not start it again
+EXIT_STOP_AGENTS = 3  # … and to end every agent with it
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: starting again would fail the same way
 
 
@@ -65,6 +66,7 @@ class Keeper:
     control: socket.socket | None = None
     due: dict[str, float] = field(default_factory=dict)
     exit_code: int | None = None
+    end_agents: bool = False
 
     def run(self) -> int:
         """Keep both alive until told to stop. Returns this process's exit code."""
@@ -103,7 +105,7 @@ class Keeper:
             if what == "signal":
                 self._signalled(os.read(wakeups, 64))
             elif what == "life":
-                self.exit_code = 0
+                self.exit_code, self.end_agents = 0, True
             elif what == "launcher":
                 self._reap(self.launcher)
                 self.due["launcher"] = time.monotonic() + self.launcher.died(time.monotonic())
@@ -125,9 +127,10 @@ class Keeper:
 
     def _daemon_ended(self, code: int) -> None:
         wait = self.daemon.died(time.monotonic())
-        if code in (EXIT_STOP, EXIT_CONFIG):
+        self.end_agents = code == EXIT_STOP_AGENTS
+        if code in (EXIT_STOP, EXIT_STOP_AGENTS, EXIT_CONFIG):
             self._tell("the daemon refused to start: see its log")
-            self.exit_code = code
+            self.exit_code = EXIT_CONFIG if code == EXIT_CONFIG else 0
             return
         if self.ready_fd >= 0 and self.daemon.deaths >= 3:
             self._tell("the daemon ended three times while starting: see its log")
@@ -199,7 +202,7 @@ class Keeper:
             "--run",
             str(self.places.run),
         ]
-        argv += ["--socket-fd", str(self.control.fileno())]
+        argv += ["--socket-fd", str(self.control.fileno()), "--owner-uid", str(os.getuid())]
         if self.ready_fd >= 0:
             keep.append(self.ready_fd)
             argv += ["--ready-fd", str(self.ready_fd)]
@@ -230,8 +233,8 @@ class Keeper:
             self._reap(self.daemon)
         if self.launcher.pidfd >= 0:
             with contextlib.suppress(errors.AgentkError, OSError):
-                asking.end(self.places.launcher_socket, kill_boxes=self.life_fd >= 0)
-            if self.life_fd >= 0 and not _ended(self.launcher.pidfd, _STOP_SECONDS):
+                asking.end(self.places.launcher_socket, kill_boxes=self.end_agents)
+            if self.end_agents and not _ended(self.launcher.pidfd, _STOP_SECONDS):
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self.launcher.pidfd, signal.SIGKILL)
         if self.control is not None:
@@ -241,6 +244,8 @@ class Keeper:
         if self.life_fd >= 0:
             for path in (self.places.run, self.places.state):
                 shutil.rmtree(path, ignore_errors=True)
+            if os.getuid() == 0:
+                uids.release(self.places.state)
 
 
 def usual_config(env: Mapping[str, str], uid: int) -> Path | None:
