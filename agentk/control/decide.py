@@ -60,6 +60,7 @@ def _blind(case: deciding.Case) -> plans.Decision:
 
 def _deleting(case: deciding.Case, live: boxes.Seen | None) -> None:
     if FINALIZER not in (case.metadata.get("finalizers") or ()):
+        case.phase("Terminating", "Deleted", "others still hold the object")
         return
     if live is not None:
         _note_box(case, live)

@@ -110,6 +110,7 @@ def _judge(
     if kill is not None:
         case.change(kill_handled=kill.text)
         if asked_token == case.token:
+            case.change(token=case.token)  # a change before the kill is not a reason to run again
             _judge_killed(case, end)
             return
     if token_of(case, seen) != case.token or asked_token != case.token:

@@ -19,7 +19,10 @@ _AS_IS = ("oomKills", "pidsDenied")
 def note_counters(status: dict[str, Any], counted: boxes.Counters) -> None:
     """Into the status when they tell something new; every tick of CPU time is not worth a durable write."""
     new, old = exits.counters(counted), status.get("counters")
-    began = old is None or any(bool(new.get(key)) != bool(old.get(key)) for key in _TELLING)
+    if old is None:
+        status["counters"] = new
+        return
+    began = any(bool(new.get(key)) != bool(old.get(key)) for key in _TELLING)
     if began or any(new.get(key) != old.get(key) for key in _AS_IS):
         status["counters"] = new
 
