@@ -149,7 +149,7 @@ def collect(place: Path, suites: tuple[str, ...]) -> list[outcomes.Suite]:
     left = place / "left"
     left.mkdir()
     try:
-        with tarfile.open(place / "results") as tar:
+        with tarfile.open(place / "results", "r:") as tar:
             for member in tar.getmembers():
                 content = tar.extractfile(member)
                 if content is not None and "/" not in member.name:

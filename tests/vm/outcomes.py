@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 SUITES = ("root", "user")
+TIMED_OUT = 124  # what guest/run.py says of a run it stopped
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Suite:
             for word in ("passed", "failed", "error", "skipped", "xfailed")
             if counts[word]
         )
-        end = "did not end" if self.exit_code is None else f"exit {self.exit_code}"
+        end = {None: "did not end", TIMED_OUT: "out of time"}.get(self.exit_code, f"exit {self.exit_code}")
         return f"as {self.name}: {told or 'nothing ran'} ({end})"
 
 
