@@ -58,19 +58,19 @@ async def watch(
                 yield _bookmark(wanted, position, initial=True)
         else:
             position = listing.number(since)
+        caught_up = since in ("", "0")
         while not bell.closed:
-            page, upto = reader.now(functools.partial(_page, wanted=wanted, position=position))
+            if caught_up:
+                while not await bell.wait(wanted.bookmark_seconds):
+                    position = max(position, bell.seen)
+                    yield _bookmark(wanted, position)
+                # We know everything up to `position`, so nothing of our kind lies between there and this ring.
+                position = max(position, bell.take() - 1)
+            page, position = reader.now(functools.partial(_page, wanted=wanted, position=position))
+            caught_up = len(page) < _PAGE
             for entry, told in page:
                 if told is not None and entry.key in by_key:
                     yield Change(*told, by_key[entry.key], str(entry.rv))
-            position = upto
-            if len(page) == _PAGE:
-                continue
-            while not await bell.wait(wanted.bookmark_seconds):
-                position = max(position, bell.seen)
-                yield _bookmark(wanted, position)
-            # We had read everything, so nothing of our kind lies between there and the first change it rang for.
-            position = max(position, bell.take() - 1)
     finally:
         hung.remove(bell)
 
