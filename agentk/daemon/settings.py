@@ -1,0 +1,52 @@
+"""The daemon's settings: a YAML file checked like a manifest, each field overridden by the variable it names.
+
+Read once at the start and passed down. `schemas/config.json` says what each means.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agentk.api import admit, errors, manifest, quantities, schemas
+
+
+@dataclass(frozen=True)
+class Settings:
+    log_level: str
+    log_format: str
+    max_agents: int  # 0: what this host's limits allow
+    max_starts_at_once: int
+    event_retention_seconds: float
+    change_retention_seconds: float
+    shutdown_grace_seconds: int
+
+
+def load(text: str, name: str, env: Mapping[str, str]) -> Settings:
+    """Settings from the text of file `name` (may be empty) and `env`. Raises Invalid with every problem."""
+    written = manifest.parse(text, name) if text.strip() else []
+    if len(written) > 1:
+        raise errors.Invalid(f"{name} holds {len(written)} documents", hint="keep one")
+    obj: dict[str, Any] = dict(written[0].obj) if written else {}
+    for field, schema in schemas.load("config.json")["properties"].items():
+        variable = schema.get("x-agentk-env", "")
+        if env.get(variable):
+            obj[field] = _value(env[variable], schema, variable)
+    made = admit.admit_config(obj, written[0] if written else None)
+    return Settings(
+        log_level=made["logLevel"],
+        log_format=made["logFormat"],
+        max_agents=made["maxAgents"],
+        max_starts_at_once=made["maxStartsAtOnce"],
+        event_retention_seconds=quantities.parse_duration(made["eventRetention"]),
+        change_retention_seconds=quantities.parse_duration(made["changeRetention"]),
+        shutdown_grace_seconds=made["shutdownGraceSeconds"],
+    )
+
+
+def _value(text: str, schema: Mapping[str, Any], variable: str) -> Any:
+    if schema["type"] != "integer":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise errors.Invalid(f"the variable {variable} must be a whole number, not {text!r}") from None
