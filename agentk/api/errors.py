@@ -87,7 +87,7 @@ class AgentkError(Exception):
             "kind": "Status",
             "metadata": {},
             "status": "Failure",
-            "message": _with_hint(self.message, self.hint),
+            "message": _with_hint(_with_causes(self.message, self.causes), self.hint),
             "reason": self.code,
             "code": self.http_status,
         }
@@ -212,18 +212,18 @@ def from_status(status: Mapping[str, Any]) -> AgentkError:
         cls = next((c for c in _BY_CODE.values() if c.http_status == status.get("code")), AgentkError)
     hint = str(details.get("hint", ""))
     retry = details.get("retryAfterSeconds")
-    causes = details.get("causes")
+    told = details.get("causes")
+    causes = [_cause_from_dict(c) for c in told if isinstance(c, Mapping)] if isinstance(told, list) else []
+    message = _without_hint(str(status.get("message", "")), hint)
     return cls(
-        _without_hint(str(status.get("message", "")), hint),
+        message.removesuffix(_with_causes("", causes)) if causes else message,
         hint=hint,
         field=str(details.get("field", "")),
         file=str(details.get("file", "")),
         line=_whole(details.get("line")),
         column=_whole(details.get("column")),
         retry_after_seconds=retry if isinstance(retry, int) else None,
-        causes=[_cause_from_dict(c) for c in causes if isinstance(c, Mapping)]
-        if isinstance(causes, list)
-        else (),
+        causes=causes,
         kind=str(details.get("kind", "")),
         name=str(details.get("name", "")),
     )
@@ -261,7 +261,12 @@ def _place(file: str, line: int, column: int) -> str:
     return f"{file}: " if file else f"line {numbers}: " if numbers else ""
 
 
-# kubectl prints only the message, so on the wire the hint is part of it.
+# kubectl prints only the message, so on the wire hint and causes are part of it.
+def _with_causes(message: str, causes: Sequence[Cause]) -> str:
+    told = ", ".join(f"{c.field}: {c.message}" if c.field else c.message for c in causes)
+    return f"{message}: {told}" if told else message
+
+
 def _with_hint(message: str, hint: str) -> str:
     return f"{message}; {hint}" if hint else message
 

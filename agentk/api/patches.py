@@ -129,6 +129,8 @@ def _key(around: Any, step: str, where: str, inserting: bool) -> Any:
 def _pointer(text: Any, field: str) -> list[str]:
     if not isinstance(text, str) or (text and not text.startswith("/")):
         raise errors.BadRequest("expected a JSON pointer such as /spec/priority", field=field)
+    if text.count("/") > shaping.MAX_DEPTH:
+        raise errors.BadRequest(f"deeper than {shaping.MAX_DEPTH} levels", field=field)
     return [part.replace("~1", "/").replace("~0", "~") for part in text.split("/")[1:]]
 
 
@@ -150,11 +152,18 @@ def _equal(left: Any, right: Any) -> bool:
 
 
 def _weight(value: Any) -> int:
-    if isinstance(value, dict):
-        return 1 + sum(_weight(held) for held in value.values())
-    if isinstance(value, list):
-        return 1 + sum(_weight(held) for held in value)
-    return 1 + len(value) // 1024 if isinstance(value, str) else 1
+    """Values and kilobytes. Never recurses: a chain of moves can nest deeper than Python calls."""
+    weight, waiting = 0, [(value, 0)]
+    while waiting:
+        held, depth = waiting.pop()
+        if depth > shaping.MAX_DEPTH:
+            raise errors.Invalid(f"nested deeper than {shaping.MAX_DEPTH} levels")
+        weight += 1 + (len(held) // 1024 if isinstance(held, str) else 0)
+        if isinstance(held, dict):
+            waiting += [(below, depth + 1) for below in held.values()]
+        elif isinstance(held, list):
+            waiting += [(below, depth + 1) for below in held]
+    return weight
 
 
 def _check_sane(patch: Any) -> None:
