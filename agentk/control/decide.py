@@ -216,7 +216,7 @@ def _blocked(case: deciding.Case) -> bool:
 
 def _start(case: deciding.Case, free: bool) -> None:
     attempt = case.next_attempt
-    if case.status.get("reason") == deciding.QUOTA_EXCEEDED:
+    if case.status.get("reason") in (deciding.QUOTA_EXCEEDED, deciding.NODE_FULL):
         case.event("Normal", "Admitted", "there is room for it now")
     case.phase("Starting", "", "")
     case.status.pop("nextRetryAt", None)

@@ -1,4 +1,4 @@
-"""Words for cases of `decide`: an agent, its boxes and a moment, each with a default for all that a test is not about."""
+"""Words for cases of `decide`: an agent, its boxes and a moment, with defaults for what a test is not about."""
 
 import copy
 import json

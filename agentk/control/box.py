@@ -1,0 +1,272 @@
+"""An Agent and what it refers to, as the box a runtime makes. Pure.
+
+What cannot be made is told as problems, all at once, each with the object and field that is to be mended.
+"""
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agentk.api import errors, quantities
+from agentk.control import isolation, references
+from agentk.control.plans import Problem
+from agentk.runtime import box as boxes
+
+SOURCE = "/app"  # where spec.source is seen, and where the program starts when there is one
+WORKSPACE = "/workspace"
+CONFIG_ERROR = "ConfigError"
+
+_BASE_ENV = {
+    "HOME": WORKSPACE,
+    "LANG": "C.UTF-8",
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+}
+_FIELD = re.compile(r"metadata\.(?:(name|namespace|uid)|(labels|annotations)\['([^']+)'\])")
+_EXPANSION = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
+
+
+class Unfit(Exception):
+    """No box can be made from this agent as things are."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("; ".join(problem.message for problem in problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is not in any object."""
+
+    number: int
+    token: str
+    run_id: str
+    host_uid: int = -1
+    source_path: str = ""  # where spec.source.digest was staged
+
+
+def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -> boxes.Box:
+    """Raises Unfit."""
+    problems: list[Problem] = list(isolation.problems(agent["spec"], found.runtime, found.policy))
+    metadata, spec = agent["metadata"], agent["spec"]
+    env = _environment(agent, found, attempt, problems)
+    mounts = [*_source(spec, found, attempt, problems), *_volumes(spec, found, problems)]
+    runtime: Mapping[str, Any] = (found.runtime or {}).get("spec") or {}
+    limits = _limits(spec, runtime, problems)
+    log = _log_limits(spec, problems)
+    tmp = _quantity(runtime.get("tmpSize", "64Mi"), "Runtime spec.tmpSize", problems)
+    if problems:
+        raise Unfit(problems)
+    argv = [*spec["command"], *(spec.get("args") or ())]
+    workspace = boxes.Mount("workspace", WORKSPACE, read_only=False, size_bytes=limits.storage_bytes or 0)
+    return boxes.Box(
+        id=f"{metadata['uid']}-{attempt.number}",
+        uid=metadata["uid"],
+        namespace=metadata["namespace"],
+        attempt=attempt.number,
+        argv=[expand(word, env) for word in argv],
+        runtime=runtime.get("type", "nsjail"),
+        env=env,
+        cwd=spec.get("workingDir") or (SOURCE if spec.get("source") else WORKSPACE),
+        hostname=spec.get("hostname") or metadata["name"][:63].replace(".", "-"),
+        host_uid=attempt.host_uid,
+        mounts=[workspace, *mounts],
+        limits=limits,
+        log=log,
+        seccomp=isolation.seccomp(runtime, found.policy or {}),
+        enforcement=runtime.get("enforcement", "Strict"),
+        prefix=runtime.get("pythonPrefix", ""),
+        tmp_bytes=tmp,
+        annotations={
+            "name": metadata["name"],
+            "generation": str(metadata.get("generation", 0)),
+            "token": attempt.token,
+        },
+    )
+
+
+def expand(text: str, env: Mapping[str, str]) -> str:
+    """`$(NAME)` as Kubernetes does it: `$$` is a dollar, an unknown name stays as it is."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1]
+        return "$" if name is None else env.get(name, match[0])
+
+    return _EXPANSION.sub(value, text)
+
+
+def _environment(
+    agent: Mapping[str, Any], found: references.Found, attempt: Attempt, problems: list[Problem]
+) -> dict[str, str]:
+    metadata = agent["metadata"]
+    env = dict(_BASE_ENV)
+    env |= {
+        "AGENTK_AGENT": metadata["name"],
+        "AGENTK_NAMESPACE": metadata["namespace"],
+        "AGENTK_RUN_ID": attempt.run_id,
+        "AGENTK_SOCKET": "/run/agentk/gate.sock",
+    }
+    for one in agent["spec"].get("env") or ():
+        name, source = one["name"], one.get("valueFrom")
+        if source is None:
+            env[name] = expand(str(one.get("value", "")), env)
+            continue
+        value = _from_source(metadata, source, found, f"env {name}", problems)
+        if value is None:
+            continue
+        if "\0" in value:
+            problems.append(Problem(CONFIG_ERROR, f"env {name}: the value holds a NUL byte"))
+        env[name] = value
+    return env
+
+
+def _from_source(
+    metadata: Mapping[str, Any],
+    source: Mapping[str, Any],
+    found: references.Found,
+    where: str,
+    problems: list[Problem],
+) -> str | None:
+    """The value, or None: left out, or told among the problems."""
+    if "fieldRef" in source:
+        return _field(metadata, source["fieldRef"]["fieldPath"], where, problems)
+    secret = "secretKeyRef" in source
+    ref = source["secretKeyRef"] if secret else source["configMapKeyRef"]
+    kind, objects = ("Secret", found.secrets) if secret else ("ConfigMap", found.config_maps)
+    held = objects.get(ref["name"])
+    content = _content(held) if held is not None else {}
+    if ref["key"] not in content:
+        if not ref.get("optional"):
+            what = f'has no key "{ref["key"]}"' if held is not None else "does not exist"
+            problems.append(Problem(CONFIG_ERROR, f'{where}: {kind} "{ref["name"]}" {what}'))
+        return None
+    try:
+        return content[ref["key"]].decode()
+    except UnicodeDecodeError:
+        told = f'{where}: key "{ref["key"]}" of {kind} "{ref["name"]}" is not text'
+        problems.append(Problem(CONFIG_ERROR, told))
+        return None
+
+
+def _field(metadata: Mapping[str, Any], path: str, where: str, problems: list[Problem]) -> str | None:
+    match = _FIELD.fullmatch(path)
+    if match is None:
+        problems.append(Problem(CONFIG_ERROR, f"{where}: there is no field {path}"))
+        return None
+    if match[1]:
+        return str(metadata.get(match[1], ""))
+    return str((metadata.get(match[2]) or {}).get(match[3], ""))
+
+
+def _content(held: Mapping[str, Any]) -> dict[str, bytes]:
+    """The keys of a Secret or a ConfigMap, as bytes. A value that is not base64 is left out."""
+    content = {key: str(text).encode() for key, text in (held.get("stringData") or {}).items()}
+    for key, value in (held.get("data") or {}).items():
+        if held.get("kind") == "ConfigMap":
+            content.setdefault(key, str(value).encode())
+            continue
+        content.setdefault(key, _decoded(value))
+    for key, value in (held.get("binaryData") or {}).items():
+        content.setdefault(key, _decoded(value))
+    return content
+
+
+def _decoded(value: Any) -> bytes:
+    try:
+        return base64.b64decode(str(value), validate=True)
+    except binascii.Error:
+        return b""
+
+
+def _files(held: Mapping[str, Any]) -> dict[str, str]:
+    return {key: base64.b64encode(data).decode() for key, data in _content(held).items()}
+
+
+def _source(
+    spec: Mapping[str, Any], found: references.Found, attempt: Attempt, problems: list[Problem]
+) -> Iterator[boxes.Mount]:
+    source = spec.get("source")
+    if not source:
+        return
+    if "inline" in source:
+        texts: Mapping[str, str] = source["inline"].get("files") or {}
+        files = {name: base64.b64encode(text.encode()).decode() for name, text in texts.items()}
+        yield boxes.Mount("files", SOURCE, files=files)
+    elif "configMapRef" in source:
+        name = source["configMapRef"]["name"]
+        held = found.config_maps.get(name)
+        if held is None:
+            problems.append(Problem(CONFIG_ERROR, f'source: ConfigMap "{name}" does not exist'))
+        else:
+            yield boxes.Mount("files", SOURCE, files=_files(held))
+    elif attempt.source_path:
+        yield boxes.Mount("bind", SOURCE, source=attempt.source_path)
+
+
+def _volumes(
+    spec: Mapping[str, Any], found: references.Found, problems: list[Problem]
+) -> Iterator[boxes.Mount]:
+    volumes = {volume["name"]: volume for volume in spec.get("volumes") or ()}
+    for mount in spec.get("volumeMounts") or ():
+        volume, target = volumes.get(mount["name"]), mount["mountPath"]
+        read_only = bool(mount.get("readOnly"))
+        if volume is None:
+            told = f'volumeMounts {target}: there is no volume "{mount["name"]}"'
+            problems.append(Problem(CONFIG_ERROR, told))
+        elif "emptyDir" in volume:
+            size = (volume["emptyDir"] or {}).get("sizeLimit", "64Mi")
+            limit = _quantity(size, f"volume {volume['name']} sizeLimit", problems)
+            yield boxes.Mount("tmpfs", target, read_only=read_only, size_bytes=limit)
+        elif "hostPath" in volume:
+            yield boxes.Mount("bind", target, source=volume["hostPath"]["path"], read_only=read_only)
+        else:
+            secret = "secret" in volume
+            kind = "Secret" if secret else "ConfigMap"
+            name = volume["secret"]["secretName"] if secret else volume["configMap"]["name"]
+            held = (found.secrets if secret else found.config_maps).get(name)
+            if held is None:
+                told = f'volume {volume["name"]}: {kind} "{name}" does not exist'
+                problems.append(Problem(CONFIG_ERROR, told))
+            else:
+                yield boxes.Mount("files", target, files=_files(held), mode=0o400 if secret else 0o444)
+
+
+def _limits(spec: Mapping[str, Any], runtime: Mapping[str, Any], problems: list[Problem]) -> boxes.Limits:
+    defaults = ((runtime.get("defaults") or {}).get("resources") or {}).get("limits") or {}
+    asked = {**defaults, **((spec.get("resources") or {}).get("limits") or {})}
+
+    def size(key: str) -> int | None:
+        return None if key not in asked else _quantity(asked[key], f"resources.limits.{key}", problems)
+
+    cpu: int | None = None
+    if "cpu" in asked:
+        try:
+            cpu = quantities.parse_cpu(asked["cpu"])
+        except errors.Invalid as error:
+            problems.append(Problem(CONFIG_ERROR, f"resources.limits.cpu: {error.message}"))
+    return boxes.Limits(
+        cpu_millis=cpu,
+        memory_bytes=size("memory"),
+        pids=asked.get("pids"),
+        open_files=asked.get("open-files"),
+        storage_bytes=size("ephemeral-storage"),
+    )
+
+
+def _log_limits(spec: Mapping[str, Any], problems: list[Problem]) -> boxes.LogLimits:
+    logs, usual = spec.get("logs") or {}, boxes.LogLimits()
+    return boxes.LogLimits(
+        max_bytes=_quantity(logs.get("maxSize", usual.max_bytes), "logs.maxSize", problems),
+        max_files=logs.get("maxFiles", usual.max_files),
+        bytes_per_second=_quantity(logs.get("maxRate", usual.bytes_per_second), "logs.maxRate", problems),
+    )
+
+
+def _quantity(value: str | int, where: str, problems: list[Problem]) -> int:
+    try:
+        return quantities.parse_quantity(value)
+    except errors.Invalid as error:
+        problems.append(Problem(CONFIG_ERROR, f"{where}: {error.message}"))
+        return 0

@@ -1,0 +1,80 @@
+"""What a Policy allows of a box. Pure; every denial names its rule.
+
+Host paths: at level privileged any unless `isolation.hostPaths` is given, at baseline those listed, at restricted
+none. Runtimes: those in `allowRuntimes`; when that is not given, at level privileged any, else those of type nsjail.
+"""
+
+import posixpath
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from agentk.control import references
+from agentk.control.plans import Problem
+
+Seccomp = Literal["privileged", "baseline", "restricted"]
+_STRICTNESS: tuple[Seccomp, ...] = ("privileged", "baseline", "restricted")
+DENIED = "PolicyDenied"
+
+
+def seccomp(runtime: Mapping[str, Any], policy: Mapping[str, Any]) -> Seccomp:
+    """The stricter of what the Runtime's spec and the Policy say."""
+    spec = policy.get("spec") or {}
+    asked = [
+        runtime.get("seccomp", "baseline"),
+        (spec.get("isolation") or {}).get("seccomp") or spec.get("level", "restricted"),
+    ]
+    known = [_STRICTNESS.index(one) if one in _STRICTNESS else len(_STRICTNESS) - 1 for one in asked]
+    return _STRICTNESS[max(known)]
+
+
+def problems(
+    spec: Mapping[str, Any], runtime: Mapping[str, Any] | None, policy: Mapping[str, Any] | None
+) -> Iterator[Problem]:
+    """Why the Policy, or a missing one, forbids this agent."""
+    if runtime is None:
+        yield Problem("RuntimeNotFound", f'Runtime "{references.runtime_name(spec)}" does not exist')
+    if policy is None:
+        yield Problem("PolicyNotFound", f'Policy "{references.policy_name(spec)}" does not exist')
+        return
+    name, rules = policy["metadata"]["name"], policy.get("spec") or {}
+    level, isolation = rules.get("level", "restricted"), rules.get("isolation") or {}
+    if runtime is not None:
+        yield from _runtime(runtime, name, level, isolation.get("allowRuntimes"))
+    volumes = {volume["name"]: volume for volume in spec.get("volumes") or () if "hostPath" in volume}
+    writable = {m["name"] for m in spec.get("volumeMounts") or () if not m.get("readOnly")}
+    for volume_name, volume in volumes.items():
+        denied = _host_path(
+            volume["hostPath"]["path"], volume_name in writable, level, isolation.get("hostPaths")
+        )
+        if denied:
+            yield Problem(DENIED, f'Policy "{name}" {denied}')
+
+
+def _runtime(
+    runtime: Mapping[str, Any], policy: str, level: str, allowed: list[str] | None
+) -> Iterator[Problem]:
+    name, kind = runtime["metadata"]["name"], runtime["spec"].get("type")
+    if allowed is not None:
+        if name not in allowed:
+            rule = f'isolation.allowRuntimes does not list "{name}"'
+            yield Problem(DENIED, f'Policy "{policy}" does not allow Runtime "{name}": {rule}')
+    elif level != "privileged" and kind != "nsjail":
+        rule = f"level {level} allows only isolated Runtimes, and its type is {kind}"
+        yield Problem(DENIED, f'Policy "{policy}" does not allow Runtime "{name}": {rule}')
+
+
+def _host_path(path: str, writable: bool, level: str, listed: list[Mapping[str, Any]] | None) -> str:
+    """Why not; "" when it is allowed."""
+    if posixpath.normpath(path) != path.rstrip("/") and path != "/":
+        return f"does not allow hostPath {path}: it is not a plain absolute path"
+    if level == "restricted":
+        return f"does not allow hostPath {path}: level restricted allows none"
+    if listed is None and level == "privileged":
+        return ""
+    for rule in listed or ():
+        prefix = str(rule["pathPrefix"]).rstrip("/")
+        if path.rstrip("/") == prefix or path.startswith(f"{prefix}/"):
+            if writable and rule.get("readOnly", True):
+                return f"allows hostPath {path} only with readOnly: isolation.hostPaths {rule['pathPrefix']}"
+            return ""
+    return f"does not allow hostPath {path}: isolation.hostPaths does not list it"

@@ -1,0 +1,55 @@
+"""What an Agent's spec refers to by name. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple
+
+DEFAULT_RUNTIME = "nsjail"
+DEFAULT_POLICY = "baseline"
+
+
+class Ref(NamedTuple):
+    kind: Literal["Runtime", "Policy", "Secret", "ConfigMap"]
+    namespace: str  # "" for kinds that have none
+    name: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the references lead to; None or absent: it does not exist."""
+
+    runtime: Mapping[str, Any] | None = None
+    policy: Mapping[str, Any] | None = None
+    secrets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    config_maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def runtime_name(spec: Mapping[str, Any]) -> str:
+    return str((spec.get("runtimeRef") or {}).get("name") or DEFAULT_RUNTIME)
+
+
+def policy_name(spec: Mapping[str, Any]) -> str:
+    return str((spec.get("policyRef") or {}).get("name") or DEFAULT_POLICY)
+
+
+def names(agent: Mapping[str, Any]) -> frozenset[Ref]:
+    """Every object the agent cannot start without, optional ones included."""
+    spec, namespace = agent["spec"], str(agent["metadata"].get("namespace", ""))
+    runtime, policy = Ref("Runtime", "", runtime_name(spec)), Ref("Policy", "", policy_name(spec))
+    return frozenset({runtime, policy, *_in_namespace(spec, namespace)})
+
+
+def _in_namespace(spec: Mapping[str, Any], namespace: str) -> Iterator[Ref]:
+    for one in spec.get("env") or ():
+        source = one.get("valueFrom") or {}
+        if "secretKeyRef" in source:
+            yield Ref("Secret", namespace, source["secretKeyRef"]["name"])
+        if "configMapKeyRef" in source:
+            yield Ref("ConfigMap", namespace, source["configMapKeyRef"]["name"])
+    for volume in spec.get("volumes") or ():
+        if "secret" in volume:
+            yield Ref("Secret", namespace, volume["secret"]["secretName"])
+        if "configMap" in volume:
+            yield Ref("ConfigMap", namespace, volume["configMap"]["name"])
+    if "configMapRef" in (spec.get("source") or {}):
+        yield Ref("ConfigMap", namespace, spec["source"]["configMapRef"]["name"])

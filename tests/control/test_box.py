@@ -1,0 +1,212 @@
+import base64
+from typing import Any
+
+import pytest
+
+from agentk.control import box, isolation, references
+from agentk.control.references import Found
+
+RUNTIME = {"metadata": {"name": "nsjail"}, "spec": {"type": "nsjail"}}
+BASELINE: dict[str, Any] = {"metadata": {"name": "baseline"}, "spec": {"level": "baseline"}}
+ATTEMPT = box.Attempt(2, "token", "run", host_uid=70001, source_path="/state/sources/abc")
+
+
+def agent(**spec: Any) -> dict[str, Any]:
+    metadata = {"name": "a", "namespace": "ns", "uid": "u-1", "generation": 3, "labels": {"app": "x"}}
+    return {"metadata": metadata, "spec": {"command": ["python", "main.py"], **spec}}
+
+
+def found(**fields: Any) -> Found:
+    return Found(**{"runtime": RUNTIME, "policy": BASELINE, **fields})
+
+
+def problems(of: dict[str, Any], given: Found) -> list[str]:
+    with pytest.raises(box.Unfit) as unfit:
+        box.build(of, given, ATTEMPT)
+    return [f"{problem.reason}: {problem.message}" for problem in unfit.value.problems]
+
+
+def secret(**data: str) -> dict[str, Any]:
+    return {
+        "kind": "Secret",
+        "data": {key: base64.b64encode(text.encode()).decode() for key, text in data.items()},
+    }
+
+
+def test_a_plain_agent() -> None:
+    made = box.build(agent(args=["-v"]), found(), ATTEMPT)
+    assert (made.id, made.attempt, made.host_uid) == ("u-1-2", 2, 70001)
+    assert list(made.argv) == ["python", "main.py", "-v"]
+    assert (made.cwd, made.hostname, made.seccomp, made.enforcement) == (
+        "/workspace",
+        "a",
+        "baseline",
+        "Strict",
+    )
+    assert made.annotations == {"name": "a", "generation": "3", "token": "token"}
+    assert made.env["AGENTK_AGENT"] == "a"
+
+
+def test_limits_and_logs() -> None:
+    limits = {"cpu": "500m", "memory": "256Mi", "pids": 7, "ephemeral-storage": "1Mi", "open-files": 64}
+    spec = {"resources": {"limits": limits}, "logs": {"maxSize": "1Mi", "maxFiles": 2, "maxRate": "256Ki"}}
+    made = box.build(agent(**spec), found(), ATTEMPT)
+    assert made.limits.cpu_millis == 500
+    assert (made.limits.memory_bytes, made.limits.pids, made.limits.open_files) == (256 << 20, 7, 64)
+    assert made.mounts[0].size_bytes == made.limits.storage_bytes == 1 << 20
+    assert (made.log.max_bytes, made.log.max_files, made.log.bytes_per_second) == (1 << 20, 2, 256 << 10)
+
+
+def test_a_packed_source_is_bound_read_only_and_is_where_it_starts() -> None:
+    made = box.build(agent(source={"path": "./x", "digest": "sha256:0"}), found(), ATTEMPT)
+    source = made.mounts[1]
+    assert (source.kind, source.target, source.source) == ("bind", "/app", "/state/sources/abc")
+    assert source.read_only and made.cwd == "/app"
+
+
+def test_inline_and_config_map_sources_are_files() -> None:
+    inline = box.build(agent(source={"inline": {"files": {"main.py": "x"}}}), found(), ATTEMPT)
+    assert base64.b64decode(inline.mounts[1].files["main.py"]) == b"x"
+    maps = {"code": {"kind": "ConfigMap", "data": {"main.py": "y"}, "binaryData": {"b": "AAE="}}}
+    mapped = box.build(agent(source={"configMapRef": {"name": "code"}}), found(config_maps=maps), ATTEMPT)
+    assert base64.b64decode(mapped.mounts[1].files["b"]) == b"\0\1"
+
+
+def test_environment_from_everywhere() -> None:
+    env = [
+        {"name": "PLAIN", "value": "1"},
+        {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}},
+        {"name": "MODE", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "m"}}},
+        {"name": "APP", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['app']"}}},
+        {"name": "BOTH", "value": "$(PLAIN)-$(MODE)-$$(PLAIN)-$(NOPE)"},
+        {"name": "GONE", "valueFrom": {"secretKeyRef": {"name": "no", "key": "k", "optional": True}}},
+    ]
+    maps = {"c": {"kind": "ConfigMap", "data": {"m": "fast"}}}
+    made = box.build(
+        agent(env=env, args=["$(MODE)"]), found(secrets={"s": secret(k="hush")}, config_maps=maps), ATTEMPT
+    )
+    assert (made.env["TOKEN"], made.env["APP"]) == ("hush", "x")
+    assert made.env["BOTH"] == "1-fast-$(PLAIN)-$(NOPE)"
+    assert "GONE" not in made.env
+    assert made.argv[-1] == "fast"
+
+
+def test_all_missing_things_are_told_at_once_without_values() -> None:
+    env = [
+        {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "no"}}},
+        {"name": "B", "valueFrom": {"configMapKeyRef": {"name": "c", "key": "m"}}},
+    ]
+    told = problems(agent(env=env), found(secrets={"s": secret(k="hush")}))
+    assert told == [
+        'ConfigError: env A: Secret "s" has no key "no"',
+        'ConfigError: env B: ConfigMap "c" does not exist',
+    ]
+    assert "hush" not in str(told)
+
+
+def test_volumes() -> None:
+    volumes = [
+        {"name": "t", "emptyDir": {"sizeLimit": "8Mi"}},
+        {"name": "s", "secret": {"secretName": "s"}},
+        {"name": "c", "configMap": {"name": "c"}},
+    ]
+    mounts = [{"name": name, "mountPath": f"/mnt/{name}"} for name in "tsc"]
+    given = found(
+        secrets={"s": secret(k="hush")}, config_maps={"c": {"kind": "ConfigMap", "data": {"m": "1"}}}
+    )
+    made = box.build(agent(volumes=volumes, volumeMounts=mounts), given, ATTEMPT)
+    kinds = [(one.kind, one.target, one.read_only, one.mode) for one in made.mounts[1:]]
+    assert kinds == [
+        ("tmpfs", "/mnt/t", False, 0o444),
+        ("files", "/mnt/s", True, 0o400),
+        ("files", "/mnt/c", True, 0o444),
+    ]
+    assert made.mounts[1].size_bytes == 8 << 20
+
+
+def host_path(path: str, read_only: bool = True) -> dict[str, Any]:
+    mounts = [{"name": "h", "mountPath": "/mnt/h", "readOnly": read_only}]
+    return agent(volumes=[{"name": "h", "hostPath": {"path": path}}], volumeMounts=mounts)
+
+
+def policy(level: str, **isolated: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "p"}, "spec": {"level": level, "isolation": isolated}}
+
+
+@pytest.mark.parametrize(
+    ("rules", "path", "read_only", "denied"),
+    [
+        (BASELINE, "/data", True, "does not list it"),
+        (policy("privileged"), "/data", False, ""),
+        (policy("privileged", hostPaths=[]), "/data", True, "does not list it"),
+        (policy("restricted", hostPaths=[{"pathPrefix": "/data"}]), "/data", True, "restricted allows none"),
+        (policy("baseline", hostPaths=[{"pathPrefix": "/data"}]), "/data/x", True, ""),
+        (policy("baseline", hostPaths=[{"pathPrefix": "/data"}]), "/data", False, "only with readOnly"),
+        (policy("baseline", hostPaths=[{"pathPrefix": "/data", "readOnly": False}]), "/data", False, ""),
+        (policy("baseline", hostPaths=[{"pathPrefix": "/data"}]), "/database", True, "does not list it"),
+        (policy("baseline", hostPaths=[{"pathPrefix": "/data"}]), "/data/../etc", True, "plain absolute"),
+        (policy("privileged"), "/data/../etc", True, "plain absolute"),
+    ],
+)
+def test_host_paths_need_the_policy(rules: dict[str, Any], path: str, read_only: bool, denied: str) -> None:
+    given = found(policy=rules)
+    if denied:
+        [told] = problems(host_path(path, read_only), given)
+        assert told.startswith("PolicyDenied") and denied in told
+    else:
+        assert box.build(host_path(path, read_only), given, ATTEMPT).mounts[1].source == path
+
+
+@pytest.mark.parametrize(
+    ("rules", "allowed"),
+    [
+        (BASELINE, False),
+        (policy("privileged"), True),
+        (policy("baseline", allowRuntimes=["plain"]), True),
+        (policy("privileged", allowRuntimes=["nsjail"]), False),
+        (policy("privileged", allowRuntimes=[]), False),
+    ],
+)
+def test_a_runtime_without_isolation_needs_the_policy(rules: dict[str, Any], allowed: bool) -> None:
+    plain = {"metadata": {"name": "plain"}, "spec": {"type": "process"}}
+    denied = [problem.reason for problem in isolation.problems({}, plain, rules)]
+    assert denied == ([] if allowed else ["PolicyDenied"])
+
+
+@pytest.mark.parametrize(
+    ("runtime", "rules", "seccomp"),
+    [
+        ("baseline", BASELINE, "baseline"),
+        ("restricted", BASELINE, "restricted"),
+        ("privileged", BASELINE, "baseline"),
+        ("baseline", policy("restricted"), "restricted"),
+        ("privileged", policy("privileged"), "privileged"),
+        ("privileged", policy("privileged", seccomp="restricted"), "restricted"),
+        ("nonsense", policy("privileged"), "restricted"),
+    ],
+)
+def test_the_stricter_seccomp_counts(runtime: str, rules: dict[str, Any], seccomp: str) -> None:
+    assert isolation.seccomp({"seccomp": runtime}, rules) == seccomp
+
+
+def test_missing_runtime_and_policy_are_named() -> None:
+    told = problems(agent(runtimeRef={"name": "rt"}, policyRef={"name": "pol"}), Found())
+    assert told == [
+        'RuntimeNotFound: Runtime "rt" does not exist',
+        'PolicyNotFound: Policy "pol" does not exist',
+    ]
+
+
+def test_names_of_everything_referred_to() -> None:
+    one = agent(
+        source={"configMapRef": {"name": "code"}},
+        env=[{"name": "T", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+        volumes=[{"name": "v", "configMap": {"name": "c"}}],
+    )
+    assert references.names(one) == {
+        ("Runtime", "", "nsjail"),
+        ("Policy", "", "baseline"),
+        ("ConfigMap", "ns", "code"),
+        ("ConfigMap", "ns", "c"),
+        ("Secret", "ns", "s"),
+    }
