@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
 
 from agentk.api import errors, kinds
@@ -126,10 +126,14 @@ class Client:
                 return listing
             query["continue"] = page["metadata"]["continue"]
 
-    def table(self, selection: Selection, name: str = "") -> dict[str, Any]:
-        """The server's own drawing of a listing or of one object: a Kubernetes `Table`."""
+    def table(self, selection: Selection, name: str = "", include: str = "Metadata") -> dict[str, Any]:
+        """The server's own drawing of a listing or of one object: a Kubernetes `Table`.
+
+        `include`: what each row carries of its object, `Metadata` or `Object`.
+        """
         path = f"{selection.path}/{quote(name)}" if name else selection.path
-        return _object(self.request("GET", path, query=selection.query, accept=TABLE))
+        query = selection.query | {"includeObject": include}
+        return _object(self.request("GET", path, query=query, accept=TABLE))
 
     def create(
         self, kind: kinds.Kind, namespace: str, obj: Mapping[str, Any], dry_run: bool = False
@@ -187,8 +191,9 @@ class Client:
         """`signal` or `restart` of one agent."""
         return _object(self.request("POST", kinds.AGENT.path(namespace, name, verb), body=body) or {})
 
-    def logs(self, namespace: str, name: str, query: Mapping[str, str]) -> wire.Response:
-        return self.stream(kinds.AGENT.path(namespace, name, "log"), query=query)
+    def logs(self, namespace: str, name: str, query: Mapping[str, str], starts: bool = True) -> wire.Response:
+        """The text of one attempt's log, as a stream; close it when done."""
+        return self.stream(kinds.AGENT.path(namespace, name, "log"), query=query, starts=starts)
 
     def has_blob(self, digest: str) -> bool:
         path = f"/agentk/v1/blobs/{digest}"
@@ -199,7 +204,7 @@ class Client:
         self._raise_for(response, b"")
         return True
 
-    def put_blob(self, digest: str, data: BinaryIO, size_bytes: int) -> None:
+    def put_blob(self, digest: str, data: wire.Readable, size_bytes: int) -> None:
         """Upload; the daemon checks the digest, so doing it twice is doing it once."""
         headers = {"Content-Type": "application/octet-stream"}
         path = f"/agentk/v1/blobs/{digest}"
@@ -212,7 +217,7 @@ class Client:
         method: str,
         path: str,
         headers: Mapping[str, str],
-        body: bytes | BinaryIO = b"",
+        body: bytes | wire.Readable = b"",
         length: int = 0,
         starts: bool = True,
     ) -> wire.Response:

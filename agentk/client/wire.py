@@ -9,7 +9,7 @@ import select
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Protocol
 
 from agentk.api import errors
 
@@ -17,6 +17,10 @@ HEADERS_MAX = 200
 CHUNK_BYTES = 64 * 1024
 # Repeating these is harmless, so an idle connection that died under us is simply opened anew.
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
+
+
+class Readable(Protocol):
+    def read(self, size: int, /) -> bytes: ...
 
 
 class Down(errors.Unavailable):
@@ -116,7 +120,7 @@ class Connection:
         method: str,
         target: str,
         headers: Mapping[str, str],
-        body: bytes | BinaryIO = b"",
+        body: bytes | Readable = b"",
         length: int = 0,
     ) -> Response:
         """Send one request and read the head of its answer. Raises Down, Cut or Timeout."""
@@ -146,7 +150,7 @@ class Connection:
         return False
 
     def _once(
-        self, method: str, target: str, headers: Mapping[str, str], body: bytes | BinaryIO, length: int
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes | Readable, length: int
     ) -> Response:
         if self._socket is None:
             self._open()
@@ -168,7 +172,7 @@ class Connection:
             raise Cut(f"the connection to the daemon broke: {error}") from None
         return self._last
 
-    def _send(self, head: bytes, body: bytes | BinaryIO) -> None:
+    def _send(self, head: bytes, body: bytes | Readable) -> None:
         assert self._socket
         if isinstance(body, bytes):
             self._socket.sendall(head + body)

@@ -1,0 +1,90 @@
+"""What the completion scripts ask: the words that may stand where the cursor is. Starts no daemon, never fails."""
+
+import importlib
+from collections.abc import Iterable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from agentk.api import errors, kinds
+from agentk.cli import connect, main, options
+from agentk.client import client
+
+app = typer.Typer(**options.APP)
+
+_KIND_VERBS = frozenset({"get", "describe", "delete", "wait", "explain"})
+_AGENT_VERBS = frozenset({"logs", "kill", "restart", "suspend", "resume", "top"})
+_OUTPUTS = ("json", "yaml", "name", "wide", "jsonpath=", "custom-columns=")
+_SECONDS = 2.0
+
+
+@app.command()
+def complete(words: Annotated[list[str] | None, typer.Argument()] = None) -> int:
+    """Print the words that may come last."""
+    typed = words or [""]
+    for word in sorted(set(candidates(typed))):
+        if word.startswith(typed[-1]):
+            print(word)
+    return 0
+
+
+def candidates(words: Sequence[str]) -> Iterable[str]:
+    """What the last of `words` may become; more than fit, the caller narrows."""
+    *before, last = words
+    if not before:
+        return main.NAMES
+    verb, previous = before[0], before[-1]
+    if verb == "daemon" and len(before) == 1:
+        return ("start", "stop", "status", "run", "logs", "install")
+    if verb == "completion":
+        return ("bash", "zsh", "fish")
+    if previous in ("-o", "--output"):
+        return _OUTPUTS
+    if previous in ("-n", "--namespace"):
+        return _names(kinds.NAMESPACE, "")
+    if last.startswith("-"):
+        return _options(verb)
+    namespace = _namespace(before)
+    if verb in _AGENT_VERBS:
+        return _names(kinds.AGENT, namespace)
+    if verb in _KIND_VERBS:
+        return _kinds_and_names([word for word in before[1:] if not word.startswith("-")], last, namespace)
+    return ()
+
+
+def _kinds_and_names(before: Sequence[str], last: str, namespace: str) -> Iterable[str]:
+    if "/" in last:
+        word = last.partition("/")[0]
+        return [f"{word}/{name}" for name in _names(kinds.resource(word), namespace)]
+    if not before:
+        return [word for kind in kinds.KINDS for word in (kind.plural, *kind.short_names)]
+    try:
+        return _names(kinds.resource(before[0]), namespace)
+    except errors.NotFound:
+        return ()
+
+
+def _names(kind: kinds.Kind, namespace: str) -> list[str]:
+    api = client.Client(connect.here().socket, timeout_seconds=_SECONDS)
+    try:
+        table = api.table(client.Selection(kind, namespace))
+    except errors.AgentkError:
+        return []
+    return [row["object"]["metadata"]["name"] for row in table["rows"]]
+
+
+def _namespace(words: Sequence[str]) -> str:
+    for at, word in enumerate(words[:-1]):
+        if word in ("-n", "--namespace"):
+            return words[at + 1]
+    return options.namespace("")
+
+
+def _options(verb: str) -> list[str]:
+    """Every option of a verb."""
+    try:
+        module: Any = importlib.import_module(f"agentk.cli.{verb.replace('-', '_')}")
+    except ModuleNotFoundError:
+        return []
+    command: Any = typer.main.get_command(module.app)
+    return [option for param in command.params for option in (*param.opts, *param.secondary_opts)] + ["--help"]

@@ -1,0 +1,149 @@
+"""`agentk`: finds the verb, imports only that verb's file, and prints every error in this one place."""
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+from agentk.api import errors
+
+# Verb → what it does, in the order people meet them. The file is `agentk/cli/VERB.py` with an `app`.
+VERBS: dict[str, dict[str, str]] = {
+    "Everyday": {
+        "apply": "Create or change objects from manifests",
+        "get": "List objects, or show some",
+        "describe": "Tell everything about an object, with its events",
+        "logs": "Print what agents wrote",
+        "events": "List what happened",
+        "delete": "Delete objects",
+    },
+    "Agents": {
+        "run": "Run one agent to its end and take over its exit code",
+        "kill": "End agents: SIGTERM, grace, SIGKILL of the whole tree",
+        "restart": "Start agents again in a new box",
+        "suspend": "Stop agents until they are resumed",
+        "resume": "Let suspended agents go on",
+        "wait": "Wait for a condition, a value or a deletion",
+        "top": "Show what agents use now",
+    },
+    "House": {
+        "doctor": "Check what this host can enforce, and how to mend the rest",
+        "daemon": "Start, stop and look after the daemon",
+        "backup": "Save all objects to a file",
+        "restore": "Bring back all objects from a file",
+    },
+    "Words": {
+        "explain": "Tell what a field means",
+        "api-resources": "List the kinds",
+        "version": "Print the versions",
+        "completion": "Print a completion script for a shell",
+    },
+}
+HIDDEN = frozenset({"complete"})  # asked by the completion scripts
+NAMES = tuple(name for group in VERBS.values() for name in group)
+# `run` gives the agent's own code, so its own failures need one that no agent means.
+FAILURE = {"run": 125}
+
+HELP = """agentk: kubectl for AI agents, without the cluster.
+
+Usage: agentk VERB [ARGUMENTS] [OPTIONS]
+{verbs}
+Example:
+  agentk apply -f examples/quickstart && agentk logs -f hello
+
+agentk VERB --help tells more.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line. 0 is well, 1 an error, 2 a wrong command line; `run` and `diff` have codes of their own."""
+    words = _namespace_after_verb(list(sys.argv[1:] if arguments is None else arguments))
+    if not words or words[0] in ("--help", "-h", "help"):
+        if len(words) > 1 and words[0] == "help":
+            return main([*words[1:], "--help"])
+        sys.stdout.write(help_text())
+        return 0 if words else 2
+    verb = "version" if words[0] == "--version" else words[0]
+    if verb not in NAMES and verb not in HIDDEN:
+        return _unknown(verb)
+    return _run(verb, words[1:])
+
+
+def help_text() -> str:
+    lines = []
+    for group, verbs in VERBS.items():
+        lines += ["", f"{group}:", *(f"  {name:<15}{about}" for name, about in verbs.items())]
+    return HELP.format(verbs="\n".join(lines[0:]) + "\n")
+
+
+def _run(verb: str, words: list[str]) -> int:
+    import typer
+
+    failure = FAILURE.get(verb, 1)
+    try:
+        app = importlib.import_module(f"agentk.cli.{verb.replace('-', '_')}").app
+        code = app(words, prog_name=f"agentk {verb}", standalone_mode=False)
+        sys.stdout.flush()
+        return int(code or 0)
+    except typer.TyperException as error:
+        _say(f"error: {error.format_message()}", f"  hint: agentk {verb} --help")
+        return error.exit_code if verb not in FAILURE else failure
+    except errors.AgentkError as error:
+        _say(*describe(error))
+        return 2 if type(error).__name__ == "Usage" and verb not in FAILURE else failure
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output has enough; do not complain again when the interpreter flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        _say(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        return failure
+
+
+def describe(error: errors.AgentkError) -> list[str]:
+    """An error as lines for people: what, where, and what to do next; then each of its causes the same way."""
+    lines = [f"error: {error.message}"]
+    if error.field and not error.causes:
+        lines = [f"error: {error.field}: {error.message}"]
+    lines += _place_and_hint(error.file, error.line, error.column, error.hint, "  ")
+    for cause in error.causes:
+        if cause.message == error.message and len(error.causes) == 1:
+            lines += _place_and_hint(cause.file or error.file, cause.line, cause.column, cause.hint, "  ")
+            continue
+        lines.append(f"  {cause.field}: {cause.message}" if cause.field else f"  {cause.message}")
+        lines += _place_and_hint(cause.file, cause.line, cause.column, cause.hint, "    ")
+    return lines
+
+
+def _place_and_hint(file: str, line: int, column: int, hint: str, indent: str) -> list[str]:
+    place = ":".join([file or "line", *(str(number) for number in (line, column) if number)])
+    lines = [f"{indent}at {place}"] if file or line else []
+    return lines + ([f"{indent}hint: {hint}"] if hint else [])
+
+
+def _unknown(verb: str) -> int:
+    near = difflib.get_close_matches(verb, NAMES, n=1)
+    hint = f"did you mean 'agentk {near[0]}'?" if near else "agentk --help lists the verbs"
+    _say(f"error: unknown {'option' if verb.startswith('-') else 'verb'} {verb!r}", f"  hint: {hint}")
+    return 2
+
+
+def _namespace_after_verb(words: list[str]) -> list[str]:
+    """kubectl takes `-n NAMESPACE` before the verb too."""
+    if len(words) > 2 and words[0] in ("-n", "--namespace"):
+        return [words[2], words[0], words[1], *words[3:]]
+    if len(words) > 1 and words[0].startswith("--namespace="):
+        return [words[1], words[0], *words[2:]]
+    return words
+
+
+def _say(*lines: str) -> None:
+    sys.stdout.flush()
+    print("\n".join(lines), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,178 @@
+"""Manifests from where people keep them: files, directories, stdin; and their sources, packed and uploaded."""
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from agentk.api import errors, kinds, manifest
+from agentk.cli import usage
+from agentk.client import client
+
+SUFFIXES = (".yaml", ".yml", ".json")
+_QUIET_SECONDS = 1.0  # an upload that takes longer shows how far it is
+_MOST_BYTES = manifest.MAX_BYTES + 1
+# What others refer to comes first, so that one file in any order applies in one go.
+_FIRST = ("Namespace", "Runtime", "Policy", "Quota", "Secret", "ConfigMap")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """One object to be sent, with the kind and the namespace it belongs to."""
+
+    manifest: manifest.Manifest
+    kind: kinds.Kind
+    namespace: str
+    name: str
+
+    @property
+    def obj(self) -> dict[str, Any]:
+        return self.manifest.obj
+
+    def __str__(self) -> str:
+        group = f".{self.kind.group}" if self.kind.group else ""
+        return f"{self.kind.singular}{group}/{self.name}"
+
+
+def read(
+    files: Sequence[str], recursive: bool, namespace_option: str, default_namespace: str
+) -> list[Wanted]:
+    """Every object of the files, in the order to apply them. Raises Invalid with file, line and column."""
+    if not files:
+        raise usage.Usage("say which manifests", hint="-f FILE, -f DIRECTORY or -f - for stdin")
+    found = [one for name in files for one in _parsed(name, recursive)]
+    if not found:
+        raise errors.Invalid(f"no objects in {', '.join(files)}")
+    wanted = [resolve(one, namespace_option, default_namespace) for one in found]
+    return sorted(
+        wanted, key=lambda one: _FIRST.index(one.kind.kind) if one.kind.kind in _FIRST else len(_FIRST)
+    )
+
+
+def resolve(one: manifest.Manifest, namespace_option: str, default_namespace: str) -> Wanted:
+    """Which kind, namespace and name a manifest means."""
+    obj = one.obj
+    metadata = obj.get("metadata")
+    metadata = metadata if isinstance(metadata, dict) else {}
+    for field, value in (("apiVersion", obj.get("apiVersion")), ("kind", obj.get("kind"))):
+        if not isinstance(value, str) or not value:
+            raise _at(one, (field,), errors.Invalid(f"{field} is missing", field=field))
+    try:
+        kind = kinds.find(obj["apiVersion"], obj["kind"])
+    except errors.BadRequest as error:
+        raise _at(one, (error.field,), error) from None
+    name, written = metadata.get("name"), metadata.get("namespace")
+    if not isinstance(name, str) or not name:
+        raise _at(one, ("metadata",), errors.Invalid(f"{obj['kind']}: metadata.name is missing"))
+    if not kind.namespaced:
+        return Wanted(one, kind, "", name)
+    if written and namespace_option and written != namespace_option:
+        message = f"{kind.singular} {name!r} is of namespace {written!r}, and -n says {namespace_option!r}"
+        raise _at(one, ("metadata", "namespace"), usage.Usage(message))
+    return Wanted(one, kind, str(written or default_namespace), name)
+
+
+def with_source(api: client.Client, wanted: Wanted) -> Wanted:
+    """Pack `spec.source.path`, upload it when the daemon lacks it, and name it by digest in the object."""
+    spec: Any = wanted.obj.get("spec")
+    source: Any = spec.get("source") if isinstance(spec, dict) else None
+    path = source.get("path") if isinstance(source, dict) else None
+    if wanted.kind is not kinds.AGENT or not isinstance(path, str):
+        return wanted
+    from agentk.client import packing  # tarfile and tempfile: only for those who have a source
+
+    one = wanted.manifest
+    base = Path(one.source).parent if Path(one.source).is_file() else Path()
+    try:
+        with packing.pack(base / path) as packed:
+            upload(api, packed.digest, packed.file, packed.size_bytes, str(wanted))
+    except errors.AgentkError as error:
+        raise _at(one, ("spec", "source", "path"), error) from None
+    obj = {**wanted.obj, "spec": {**spec, "source": {**source, "digest": packed.digest}}}
+    return replace(wanted, manifest=replace(one, obj=obj))
+
+
+def upload(api: client.Client, digest: str, file: IO[bytes], size_bytes: int, what: str) -> None:
+    """Send an archive unless the daemon has it; on a terminal, say how far it is after a second."""
+    if not api.has_blob(digest):
+        api.put_blob(digest, Meter(file, _progress(what, size_bytes)), size_bytes)
+
+
+def located(error: errors.AgentkError, wanted: Wanted) -> errors.AgentkError:
+    """The daemon's error with the place in the file that caused it."""
+    if error.line:
+        return error
+    if isinstance(error, errors.Invalid):
+        from agentk.api import admit  # jsonschema: only when something is wrong
+
+        try:
+            admit.admit(wanted.obj, wanted.manifest)
+        except errors.Invalid as here:
+            return here
+    return _at(wanted.manifest, tuple(error.field.split(".")) if error.field else (), error)
+
+
+class Meter:
+    """An archive being read, telling how far it got."""
+
+    def __init__(self, file: IO[bytes], told: Callable[[int], None]) -> None:
+        self._file, self._told, self._done = file, told, 0
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._done += len(data)
+        self._told(self._done if data else -1)
+        return data
+
+
+def _progress(what: str, size_bytes: int) -> Callable[[int], None]:
+    started, shown = time.monotonic(), False
+
+    def told(done: int) -> None:
+        nonlocal shown
+        if done < 0 and shown:
+            print(file=sys.stderr)
+        elif done >= 0 and sys.stderr.isatty() and time.monotonic() - started > _QUIET_SECONDS:
+            shown = True
+            words = f"{done / 2**20:.0f} of {size_bytes / 2**20:.0f} MiB ({done * 100 // size_bytes} %)"
+            print(f"\r{what}: uploading its source, {words}", end="", file=sys.stderr, flush=True)
+
+    return told
+
+
+def _parsed(name: str, recursive: bool) -> Iterator[manifest.Manifest]:
+    if name == "-":
+        yield from manifest.parse(sys.stdin.buffer.read(_MOST_BYTES), "stdin")
+        return
+    if name.startswith(("http://", "https://")):
+        raise usage.Usage(f"{name}: only files are read", hint=f"curl -fsSL {name} | agentk apply -f -")
+    for path in _files(Path(name), recursive):
+        try:
+            with open(path, "rb") as file:
+                text = file.read(_MOST_BYTES)
+        except OSError as error:
+            raise errors.Invalid(f"{path} cannot be read: {error.strerror}") from None
+        yield from manifest.parse(text, str(path))
+
+
+def _files(path: Path, recursive: bool) -> list[Path]:
+    if not path.exists():
+        raise errors.NotFound(f"{path} does not exist")
+    if not path.is_dir():
+        return [path]
+    inside = path.rglob("*") if recursive else path.iterdir()
+    files = sorted(one for one in inside if one.suffix in SUFFIXES and one.is_file())
+    if not files:
+        hint = "" if recursive else "add -R for the directories below it"
+        raise errors.NotFound(f"no .yaml, .yml or .json file in {path}", hint=hint)
+    return files
+
+
+def _at(one: manifest.Manifest, path: tuple[str, ...], error: errors.AgentkError) -> errors.AgentkError:
+    """The same error, with file, line and column filled in."""
+    if not error.file:
+        error.file = one.source
+        error.line, error.column = one.position(path)
+    return error

@@ -1,0 +1,25 @@
+"""`agentk resume`: suspended agents go on."""
+
+import typer
+
+from agentk.cli import options, switching
+
+app = typer.Typer(**options.APP)
+
+
+@app.command()
+def resume(
+    agents: options.SomeAgents = None,
+    labels: options.Labels = "",
+    everything: options.AllAgents = False,
+    namespace: options.Namespace = "",
+) -> int:
+    """Let suspended agents go on where they stopped.
+
+    Examples:
+
+    \b
+      agentk resume triage
+      agentk resume -l tier=batch
+    """
+    return switching.each(agents, labels, everything, namespace, switching.suspend(False), "resumed")

@@ -1,0 +1,101 @@
+"""Manifests on their way to the daemon: sources packed, several at once when there are many, in order when told."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from agentk.api import errors, kinds
+from agentk.cli import manifests, show
+from agentk.client import client
+
+# From here on several connections at once: the daemon commits what arrives together in one go.
+MANY = 16
+_CONNECTIONS = 4
+_PARTIAL = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
+
+Versions = dict[tuple[str, str, str], str]  # kind, namespace, name → resourceVersion
+
+
+@dataclass(frozen=True)
+class Sent:
+    obj: show.Object
+    change: str  # created, configured or unchanged
+
+
+@dataclass(frozen=True)
+class Sender:
+    """How to send. `connect` gives a client of one's own: they are not shared between threads."""
+
+    connect: Callable[[], client.Client]
+    force: bool = False
+    dry_run: bool = False
+
+    def send(self, wanted: Sequence[manifests.Wanted]) -> list[Sent | errors.AgentkError]:
+        """One result for each, in the same order; an error keeps nobody else from being sent."""
+        api = self.connect()
+        versions = _versions(api, wanted)
+        results: list[Sent | errors.AgentkError] = []
+        for batch in _same_kind(wanted):
+            if len(batch) < MANY:
+                results += [self._one(api, one, versions) for one in batch]
+            else:
+                results += self._many(batch, versions)
+        return results
+
+    def _one(
+        self, api: client.Client, one: manifests.Wanted, versions: Versions
+    ) -> Sent | errors.AgentkError:
+        try:
+            packed = manifests.with_source(api, one)
+            done = api.apply(one.kind, one.namespace, packed.obj, force=self.force, dry_run=self.dry_run)
+        except errors.AgentkError as error:
+            return manifests.located(error, one)
+        before = versions.get((one.kind.kind, one.namespace, one.name))
+        same = before == done.obj["metadata"].get("resourceVersion")
+        return Sent(done.obj, "created" if done.created else "unchanged" if same else "configured")
+
+    def _many(self, batch: Sequence[manifests.Wanted], versions: Versions) -> list[Sent | errors.AgentkError]:
+        import threading
+        from concurrent.futures import ThreadPoolExecutor
+
+        own = threading.local()
+
+        def send(one: manifests.Wanted) -> Sent | errors.AgentkError:
+            if not hasattr(own, "api"):
+                own.api = self.connect()
+            return self._one(own.api, one, versions)
+
+        with ThreadPoolExecutor(_CONNECTIONS) as pool:
+            return list(pool.map(send, batch))
+
+
+def _versions(api: client.Client, wanted: Sequence[manifests.Wanted]) -> Versions:
+    """What is there now of each kind, asked once a kind and namespace, to tell changed from unchanged."""
+    found: Versions = {}
+    for kind, namespace in dict.fromkeys((one.kind, one.namespace) for one in wanted):
+        names = [one.name for one in wanted if (one.kind, one.namespace) == (kind, namespace)]
+        fields = f"metadata.name={names[0]}" if len(names) == 1 else ""
+        for metadata in _metadata(api, client.Selection(kind, namespace, "", fields)):
+            found[kind.kind, namespace, metadata["name"]] = metadata.get("resourceVersion", "")
+    return found
+
+
+def _metadata(api: client.Client, selection: client.Selection) -> list[show.Object]:
+    try:
+        answer = api.request("GET", selection.path, query=selection.query, accept=_PARTIAL)
+    except errors.NotFound:
+        return []  # its namespace is perhaps about to be made by the same manifests
+    return [item["metadata"] for item in answer.get("items") or []]
+
+
+def _same_kind(wanted: Sequence[manifests.Wanted]) -> list[list[manifests.Wanted]]:
+    """Runs of one kind: they do not wait for each other. Two of the same name do, so they part a run."""
+    batches: list[list[manifests.Wanted]] = []
+    seen: set[tuple[kinds.Kind, str, str]] = set()
+    for one in wanted:
+        key = (one.kind, one.namespace, one.name)
+        if not batches or batches[-1][0].kind is not one.kind or key in seen:
+            batches.append([])
+            seen.clear()
+        batches[-1].append(one)
+        seen.add(key)
+    return batches
