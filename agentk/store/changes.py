@@ -68,32 +68,42 @@ def compact(tx: Tx, keep: Retention, now: float) -> int:
     """Raise the floor as `keep` asks and drop a bounded number of rows under it. Returns how many went."""
     conn = tx.conn
     old = rows.floor(conn)
-    floor = max(old, rows.newest(conn) - keep.count, _too_old(conn, now - keep.age_seconds))
+    floor = max(old, rows.newest(conn) - keep.count, _too_old(conn, old, now - keep.age_seconds))
     floor = max(floor, _too_large(conn, floor, keep.size_bytes))
     if floor > old:
         conn.execute("UPDATE meta SET value = ? WHERE key = 'floor'", (floor,))
     gone = conn.execute(
-        "DELETE FROM changes WHERE id IN (SELECT id FROM changes WHERE id <= ?1 AND id NOT IN"
-        " (SELECT prev FROM changes WHERE id > ?1 AND prev IS NOT NULL) ORDER BY id LIMIT ?2)",
+        "DELETE FROM changes WHERE id IN (SELECT id FROM changes c WHERE id <= ?1 AND NOT EXISTS"
+        " (SELECT 1 FROM changes n WHERE n.prev = c.id AND n.id > ?1) ORDER BY id LIMIT ?2)",
         (floor, _DELETE_AT_ONCE),
     )
     return gone.rowcount
 
 
-def _too_old(conn: sqlite3.Connection, oldest: float) -> int:
-    found = conn.execute("SELECT id FROM changes WHERE at >= ? AND type <> 'KEPT' LIMIT 1", (oldest,))
-    row = found.fetchone()
-    return int(row[0]) - 1 if row else rows.newest(conn)
+def _too_old(conn: sqlite3.Connection, floor: int, oldest: float) -> int:
+    found = conn.execute(
+        "SELECT id FROM changes WHERE id > ? AND at >= ? LIMIT 1", (floor, oldest)
+    ).fetchone()
+    return int(found[0]) - 1 if found else rows.newest(conn)
 
 
 def _too_large(conn: sqlite3.Connection, floor: int, size_bytes: int) -> int:
-    """The floor above which the log has at most `size_bytes`."""
-    summed = conn.execute("SELECT coalesce(sum(size), 0) FROM changes WHERE id > ?", (floor,))
-    total: int = summed.fetchone()[0]
-    if total <= size_bytes:
-        return floor
-    for rv, size in conn.execute("SELECT id, size FROM changes WHERE id > ? ORDER BY id", (floor,)):
-        total -= size
-        if total <= size_bytes:
-            return int(rv)
-    return floor
+    """The floor above which the log has at most about `size_bytes`. `total` only grows, so halving finds it."""
+    newest = rows.newest(conn)
+    all_bytes = _total(conn, newest)
+    low, high = floor, newest
+    while low < high:
+        middle = (low + high) // 2
+        if all_bytes - _total(conn, middle) > size_bytes:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def _total(conn: sqlite3.Connection, rv: int) -> int:
+    """Bytes of all bodies up to a change, counted from the beginning of the log."""
+    found = conn.execute(
+        "SELECT total FROM changes WHERE id <= ? AND total > 0 ORDER BY id DESC LIMIT 1", (rv,)
+    ).fetchone()
+    return int(found[0]) if found else 0

@@ -40,17 +40,32 @@ def name_of(kind: kinds.Kind, namespace: str | None, name: str) -> Name:
     return Name(kind, (namespace or "") if kind.namespaced else "", name)
 
 
-def create(tx: Tx, kind: kinds.Kind, obj: Object, now: str, uid: str, in_live_namespace: bool) -> Object:
-    """Raises AlreadyExists; NotFound or Forbidden for a namespace that is missing or ending."""
+@dataclass(frozen=True)
+class Made:
+    """A new object, ready to be inserted. Made outside the transaction, so that it holds up nobody."""
+
+    name: Name
+    obj: Object
+    body: str
+
+
+def make(kind: kinds.Kind, obj: Object, now: str, uid: str) -> Made:
+    """Raises Invalid or TooLarge for what cannot be stored."""
     made = objects.new_object(kind, obj, now, uid)
     name = name_of(kind, made["metadata"].get("namespace"), made["metadata"]["name"])
-    if in_live_namespace and kind.namespaced:
+    return Made(name, made, rows.freeze(made))
+
+
+def create(tx: Tx, made: Made, in_live_namespace: bool) -> Object:
+    """Raises AlreadyExists; NotFound or Forbidden for a namespace that is missing or ending."""
+    name = made.name
+    if in_live_namespace and name.kind.namespaced:
         _check_namespace(tx, name)
     if rows.load(tx.conn, name.key, name.namespace, name.name):
         raise errors.AlreadyExists(
-            f'{name.key} "{name.name}" already exists', kind=kind.plural, name=name.name
+            f'{name.key} "{name.name}" already exists', kind=name.kind.plural, name=name.name
         )
-    return rows.insert(tx, name.key, made)
+    return rows.insert(tx, name.key, made.obj, made.body)
 
 
 def modify(
@@ -59,13 +74,13 @@ def modify(
     """See Store.modify."""
     old = rows.load(tx.conn, name.key, name.namespace, name.name)
     if old is None:
-        made = None if expected else change(None)
-        if made is None:
+        new = None if expected else change(None)
+        if new is None:
             raise name.missing()
-        metadata = {**(made.get("metadata") or {}), "name": name.name}
+        metadata = {**(new.get("metadata") or {}), "name": name.name}
         if name.namespace:
             metadata["namespace"] = name.namespace
-        return create(tx, name.kind, {**made, "metadata": metadata}, now, uid, in_live_namespace)
+        return create(tx, make(name.kind, {**new, "metadata": metadata}, now, uid), in_live_namespace)
     _check_expected(name, old, None, expected)
     changed = change(old.object())
     if changed is None:

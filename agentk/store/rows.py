@@ -21,11 +21,13 @@ OBJECT_BYTES_MAX = 3 * 1024 * 1024 // 2
 
 SECRETS = "secrets"
 
+_COMPACT = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
 _INSERT_CHANGE = (
-    "INSERT INTO changes (at, type, kind, namespace, name, uid, prev, size, body)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id"
+    "INSERT INTO changes (at, type, kind, namespace, name, uid, prev, body, total) VALUES (?, ?, ?, ?, ?, ?, ?, ?,"
+    " ? + coalesce((SELECT total FROM changes ORDER BY id DESC LIMIT 1), 0))"
 )
-_KEEP_CHANGE = "INSERT OR IGNORE INTO changes VALUES (?, ?, 'KEPT', ?, ?, ?, ?, NULL, ?, ?)"
+_KEEP_CHANGE = "INSERT OR IGNORE INTO changes VALUES (?, ?, 'KEPT', ?, ?, ?, ?, NULL, 0, ?)"
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,7 @@ def freeze(obj: Object) -> str:
     """Raises Invalid for what JSON cannot hold, TooLarge above OBJECT_BYTES_MAX."""
     metadata = {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}
     try:
-        body = json.dumps(
-            {**obj, "metadata": metadata}, sort_keys=True, separators=(",", ":"), allow_nan=False
-        )
+        body = _COMPACT.encode({**obj, "metadata": metadata})
     except (TypeError, ValueError, RecursionError) as error:
         raise errors.Invalid(f"{obj.get('kind', 'object')} cannot be stored: {error}") from error
     if len(body) > OBJECT_BYTES_MAX:
@@ -83,9 +83,9 @@ def load(conn: sqlite3.Connection, key: str, namespace: str, name: str) -> Row |
     return Row(key, namespace, name, *found) if found else None
 
 
-def insert(tx: Tx, key: str, obj: Object) -> Object:
-    """Write a new object; returns it with its resourceVersion. The name must be free."""
-    metadata, body = obj["metadata"], freeze(obj)
+def insert(tx: Tx, key: str, obj: Object, body: str = "") -> Object:
+    """Write a new object; returns it with its resourceVersion. The name must be free, `body` is freeze(obj)."""
+    metadata, body = obj["metadata"], body or freeze(obj)
     namespace, name, uid = metadata.get("namespace", ""), metadata["name"], metadata["uid"]
     rv = _change(tx, "ADDED", Row(key, namespace, name, uid, 0, 0, body), None)
     tx.conn.execute(
@@ -107,7 +107,8 @@ def update(tx: Tx, old: Row, obj: Object) -> Object:
         "UPDATE objects SET rv = ?, generation = ?, body = ? WHERE kind = ? AND namespace = ? AND name = ?",
         (rv, generation, body, old.key, old.namespace, old.name),
     )
-    indexes.put(tx.conn, old.key, obj, old.object())
+    owned = '"ownerReferences"' in old.body
+    indexes.put(tx.conn, old.key, obj, old.object() if owned else {"metadata": {}})
     return _numbered(obj, rv)
 
 
@@ -156,11 +157,11 @@ def _change(tx: Tx, type_: str, row: Row, old: Row | None) -> int:
         # Who follows the log needs the version before this one; compaction may have taken it.
         body = _logged(old.key, old.body)
         place = (old.key, old.namespace, old.name, old.uid)
-        tx.conn.execute(_KEEP_CHANGE, (old.rv, 0.0, *place, len(body), body))
+        tx.conn.execute(_KEEP_CHANGE, (old.rv, 0.0, *place, body))
     body = _logged(row.key, row.body)
     values = (time.time(), type_, row.key, row.namespace, row.name, row.uid)
     prev = old.rv if old else None
-    rv: int = tx.conn.execute(_INSERT_CHANGE, (*values, prev, len(body), body)).fetchone()[0]
+    rv = tx.conn.execute(_INSERT_CHANGE, (*values, prev, body, len(body))).lastrowid or 0
     tx.changed.append((row.key, rv))
     return rv
 
@@ -173,7 +174,7 @@ def _logged(key: str, body: str) -> str:
     for part in ("data", "stringData"):
         obj.pop(part, None)
     obj["metadata"].pop("annotations", None)
-    return json.dumps(obj, sort_keys=True, separators=(",", ":"))
+    return _COMPACT.encode(obj)
 
 
 def _numbered(obj: Object, rv: int) -> Object:

@@ -22,12 +22,13 @@ def objects(db: "Database") -> None:
             kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
             uid TEXT NOT NULL UNIQUE, rv INTEGER NOT NULL, generation INTEGER NOT NULL, body TEXT NOT NULL,
             PRIMARY KEY (kind, namespace, name))""",
-        # `body` is the object after the change (of a deletion: at last), `prev` the change before of that object.
-        # Small columns first, so that a scan need not read the body's overflow pages.
+        # `body` is the object after the change (of a deletion: at last), `prev` the change before of that object,
+        # `total` the bytes of all bodies up to this one. Small columns first: a scan need not read overflow pages.
         """CREATE TABLE changes (
             id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, type TEXT NOT NULL,
             kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, uid TEXT NOT NULL,
-            prev INTEGER, size INTEGER NOT NULL, body TEXT NOT NULL)""",
+            prev INTEGER, total INTEGER NOT NULL, body TEXT NOT NULL)""",
+        "CREATE INDEX changes_prev ON changes (prev) WHERE prev IS NOT NULL",
         """CREATE TABLE owners (
             owner TEXT NOT NULL, kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL,
             PRIMARY KEY (owner, kind, namespace, name)) WITHOUT ROWID""",

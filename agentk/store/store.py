@@ -92,10 +92,8 @@ class Store:
         Raises AlreadyExists; with `in_live_namespace`, NotFound or Forbidden when its namespace is missing or ending.
         """
         kind = kinds.find(str(obj.get("apiVersion")), str(obj.get("kind")))
-        when, uid = now or now_text(), str(uuid.uuid4())
-        return await self._write(
-            lambda tx: changing.create(tx, kind, obj, when, uid, in_live_namespace), dry_run=dry_run
-        )
+        made = changing.make(kind, obj, now or now_text(), str(uuid.uuid4()))
+        return await self._write(lambda tx: changing.create(tx, made, in_live_namespace), dry_run=dry_run)
 
     async def get(self, kind: kinds.Kind, namespace: str | None, name: str) -> Object:
         """Raises NotFound."""

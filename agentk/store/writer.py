@@ -151,7 +151,9 @@ class Writer:
             answer = job.run(tx)
         except BaseException as error:
             if not tx.conn.in_transaction:  # SQLite gave up the whole transaction, not only this savepoint
-                raise error if isinstance(error, sqlite3.Error) else sqlite3.OperationalError(str(error))
+                if isinstance(error, sqlite3.Error):
+                    raise
+                raise sqlite3.OperationalError(str(error)) from error
             tx.conn.execute("ROLLBACK TO one")
             tx.conn.execute("RELEASE one")
             del tx.changed[mark:]

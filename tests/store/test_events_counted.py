@@ -23,7 +23,9 @@ def at(seconds: float) -> str:
     return (START + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-async def said(store: Store, obj: Object, seconds: float = 0, message: str = "it died", **other: str) -> Object:
+async def said(
+    store: Store, obj: Object, seconds: float = 0, message: str = "it died", **other: str
+) -> Object:
     words = {"type": "Warning", "reason": "BackOff", "component": "steward"} | other
     return await store.record_event(obj, message=message, now=at(seconds), **words)
 

@@ -112,9 +112,11 @@ async def test_a_full_disk_is_told_to_every_caller_and_costs_nothing(
         made = [answer["metadata"]["name"] for answer in told if isinstance(answer, dict)]
         assert len(refused) + len(made) == 200 and refused
         assert "full" in refused[0].message and "free some space" in refused[0].hint
-        assert sorted(obj["metadata"]["name"] for obj in (await store.list(kinds.AGENT)).items) == sorted(made)
+        assert sorted(obj["metadata"]["name"] for obj in (await store.list(kinds.AGENT)).items) == sorted(
+            made
+        )
 
-    subprocess.run(["mount", "-o", "remount,size=64m", tiny_disk], check=True)
+    await asyncio.to_thread(subprocess.run, ["mount", "-o", "remount,size=64m", tiny_disk], check=True)
     with closing(Store.open(tiny_disk)) as store:
         await store.create(agent("room-again"))
         assert store.counts() == {"agents.agentk.dev": len(made) + 1}

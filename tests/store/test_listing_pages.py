@@ -97,7 +97,7 @@ async def test_the_log_is_bounded_by_age_count_and_size(tmp_path: Path, agent: M
     for n in range(50):
         await store.modify(AGENT, "default", "a", lambda _, n=n: {**agent(), "spec": {"text": str(n) * 1000}})
     await store.sweep()
-    size = "SELECT sum(size) FROM changes"
+    size = "SELECT sum(length(body)) FROM changes"
     assert store._readers.now(lambda conn: conn.execute(size).fetchone()[0]) <= 20_000 + 3000
     await store.sweep(now_seconds=10**11)
     count = "SELECT count(*) FROM changes"
@@ -136,8 +136,6 @@ async def play(store: Store, steps: list[tuple[str, int]]) -> None:
         name = f"a{n}"
         if what == "w":
             new = {"apiVersion": AGENT.api_version, "kind": "Agent", "metadata": {}, "spec": {"n": number}}
-            await store.modify(
-                AGENT, "d", name, lambda obj, new=new: {**(obj or new), "spec": new["spec"]}
-            )
+            await store.modify(AGENT, "d", name, lambda obj, new=new: {**(obj or new), "spec": new["spec"]})
         elif await store.find(AGENT, "d", name):
             await store.delete(AGENT, "d", name)

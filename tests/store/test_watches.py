@@ -89,7 +89,9 @@ async def test_every_kind_can_be_watched_at_once(store: Store, agent: Make) -> N
     assert await waiting == [("ADDED", "n"), ("ADDED", "a")]
 
 
-async def test_leaving_a_selection_is_a_deletion_and_entering_it_an_addition(store: Store, agent: Make) -> None:
+async def test_leaving_a_selection_is_a_deletion_and_entering_it_an_addition(
+    store: Store, agent: Make
+) -> None:
     watch = store.watch(AGENT, labels="team=red")
     waiting = asyncio.ensure_future(take(watch, 4))
     await store.create(agent("a", labels={"team": "red"}))
@@ -101,7 +103,9 @@ async def test_leaving_a_selection_is_a_deletion_and_entering_it_an_addition(sto
     assert await waiting == [("ADDED", "a"), ("MODIFIED", "a"), ("DELETED", "a"), ("ADDED", "b")]
 
 
-async def test_a_selection_is_kept_although_the_version_before_was_compacted(short: Store, agent: Make) -> None:
+async def test_a_selection_is_kept_although_the_version_before_was_compacted(
+    short: Store, agent: Make
+) -> None:
     await short.create(agent("a", labels={"team": "red"}))
     for n in range(50):
         await short.create(agent(f"x{n}"))
@@ -147,7 +151,9 @@ async def test_a_watcher_that_falls_behind_the_log_is_told_so(short: Store, agen
         await take(watch, 100)
 
 
-async def test_a_quiet_watcher_survives_the_compaction_of_what_is_not_its_own(short: Store, agent: Make) -> None:
+async def test_a_quiet_watcher_survives_the_compaction_of_what_is_not_its_own(
+    short: Store, agent: Make
+) -> None:
     watch = short.watch(kinds.CONFIGMAP, since=short.resource_version())
     waiting = asyncio.ensure_future(take(watch, 1))
     for n in range(100):
@@ -189,14 +195,17 @@ async def test_no_gap_and_no_double_under_many_writers(store: Store, agent: Make
                 await store.delete(AGENT, "default", name)
 
     async def follow(start: int) -> None:
-        while int(store.resource_version()) < start:
-            await asyncio.sleep(0)
+        async for change in store.watch(None):
+            if int(change.resource_version) >= start:
+                break
         copy: dict[str, Object] = {}
         last, marked = 0, False
         async for change in store.watch(AGENT, since="" if start % 2 else "1", bookmark_seconds=0.05):
             _follow(copy, change)
             version = int(change.resource_version)
-            listed = change.type == "ADDED" and not marked and start % 2  # the first list is in order of names
+            listed = (
+                change.type == "ADDED" and not marked and start % 2
+            )  # the first list is in order of names
             assert listed or version > last or (change.type == "BOOKMARK" and version == last)
             last, marked = max(last, version), marked or change.type == "BOOKMARK"
             if done.is_set() and change.type == "BOOKMARK" and str(last) == store.resource_version():
