@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from agentk.api import errors
-from agentk.store import backups, opening, readers, rows, schema
+from agentk.store import backups, opening, rows, schema
 from agentk.store.blobs import BLOB_BYTES_MAX, Blobs
 
 _ABOUT = "agentk-backup.json"
@@ -38,7 +38,7 @@ def write(folder: Path, blobs: Blobs, archive: Path) -> None:
         with os.fdopen(fd, "wb") as file, tarfile.open(fileobj=file, mode="w") as tar, blobs.kept():
             about = {"format": _FORMAT, "created": backups.stamp(time.time())}
             _add(tar, _ABOUT, json.dumps(about).encode())
-            with tempfile.TemporaryDirectory(dir=folder, prefix=".backup-") as scratch:
+            with tempfile.TemporaryDirectory(dir=folder, prefix=backups.SCRATCH) as scratch:
                 copy = Path(scratch) / backups.DATABASE
                 backups.copy_to(folder / backups.DATABASE, copy)
                 tar.add(copy, backups.DATABASE)
@@ -126,9 +126,14 @@ def _check(staged: Path, archive: Path) -> None:
 
 
 def _newest(database: Path) -> int:
-    """The last resourceVersion of the store that is about to go; 0 when it can no longer say."""
+    """The last resourceVersion of the store that is about to go; 0 when it can no longer say.
+
+    Closing it folds what a crash left in its log into the file, so that the file is whole when it is set aside.
+    """
+    if not database.exists():
+        return 0
     try:
-        with closing(readers.connect(database)) as conn:
+        with closing(sqlite3.connect(database, timeout=5)) as conn:
             return rows.newest(conn)
     except sqlite3.Error:
         return 0

@@ -17,6 +17,7 @@ from agentk.store import readers, rows, schema
 
 DATABASE = "state.db"
 FOLDER = "backups"
+SCRATCH = ".backup-"  # directories of a copy on its way into an archive
 _STAGED = "state.db.new"
 _DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 
@@ -142,6 +143,8 @@ def finish(folder: Path) -> None:
     """Remove what a crash during a copy or a restore left half done."""
     for left in (folder / _STAGED, folder / f"{_STAGED}-journal", *(folder / FOLDER).glob(".state-*")):
         left.unlink(missing_ok=True)
+    for scratch in folder.glob(f"{SCRATCH}*"):
+        shutil.rmtree(scratch)
 
 
 def stamp(now: float) -> str:

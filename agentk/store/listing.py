@@ -72,14 +72,15 @@ def stored(
     conn: sqlite3.Connection, key: str | None, namespace: str, after: tuple[str, str] = ("", "")
 ) -> Iterator[rows.Row]:
     """Objects of a kind (None: all) as they are now, in order, behind `after`."""
-    where, values = ["(namespace, name) > (?, ?)"], list(after)
-    if key:
-        where, values = [*where, "kind = ?"], [*values, key]
-    if namespace:
-        where, values = [*where, "namespace = ?"], [*values, namespace]
+    if key and namespace:
+        where, values = "kind = ? AND namespace = ? AND name > ?", [key, namespace, after[1]]
+    elif key:
+        where, values = "kind = ? AND (namespace, name) > (?, ?)", [key, *after]
+    else:
+        where, values = "? IN ('', namespace)", [namespace]
     found = conn.execute(
         "SELECT kind, namespace, name, uid, rv, generation, body FROM objects"
-        f" WHERE {' AND '.join(where)} ORDER BY kind, namespace, name",
+        f" WHERE {where} ORDER BY kind, namespace, name",
         values,
     )
     for row in found:

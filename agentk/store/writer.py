@@ -119,14 +119,13 @@ class Writer:
             tx.changed.clear()
             reason = refused(error)
             answers = [(job.future, None, reason) for job in batch]
-        else:
-            if tx.changed:
-                self._committed(tx.changed)
         by_loop: dict[asyncio.AbstractEventLoop, _Answers] = defaultdict(list)
         for job, answer in zip(batch, answers, strict=True):
             by_loop[job.loop].append(answer)
         for loop, told in by_loop.items():
             tell(loop, _resolve, told)
+        if tx.changed:  # after the answers: who wrote goes on before everyone who watches
+            self._committed(tx.changed)
         work = self._upkeep(len(tx.changed))
         if work is not None:
             self._keep_up(work)

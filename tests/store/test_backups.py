@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import shutil
 import tarfile
 from collections.abc import Callable
 from contextlib import closing
@@ -138,6 +139,30 @@ async def test_a_cut_archive_changes_nothing(tmp_path: Path, archive: Path) -> N
         archives.restore(tmp_path / "first", archive)
     with closing(Store.open(tmp_path / "first")) as store:
         assert store.counts() == {"agents.agentk.dev": 1}
+
+
+async def test_what_a_restore_sets_aside_is_whole(
+    tmp_path: Path, archive: Path, store: Store, agent: Make
+) -> None:
+    """After kill -9 the last commits are only in the log beside the database."""
+    await store.create(agent("acknowledged"))
+    crashed, looked = tmp_path / "crashed", tmp_path / "looked"
+    for name in ("state.db", "state.db-wal"):
+        await asyncio.to_thread(crashed.mkdir, exist_ok=True)
+        await asyncio.to_thread(shutil.copy, store.folder / name, crashed / name)
+    archives.restore(crashed, archive)
+    (aside,) = [name for name in os.listdir(crashed) if name.startswith("state.db.before-restore-")]
+    os.mkdir(looked)
+    os.rename(crashed / aside, looked / "state.db")
+    with closing(Store.open(looked)) as found:
+        assert [obj["metadata"]["name"] for obj in (await found.list(kinds.AGENT)).items] == ["acknowledged"]
+
+
+def test_what_a_crash_left_half_done_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".backup-x" / "deep").mkdir(parents=True)
+    (tmp_path / "state.db.new").touch()
+    Store.open(tmp_path).close()
+    assert set(os.listdir(tmp_path)) == {"state.db", "state.lock"}
 
 
 async def test_a_backup_into_nowhere_says_so(store: Store, tmp_path: Path) -> None:
