@@ -50,12 +50,13 @@ PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_GET_NO_NEW_PRIVS = 39
-# open_tree(2), move_mount(2), fsopen(2), fsconfig(2), fsmount(2): the same numbers on every architecture
+# open_tree(2), move_mount(2), fsopen(2) and its kin, quotactl_fd(2): the same numbers on every architecture
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_FSOPEN = 430
 _SYS_FSCONFIG = 431
 _SYS_FSMOUNT = 432
+_SYS_QUOTACTL_FD = 443
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 AT_EMPTY_PATH = 0x1000
@@ -121,6 +122,11 @@ def umount(target: StrPath, flags: int = 0) -> None:
     _call("umount2", _text(target), ctypes.c_int(flags | UMOUNT_NOFOLLOW), path=str(target))
 
 
+def pivot_root(new_root: StrPath, put_old: StrPath) -> None:
+    """pivot_root(2)."""
+    _call("pivot_root", _text(new_root), _text(put_old), path=str(new_root))
+
+
 def unshare(flags: int) -> None:
     """unshare(2). CLONE_NEWUSER needs a process with one thread."""
     _call("unshare", ctypes.c_int(flags))
@@ -136,15 +142,15 @@ def prctl(option: int, first: int = 0, second: int = 0, third: int = 0, fourth: 
     return _call("prctl", ctypes.c_int(option), *(ctypes.c_ulong(n) for n in (first, second, third, fourth)))
 
 
-def quotactl(command: int, special: StrPath, identity: int, record: ctypes.Structure) -> None:
-    """quotactl(2); `record` is read or filled."""
-    _call(
-        "quotactl",
-        ctypes.c_int(ctypes.c_int32(command & 0xFFFFFFFF).value),
-        _text(special),
-        ctypes.c_int(ctypes.c_int32(identity & 0xFFFFFFFF).value),
-        ctypes.byref(record),
-        path=str(special),
+def quotactl(fd: int, command: int, identity: int, record: bytearray) -> None:
+    """quotactl_fd(2) on the file system of `fd`; `record` is read, or filled in place."""
+    _syscall(
+        _SYS_QUOTACTL_FD,
+        "quotactl_fd",
+        ctypes.c_uint(fd),
+        ctypes.c_uint(command),
+        ctypes.c_uint(identity),
+        (ctypes.c_char * len(record)).from_buffer(record),
     )
 
 
