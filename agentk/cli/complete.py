@@ -87,4 +87,6 @@ def _options(verb: str) -> list[str]:
     except ModuleNotFoundError:
         return []
     command: Any = typer.main.get_command(module.app)
-    return [option for param in command.params for option in (*param.opts, *param.secondary_opts)] + ["--help"]
+    return [option for param in command.params for option in (*param.opts, *param.secondary_opts)] + [
+        "--help"
+    ]

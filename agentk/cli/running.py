@@ -1,0 +1,170 @@
+"""The acts of `agentk run`: a daemon, the objects, the output, the end."""
+
+import contextlib
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO
+
+from agentk.api import errors, kinds
+from agentk.cli import connect, manifests, outcome, sending, waiting
+from agentk.client import client, following, lifecycle
+
+_DRAIN_SECONDS = 10.0  # for the last lines, once the agent has ended
+_GRACE_EXTRA_SECONDS = 5.0
+_DEFAULT_GRACE_SECONDS = 10
+_ON_THE_WAY = ("NoBox", "Starting", "Running")
+
+
+class Interrupted(BaseException):
+    """A signal told us to end. Not an Exception: nothing on the way may swallow it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+def run(
+    wanted: Sequence[manifests.Wanted], use_daemon: bool, keep: bool, logs_to_stderr: bool
+) -> outcome.Outcome:
+    """Run the one agent among `wanted` to its end. Raises AgentkError when it is agentk that fails."""
+    with _daemon(use_daemon) as connect_:
+        one = next(one for one in wanted if one.kind is kinds.AGENT)
+        api = connect_()
+        if use_daemon and _exists(api, one):
+            raise errors.AlreadyExists(f"{one} is there already", hint="choose another --name")
+        created = False
+        try:
+            for result in sending.Sender(connect_).send(wanted):
+                if isinstance(result, errors.AgentkError):
+                    raise result
+            created = True
+            return _to_the_end(connect_, api, one, private=not use_daemon, logs_to_stderr=logs_to_stderr)
+        finally:
+            if created and use_daemon and not keep:
+                with contextlib.suppress(errors.NotFound):
+                    api.delete(one.kind, one.namespace, one.name)
+
+
+def _to_the_end(
+    connect_: Callable[[], client.Client],
+    api: client.Client,
+    one: manifests.Wanted,
+    private: bool,
+    logs_to_stderr: bool,
+) -> outcome.Outcome:
+    output = _Output(connect_, one, logs_to_stderr)
+    output.start()
+    try:
+        return outcome.of(_finished(api, one, private))
+    except Interrupted as told:
+        return _interrupted(api, one, told.number)
+    finally:
+        output.finish()
+
+
+def _finished(api: client.Client, one: manifests.Wanted, private: bool) -> dict[str, Any]:
+    """The agent once it has ended. Raises when it can never start."""
+    selection = client.Selection(one.kind, one.namespace, "", f"metadata.name={one.name}")
+    for obj in waiting.states(api, selection, None):
+        if obj is None:
+            raise errors.NotFound(f"{one} was deleted before it ended")
+        if waiting.condition(obj, "Finished").get("status") == "True":
+            return obj
+        if private and (why := _never(obj)):
+            raise errors.RuntimeRefused(why, hint="agentk doctor tells what this host lacks")
+    raise errors.Unavailable("the daemon ended")
+
+
+def _never(obj: dict[str, Any]) -> str:
+    """Why nobody will start it: in a daemon of our own nothing will change any more."""
+    accepted = waiting.condition(obj, "Accepted")
+    if accepted.get("status") == "False":
+        return f"{accepted.get('reason')}: {accepted.get('message')}"
+    sandbox = waiting.condition(obj, "SandboxReady")
+    if sandbox.get("status") == "False" and sandbox.get("reason") not in _ON_THE_WAY:
+        return f"{sandbox.get('reason')}: {sandbox.get('message')}"
+    return ""
+
+
+def _interrupted(api: client.Client, one: manifests.Wanted, number: int) -> outcome.Outcome:
+    """Ask the agent to end, wait for its grace, and tell of the signal."""
+    spec = one.obj.get("spec") or {}
+    grace = spec.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_SECONDS)
+    with contextlib.suppress(errors.AgentkError):
+        api.act(one.namespace, one.name, "signal", {"signal": number})
+        selection = client.Selection(one.kind, one.namespace, "", f"metadata.name={one.name}")
+        end = waiting.deadline(float(grace) + _GRACE_EXTRA_SECONDS)
+        waiting.until_true(
+            api,
+            selection,
+            lambda obj: not obj or waiting.condition(obj, "Finished").get("status") == "True",
+            end,
+        )
+    return outcome.Outcome("Failed", 128 + number, "Killed", f"interrupted by signal {number}")
+
+
+@contextlib.contextmanager
+def _daemon(use_daemon: bool) -> Iterator[Callable[[], client.Client]]:
+    """Something that gives clients: of the running daemon, or of a private one that ends with this block."""
+    if use_daemon:
+        yield connect.connect
+        return
+    with lifecycle.private_daemon(os.environ) as places:
+        yield lambda: client.Client(places.socket)
+
+
+def _exists(api: client.Client, one: manifests.Wanted) -> bool:
+    try:
+        api.get(one.kind, one.namespace, one.name)
+    except errors.NotFound:
+        return False
+    return True
+
+
+@dataclass
+class _Output:
+    """Copies what the agent writes, all attempts, each stream to its own of ours."""
+
+    connect: Callable[[], client.Client]
+    one: manifests.Wanted
+    to_stderr: bool
+    _over: threading.Event = field(default_factory=threading.Event)
+    _threads: list[threading.Thread] = field(default_factory=list)
+
+    def start(self) -> None:
+        ways = {"stdout": sys.stderr if self.to_stderr else sys.stdout, "stderr": sys.stderr}
+        for stream, target in ways.items():
+            copy = threading.Thread(target=self._copy, args=(stream, target.buffer), name=stream, daemon=True)
+            copy.start()
+            self._threads.append(copy)
+
+    def finish(self) -> None:
+        """Wait for the last lines."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join(_DRAIN_SECONDS)
+
+    def _copy(self, stream: str, target: BinaryIO) -> None:
+        api = self.connect()
+        attempt = 0
+        while True:
+            over = self._over.is_set()
+            try:
+                now = self._attempt(api)
+                if now != attempt or not now:
+                    for line in following.lines(api, self.one.namespace, self.one.name, {"stream": stream}):
+                        target.write(line)
+                        target.flush()
+                    attempt = now or 1
+            except (errors.AgentkError, BrokenPipeError):
+                return  # who watches the agent finds out why
+            if over:
+                return
+            self._over.wait(0.1)
+
+    def _attempt(self, api: client.Client) -> int:
+        status = api.get(kinds.AGENT, self.one.namespace, self.one.name).get("status") or {}
+        return int(status.get("attempt") or 0)
