@@ -60,4 +60,4 @@ rm -rf "$root"/var/lib/apt/lists/* "$root/opt/requirements.lock"
 say "writing the disk"
 used=$(du -sm "$root" | cut -f1)
 # No journal: the disk is thrown away after every run.
-mke2fs -q -t ext4 -O ^has_journal -E lazy_itable_init=1 -m 0 -d "$root" "$out/disk" "$((used + used / 8 + 1536))M"
+mke2fs -q -t ext4 -O ^has_journal -E lazy_itable_init=1 -m 0 -d "$root" "$out/disk" "$((used + used / 8 + 1536))M" >/dev/null

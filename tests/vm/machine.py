@@ -37,9 +37,8 @@ class Plan:
 @dataclass(frozen=True)
 class Life:
     suites: list[outcomes.Suite]
-    up_seconds: (
-        float | None
-    )  # from power-on to the user's session, as the host saw it; None: it never came up
+    # From power-on to the user's own manager, as the host saw it; None: it never came up.
+    up_seconds: float | None
     seconds: float
     trouble: str | None  # why it did not power off by itself
 

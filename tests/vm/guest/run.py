@@ -83,6 +83,7 @@ class Suite:
         ]
         options += [f"--setenv={name}={value}" for name, value in self.env.items()]
         pytest = ["/opt/venv/bin/python", "-m", "pytest", "-o", "junit_family=xunit1"]
+        pytest += ["-o", "junit_logging=out-err", "-o", "junit_log_passing_tests=false"]
         pytest += [f"--junitxml={self.folder}/junit.xml", "--color=no", *self.pytest]
         return self.manager("systemd-run", *options, "--", *pytest)
 
