@@ -1,0 +1,78 @@
+"""From what a caller sent to what may be stored: right kind and place, every field checked, defaults put in."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from agentk.api import admit, errors, kinds
+from agentk.daemon.calls import Call, Write
+from agentk.daemon.paths import Target
+
+Object = dict[str, Any]
+
+_THREAD_BYTES = 8 * 1024  # checking an object takes about a millisecond for each of these
+_WARNINGS_MAX = 20
+
+
+def placed(target: Target, sent: Object) -> Object:
+    """The object with the apiVersion, kind, namespace and name of the path. Raises BadRequest where they differ."""
+    metadata = sent.get("metadata")
+    if metadata is None:
+        metadata = {}
+    if not isinstance(metadata, dict):
+        raise errors.BadRequest("metadata must be an object", field="metadata")
+    wanted = [("apiVersion", sent, target.kind.api_version), ("kind", sent, target.kind.kind)]
+    if target.namespace:
+        wanted.append(("namespace", metadata, target.namespace))
+    if target.name:
+        wanted.append(("name", metadata, target.name))
+    for key, held, value in wanted:
+        if held.get(key) not in (None, "", value):
+            raise errors.BadRequest(
+                f'the {key} of the object, "{str(held[key])[:100]}", is not that of the request, "{value}"',
+                hint="send both the same",
+                field=key if held is sent else f"metadata.{key}",
+            )
+    placed_metadata = metadata | {key: value for key, held, value in wanted if held is metadata}
+    return sent | {
+        "apiVersion": target.kind.api_version,
+        "kind": target.kind.kind,
+        "metadata": placed_metadata,
+    }
+
+
+async def admitted(call: Call, obj: Object, how: Write, size_bytes: int) -> Object:
+    """The object with its defaults. Raises Invalid with every problem. Large ones are checked off the loop."""
+    defaults = await _runtime_defaults(call, obj)
+    strict = how.validation == "Strict"
+
+    def check() -> Object:
+        return admit.admit(obj, strict=strict, defaults=defaults)
+
+    return await asyncio.to_thread(check) if size_bytes > _THREAD_BYTES else check()
+
+
+def warnings(sent: Mapping[str, Any], how: Write) -> list[str]:
+    """What `fieldValidation=Warn` tells of unknown fields."""
+    if how.validation != "Warn":
+        return []
+    found = admit.unknown_fields(sent)
+    more = [f"{len(found) - _WARNINGS_MAX} more unknown fields"] if len(found) > _WARNINGS_MAX else []
+    return found[:_WARNINGS_MAX] + more
+
+
+def size(obj: Any) -> int:
+    """Bytes of an object as JSON, roughly."""
+    return len(json.dumps(obj))
+
+
+async def _runtime_defaults(call: Call, obj: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What the Runtime that an Agent names puts below its spec."""
+    if call.target.kind is not kinds.AGENT:
+        return None
+    spec = obj.get("spec")
+    ref = spec.get("runtimeRef") if isinstance(spec, Mapping) else None
+    name = ref.get("name") if isinstance(ref, Mapping) else None
+    runtime = await call.store.find(kinds.RUNTIME, None, name if isinstance(name, str) and name else "nsjail")
+    return (runtime.get("spec") or {}).get("defaults") if runtime else None

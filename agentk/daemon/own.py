@@ -1,0 +1,58 @@
+"""/agentk/v1: what Kubernetes has no path for. Packed sources, the doctor, the daemon itself."""
+
+import asyncio
+from dataclasses import asdict
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import BaseRoute, Route
+
+from agentk.api import errors
+from agentk.daemon import answers, bodies
+from agentk.daemon.services import Services
+from agentk.store.blobs import BLOB_BYTES_MAX
+from agentk.store.store import Store
+
+_UPLOADS = 2  # at once: each is held in memory on its way
+
+
+def routes(store: Store, services: Services) -> list[BaseRoute]:
+    uploads = asyncio.Semaphore(_UPLOADS)
+
+    async def put_blob(request: Request) -> Response:
+        digest = request.path_params["digest"]
+        store.blobs.path(digest)  # refuses what is no digest before anything is read
+        async with uploads:
+            data = await bodies.read(request, BLOB_BYTES_MAX)
+            stored = await store.put_blob(data, expected=digest)
+        return answers.plain({"digest": stored, "sizeBytes": len(data)}, 201)
+
+    async def has_blob(request: Request) -> Response:
+        digest = request.path_params["digest"]
+        if not await asyncio.to_thread(store.blobs.has, digest):
+            raise errors.NotFound(f"no blob {digest}", hint="send it with PUT")
+        return answers.plain({"digest": digest})
+
+    async def doctor(request: Request) -> Response:
+        found = await services.findings()
+        ok = all(finding.ok for finding in found if finding.needed)
+        return answers.plain({"ok": ok, "findings": [asdict(finding) for finding in found]})
+
+    async def status(request: Request) -> Response:
+        return answers.plain(dict(await services.status()))
+
+    async def shutdown(request: Request) -> Response:
+        body = await bodies.optional(request)
+        kill = body.pop("killAgents", False)
+        if body or not isinstance(kill, bool):
+            raise errors.BadRequest("a shutdown takes killAgents alone, true or false")
+        await services.shutdown(kill)
+        return answers.plain({"killAgents": kill}, 202)
+
+    return [
+        Route("/blobs/{digest}", put_blob, methods=["PUT"]),
+        Route("/blobs/{digest}", has_blob, methods=["GET", "HEAD"]),
+        Route("/doctor", doctor, methods=["GET"]),
+        Route("/status", status, methods=["GET"]),
+        Route("/shutdown", shutdown, methods=["POST"]),
+    ]

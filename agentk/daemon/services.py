@@ -1,0 +1,28 @@
+"""What the control API asks of the rest of the daemon, as plain functions; `house` hands them over."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from agentk.runtime import box
+
+
+@dataclass(frozen=True)
+class Services:
+    """Everything behind the API that is not in the store."""
+
+    # Where an agent's logs are (namespace, uid): `N.log` of attempt N is written, `N.log.1` was before it, and so
+    # on. It need not exist yet. Pure: called on the loop.
+    log_folder: Callable[[str, str], Path]
+    # What the kernel counted for a box (`status.boxID`). Raises NotFound when the runtime forgot it.
+    counters: Callable[[str], Awaitable[box.Counters]]
+    findings: Callable[[], Awaitable[Sequence[box.Finding]]]  # agentk doctor
+    status: Callable[[], Awaitable[Mapping[str, Any]]]  # agentk daemon status
+    # Begin to end the daemon and return; True: the agents end with it.
+    shutdown: Callable[[bool], Awaitable[None]]
+    allowed_uids: frozenset[int]  # who may talk to the control socket
+    version: str
+    # Set: the server stops accepting, and streams (watches, followed logs) end.
+    ending: asyncio.Event = field(default_factory=asyncio.Event)
