@@ -116,7 +116,9 @@ def _check_unused(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(seen.st_mode):
-        raise errors.AlreadyExists(f"{path} is in the way: it is no socket", hint=f"move it away: mv {path} …")
+        raise errors.AlreadyExists(
+            f"{path} is in the way: it is no socket", hint=f"move it away: mv {path} …"
+        )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.setblocking(False)  # a full backlog answers EAGAIN, and means that somebody listens
         try:
