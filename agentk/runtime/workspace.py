@@ -66,6 +66,11 @@ class Workspaces:
         """Why this process cannot mount a tmpfs; "" when it can."""
         return self._cached("tmpfs")
 
+    def why_not(self) -> dict[str, str]:
+        """Medium → why it cannot limit a workspace here; "" for those that can."""
+        media: list[Medium] = ["quota", "image", "tmpfs"]
+        return {medium: self._cached(medium) for medium in media}
+
     def ensure(
         self, uid: str, host_uid: int, size_bytes: int | None, *, ephemeral: bool = False
     ) -> Workspace:
