@@ -1,6 +1,11 @@
-"""`python -m agentk.daemon run` keeps the daemon; `serve` is the daemon itself, started by the keeper."""
+"""`python -m agentk.daemon run` keeps the daemon; `serve` is the daemon itself, started by the keeper.
+
+`doctor` and `restore` are what the command line cannot do through a daemon that does not run.
+"""
 
 import argparse
+import dataclasses
+import json
 import os
 import sys
 from collections.abc import Sequence
@@ -28,11 +33,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     serve.add_argument("--ready-fd", type=int, default=-1)
     serve.add_argument("--config-fd", type=int, default=-1)
     serve.add_argument("--config-name", default="")
+    verbs.add_parser("doctor", help="what this host can hold agents to, as JSON")
+    restore = verbs.add_parser(
+        "restore", help="put the objects of a backup in place; the daemon must not run"
+    )
+    restore.add_argument("file", type=Path)
     chosen = parser.parse_args(arguments)
+    act = {"run": _keep, "serve": _serve, "doctor": _doctor, "restore": _restore}[chosen.verb]
     try:
-        if chosen.verb == "run":
-            return _keep(chosen)
-        return _serve(chosen)
+        return act(chosen)
     except errors.AgentkError as error:
         print(f"error: {error}", file=sys.stderr)
         if error.hint:
@@ -58,6 +67,23 @@ def _serve(chosen: argparse.Namespace) -> int:
     chosen_settings = settings.load(text, chosen.config_name, os.environ)
     start = house.Start(chosen.socket_fd, chosen.owner_uid, chosen.ready_fd)
     return house.run(Places(chosen.state, chosen.run), chosen_settings, start)
+
+
+def _doctor(_: argparse.Namespace) -> int:
+    from agentk.runtime import probing
+
+    found = probing.findings(places(os.environ, os.getuid()))
+    ok = all(finding.ok for finding in found if finding.needed)
+    print(json.dumps({"ok": ok, "findings": [dataclasses.asdict(finding) for finding in found]}))
+    return 0 if ok else 1
+
+
+def _restore(chosen: argparse.Namespace) -> int:
+    from agentk.daemon import restoring
+
+    for notice in restoring.restore(places(os.environ, os.getuid()), chosen.file):
+        print(notice)
+    return 0
 
 
 if __name__ == "__main__":

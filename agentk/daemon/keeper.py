@@ -21,9 +21,9 @@ from pathlib import Path
 
 from agentk.api import errors
 from agentk.client import lifecycle
-from agentk.daemon import revealing, sockets
+from agentk.daemon import revealing, rights, sockets
 from agentk.data.places import Places
-from agentk.runtime import kernel, uids
+from agentk.runtime import uids
 from agentk.runtime.launcher import asking
 
 _RESTART_FIRST_SECONDS = 0.1
@@ -51,7 +51,7 @@ class Child:
         os.close(self.pidfd)
         self.pid, self.pidfd = 0, -1
         self.deaths = 1 if now - self.started > _STEADY_SECONDS else self.deaths + 1
-        return min(_RESTART_FIRST_SECONDS * 2 ** (self.deaths - 1), _RESTART_MAX_SECONDS)
+        return min(_RESTART_FIRST_SECONDS * 2.0 ** (self.deaths - 1), _RESTART_MAX_SECONDS)
 
 
 @dataclass
@@ -70,7 +70,7 @@ class Keeper:
 
     def run(self) -> int:
         """Keep both alive until told to stop. Returns this process's exit code."""
-        lock = _lock(self.places)
+        held = lock(self.places)
         try:
             self._prepare()
             with _signals() as wakeups:
@@ -84,7 +84,7 @@ class Keeper:
             raise
         finally:
             self._stop()
-            os.close(lock)
+            os.close(held)
 
     # -- one turn ---------------------------------------------------------------------------------------------
 
@@ -156,25 +156,7 @@ class Keeper:
     # -- starting ---------------------------------------------------------------------------------------------
 
     def _prepare(self) -> None:
-        """The directories and who may enter them. The daemon's uid writes only `state/store`."""
-        root = os.getuid() == 0
-        block = uids.block(self.places.state, self.places.instance) if root else None
-        self.daemon_uid = block.start if block else os.getuid()
-        gid = self.daemon_uid if root else os.getgid()
-        owner = 0 if root else os.getuid()
-        for path, mode, group in (
-            (self.places.state, 0o750 if root else 0o700, gid),
-            (self.places.run, 0o710 if root else 0o700, gid),
-        ):
-            path.mkdir(parents=True, exist_ok=True)
-            _own(path, owner, group, mode)
-        for name in ("boxes", "logs"):
-            (self.places.state / name).mkdir(exist_ok=True)
-        _own(self.places.state / "boxes", owner, gid, 0o700)
-        _own(self.places.state / "logs", owner, gid, 0o750 if root else 0o700)
-        store = self.places.state / "store"
-        store.mkdir(exist_ok=True)
-        _own(store, self.daemon_uid, gid, 0o700)
+        self.daemon_uid = rights.prepare(self.places)
         self.control = sockets.bind(self.places.socket)
 
     def _start_launcher(self) -> None:
@@ -271,17 +253,14 @@ def _spawn(
             os.set_inheritable(fd, True)
         if uid is not None and places is not None:
             revealing.reveal(revealing.trees(places), uid)
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-            kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+            rights.become(uid)
         os.execve(sys.executable, program, lifecycle.clean_environment(os.environ))
     except BaseException as error:  # noqa: BLE001 (a forked child must never return into the parent's code)
         print(f"agentk: cannot start {' '.join(program)}: {error}", file=sys.stderr, flush=True)
         os._exit(127)
 
 
-def _lock(places: Places) -> int:
+def lock(places: Places) -> int:
     """One keeper for one state directory."""
     places.state.mkdir(parents=True, exist_ok=True, mode=0o700)
     fd = os.open(places.state / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -297,19 +276,6 @@ def _lock(places: Places) -> int:
     os.ftruncate(fd, 0)
     os.write(fd, f"{os.getpid()}\n".encode())
     return fd
-
-
-def _own(path: Path, uid: int, gid: int, mode: int) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        seen = os.fstat(fd)
-        if os.getuid() == 0:
-            os.fchown(fd, uid, gid)
-        elif seen.st_uid != uid:
-            raise errors.Forbidden(f"{path} belongs to uid {seen.st_uid}, not to uid {uid}")
-        os.fchmod(fd, mode)
-    finally:
-        os.close(fd)
 
 
 def _ended(pidfd: int, seconds: float) -> bool:

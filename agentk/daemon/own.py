@@ -1,10 +1,12 @@
 """/agentk/v1: what Kubernetes has no path for. Packed sources, the doctor, the daemon itself."""
 
 import asyncio
+import secrets
 from dataclasses import asdict
 
+from starlette.background import BackgroundTask
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from agentk.api import errors
@@ -33,6 +35,13 @@ def routes(store: Store, services: Services) -> list[BaseRoute]:
             raise errors.NotFound(f"no blob {digest}", hint="send it with PUT")
         return answers.plain({"digest": digest})
 
+    async def backup(request: Request) -> Response:
+        copy = store.folder / f"backup-{secrets.token_hex(8)}.tar"
+        await store.backup(copy)
+        return FileResponse(
+            copy, media_type="application/x-tar", background=BackgroundTask(copy.unlink, True)
+        )
+
     async def doctor(request: Request) -> Response:
         found = await services.findings()
         ok = all(finding.ok for finding in found if finding.needed)
@@ -52,6 +61,7 @@ def routes(store: Store, services: Services) -> list[BaseRoute]:
     return [
         Route("/blobs/{digest}", put_blob, methods=["PUT"]),
         Route("/blobs/{digest}", has_blob, methods=["GET", "HEAD"]),
+        Route("/backup", backup, methods=["GET"]),
         Route("/doctor", doctor, methods=["GET"]),
         Route("/status", status, methods=["GET"]),
         Route("/shutdown", shutdown, methods=["POST"]),

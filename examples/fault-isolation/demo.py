@@ -143,7 +143,7 @@ def main() -> int:
         return report(env, items, accepted(listener))
     finally:
         listener.close()
-        subprocess.run([AGENTK, "daemon", "stop", "--kill-agents"], env=env, capture_output=True, check=False)
+        subprocess.run([AGENTK, "daemon", "stop", "--agents"], env=env, capture_output=True, check=False)
         shutil.rmtree(state, ignore_errors=True)
         say(f"cleaned up: {'nothing left' if not state.exists() else f'{state} is still there'}")
 

@@ -1,0 +1,240 @@
+"""The house: every room is built here, once, and handed to the others as plain functions. The daemon itself.
+
+Started by the keeper with a socket that listens already. It never holds root: what needs root is asked of the
+launcher. Its exit code tells the keeper what to do next.
+"""
+
+import asyncio
+import contextlib
+import importlib.metadata
+import json
+import logging
+import os
+import resource
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentk.api import admit, errors, kinds, manifest
+from agentk.control import clock, loop
+from agentk.daemon import http, keeper, serving, settings, sockets
+from agentk.daemon.services import Services
+from agentk.data import files
+from agentk.data.places import Places
+from agentk.runtime import box, jails, kernel, uids
+from agentk.store import changes, events, sources
+from agentk.store import store as stores
+
+_BACKUP_CHECK_SECONDS = 3600.0
+_SOURCES_KEPT_SECONDS = 24 * 3600.0  # a source nobody uses: the next apply of the same files is quick
+_FDS_AN_AGENT = 8  # duplicates of its FIFOs and listeners, and room for its logs being read
+_FDS_OF_OURS = 256
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the keeper hands over."""
+
+    socket_fd: int
+    owner_uid: int  # who may talk to the control socket
+    ready_fd: int = -1
+
+
+def run(places: Places, chosen: settings.Settings, start: Start) -> int:
+    """Until told to stop. Returns the exit code for the keeper."""
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)  # no daemon without its keeper
+    _set_up_log(chosen)
+    return asyncio.run(House(places, chosen, start).live())
+
+
+class House:
+    def __init__(self, places: Places, chosen: settings.Settings, start: Start) -> None:
+        self._places, self._settings, self._start = places, chosen, start
+        self._began = time.time()
+        self._exit_code = keeper.EXIT_STOP
+        self._sources = places.state / "store" / "sources"
+        # As the keeper did it, from the same claim; without root there is one uid.
+        self._block = uids.block(places.state, places.instance) if start.owner_uid != os.getuid() else None
+
+    async def live(self) -> int:
+        """Open, serve, close, in the order that loses nothing."""
+        listener = sockets.adopt(self._start.socket_fd)
+        history = events.Retention(age_seconds=self._settings.event_retention_seconds)
+        log = changes.Retention(age_seconds=self._settings.change_retention_seconds)
+        self._store = stores.Store.open(self._places.state / "store", stores.Settings(log, history))
+        for notice in self._store.notices:
+            _log.warning("%s", notice)
+        self._jails = jails.Jails(self._places.launcher_socket)
+        try:
+            await self._furnish()
+            services = self._services()
+            self._ending = services.ending
+            for number in (signal.SIGTERM, signal.SIGINT):
+                asyncio.get_running_loop().add_signal_handler(number, services.ending.set)
+            steward = asyncio.create_task(self._steward().run(), name="steward")
+            backups = asyncio.create_task(self._back_up(), name="backups")
+            for task in (steward, backups):
+                task.add_done_callback(self._must_not_end)
+            self._ready()
+            app = http.app(self._store, services)
+            await serving.serve(
+                app, listener, services.ending, grace_seconds=self._settings.shutdown_grace_seconds
+            )
+            for task in (steward, backups):
+                task.cancel()
+            await asyncio.gather(steward, backups, return_exceptions=True)
+        finally:
+            await self._jails.close()
+            self._store.close()
+        return self._exit_code
+
+    def _must_not_end(self, task: asyncio.Task[None]) -> None:
+        """An eternal task that ends is an error: the keeper starts everything again."""
+        if not task.cancelled() and not self._ending.is_set():
+            _log.critical("%s ended", task.get_name(), exc_info=task.exception())
+            self._exit_code = 1
+            self._ending.set()
+
+    def _ready(self) -> None:
+        if self._start.ready_fd >= 0:
+            with contextlib.suppress(OSError):
+                os.write(self._start.ready_fd, b"ready")
+                os.close(self._start.ready_fd)
+        _notify_systemd()
+        _log.info("serving on %s", self._places.socket)
+
+    async def _furnish(self) -> None:
+        """The objects every installation begins with. One that a person changed or deleted stays so."""
+        marker = self._places.state / "store" / "furnished"
+        known = set(json.loads(marker.read_text())) if marker.exists() else set()
+        shipped = {path.name: path for path in sorted(files.folder("manifests").glob("*.yaml"))}
+        for name in [name for name in shipped if name not in known]:
+            for written in manifest.parse(shipped[name].read_bytes(), name):
+                with contextlib.suppress(errors.AlreadyExists):
+                    await self._store.create(admit.admit(written.obj, written))
+        marker.write_text(json.dumps(sorted(known | set(shipped))))
+
+    def _steward(self) -> loop.Steward:
+        ceiling = agents_ceiling()
+        wanted = self._settings.max_agents or ceiling
+        if wanted > ceiling:
+            _log.warning("maxAgents %d is above what open files allow here: %d", wanted, ceiling)
+        return loop.Steward(
+            self._store,
+            {"nsjail": self._jails, "process": self._jails},
+            clock.BootClock(),
+            loop.Settings(max_agents=min(wanted, ceiling), workers=self._settings.max_starts_at_once),
+            stage=self._stage,
+            host_uid=self._host_uid,
+            release_host_uid=self._store.release_host_uid,
+            collect=self._collect,
+        )
+
+    async def _stage(self, digest: str) -> str:
+        archive = await self._store.get_blob(digest)
+        return str(await asyncio.to_thread(sources.stage, self._sources, digest, archive))
+
+    async def _host_uid(self, namespace: str, agent_uid: str) -> int:
+        if self._block is None:
+            return -1
+        return await self._store.host_uid(namespace, agent_uid, self._block[1:])
+
+    async def _collect(self) -> None:
+        """Sources and their archives that no agent names go, a day after they were last sent."""
+        agents = (await self._store.list(kinds.AGENT)).items
+        used = {agent["spec"].get("source", {}).get("digest", "") for agent in agents}
+        gone = await self._store.collect_blobs(used, _SOURCES_KEPT_SECONDS)
+        if gone:
+            await asyncio.to_thread(sources.collect, self._sources, used)
+
+    async def _back_up(self) -> None:
+        while True:
+            try:
+                made = await self._store.backup_if_due()
+                if made:
+                    _log.info("backed up to %s", made)
+            except (errors.AgentkError, OSError) as error:
+                _log.error("the daily backup failed: %s", error)
+            await asyncio.sleep(_BACKUP_CHECK_SECONDS)
+
+    # what the control API asks for
+
+    def _services(self) -> Services:
+        return Services(
+            log_folder=lambda namespace, uid: self._places.state / "logs" / f"{namespace}_{uid}",
+            counters=self._jails.counters,
+            findings=self._findings,
+            status=self._status,
+            shutdown=self._shutdown,
+            allowed_uids=frozenset({self._start.owner_uid}),
+            version=version(),
+        )
+
+    async def _findings(self) -> Sequence[box.Finding]:
+        probe = await self._jails.probe()
+        return probe.findings
+
+    async def _status(self) -> Mapping[str, Any]:
+        return {
+            "version": version(),
+            "pid": os.getpid(),
+            "uid": os.getuid(),
+            "state": str(self._places.state),
+            "socket": str(self._places.socket),
+            "startedAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._began)),
+            "objects": self._store.counts(),
+            "maxAgents": min(self._settings.max_agents or agents_ceiling(), agents_ceiling()),
+        }
+
+    async def _shutdown(self, kill_agents: bool) -> None:
+        self._exit_code = keeper.EXIT_STOP_AGENTS if kill_agents else keeper.EXIT_STOP
+        self._ending.set()
+
+
+def agents_ceiling() -> int:
+    """How many agents may run at once: bounded by open files, which each costs some of."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return max(1, (hard - _FDS_OF_OURS) // _FDS_AN_AGENT)
+
+
+def version() -> str:
+    try:
+        return importlib.metadata.version("agentk")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _notify_systemd() -> None:
+    """READY=1 for a unit of Type=notify (sd_notify(3))."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            sock.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        told = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            told["exception"] = self.formatException(record.exc_info)
+        return json.dumps(told)
+
+
+def _set_up_log(chosen: settings.Settings) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(_JsonLines() if chosen.log_format == "json" else plain)
+    logging.basicConfig(level=chosen.log_level.upper(), handlers=[handler], force=True)
