@@ -78,6 +78,22 @@ def claim(agent: Mapping[str, Any], state: State) -> Claim:
     return Claim(key, int(spec.get("priority", 0)), created, Amount(1, cpu, memory), state)
 
 
+def presumed(agent: Mapping[str, Any]) -> State:
+    """What an agent's claim is until it has been looked at.
+
+    One that may run holds, or another would get its room; one never looked at waits, so that one of lower priority
+    that is looked at earlier does not go first.
+    """
+    status = agent.get("status") or {}
+    phase = status.get("phase")
+    if phase in ("Starting", "Running", "Terminating") or (phase == "Suspended" and status.get("boxID")):
+        return "holds"
+    new = (
+        phase is None and not agent["spec"].get("suspend") and not agent["metadata"].get("deletionTimestamp")
+    )
+    return "waits" if new or status.get("reason") in (QUOTA_EXCEEDED, NODE_FULL) else "rests"
+
+
 def hard(quota: Mapping[str, Any]) -> Hard:
     """What a Quota says. A bound that cannot be read counts as zero: better too little than too much."""
     bounds = quota["spec"].get("hard") or {}
@@ -176,6 +192,8 @@ class Ledger:
     def set_quota(self, namespace: str, name: str, hard: Hard | None) -> None:
         """None: the Quota is gone."""
         rules = self._quotas.setdefault(namespace, {})
+        if rules.get(name) == hard:
+            return
         if hard is None:
             rules.pop(name, None)
         else:

@@ -1,0 +1,137 @@
+"""Do what was decided. Every act is repeatable: after a crash the same decision is made and done again."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from agentk.api import errors, kinds, objects
+from agentk.control import box, decide, plans, probing, seeing
+from agentk.control.run import Run
+from agentk.runtime import box as boxes
+from agentk.store import store as stores
+
+Object = dict[str, Any]
+ReleaseHostUid = Callable[[str], Awaitable[None]]
+
+
+class Hands:
+    def __init__(
+        self,
+        store: stores.Store,
+        runtimes: Mapping[str, boxes.Runtime],
+        eyes: seeing.Eyes,
+        probers: probing.Probers,
+        release_host_uid: ReleaseHostUid,
+    ) -> None:
+        self._store, self._eyes, self._probers = store, eyes, probers
+        self._runtimes = list({id(one): one for one in runtimes.values()}.values())
+        self._release_host_uid = release_host_uid
+
+    async def act(
+        self, agent: Object, actions: Iterable[plans.Action], sight: seeing.Sight, run: Mapping[str, Any]
+    ) -> bool:
+        """In order. True when `sight` was brought up to date and is to be decided on once more.
+
+        `run`: the status.run that was decided with the actions.
+        """
+        changed = False
+        for action in actions:
+            match action:
+                case plans.Start():
+                    await self._start(agent, action, sight, Run.from_dict(run))
+                    changed = True
+                case plans.Freeze(box_id) | plans.Thaw(box_id):
+                    await self._freeze(box_id, isinstance(action, plans.Freeze), sight)
+                    changed = True
+                case plans.Signal() | plans.Kill() | plans.Remove():
+                    await self._to_box(action)
+                case plans.RunProbe(kind, box_id):
+                    self._probe(agent, kind, box_id, sight)
+                case plans.Release(uid):
+                    await self.release(agent["metadata"]["namespace"], uid)
+                case plans.AddFinalizer() | plans.RemoveFinalizer() | plans.DeleteObject():
+                    await self._to_object(agent, action)
+        return changed
+
+    async def release(self, namespace: str, uid: str) -> None:
+        """Forget an agent everywhere but in the store: boxes, files, host uid."""
+        self._probers.keep(uid, ())
+        for runtime in self._runtimes:
+            await runtime.release(namespace, uid)
+        await self._release_host_uid(uid)  # only now that no file of it is left
+        self._eyes.forget(uid)
+
+    async def _start(self, agent: Object, start: plans.Start, sight: seeing.Sight, run: Run) -> None:
+        uid = agent["metadata"]["uid"]
+        try:
+            host_uid = await self._eyes.host_uid(agent)
+            attempt = box.Attempt(
+                number=start.attempt,
+                token=start.token,
+                run_id=f"{uid}-{run.first_attempt}",
+                host_uid=host_uid,
+                source_path=sight.source_path,
+            )
+            made = box.build(agent, sight.found, attempt)
+            runtime = self._eyes.runtime_of(sight.found)
+            seen = await runtime.start(made)
+        except errors.AgentkError as error:
+            # Also when it only seems so: a box that was made after all is seen at the next look.
+            unenforced = [str(cause) for cause in error.causes]
+            refusal = plans.Refusal(start.attempt, str(error.message), unenforced)
+            sight.observed = replace(sight.observed, refusal=refusal)
+            return
+        self._eyes.boxes.where[seen.id] = runtime
+        there = [*(sight.observed.boxes or ()), seen]
+        sight.observed = replace(sight.observed, boxes=there, host_uid=host_uid)
+
+    async def _freeze(self, box_id: str, frozen: bool, sight: seeing.Sight) -> None:
+        runtime = self._eyes.boxes.where.get(box_id)
+        if runtime is not None:
+            await (runtime.freeze(box_id) if frozen else runtime.thaw(box_id))
+        there = [
+            replace(one, frozen=frozen) if one.id == box_id else one for one in sight.observed.boxes or ()
+        ]
+        sight.observed = replace(sight.observed, boxes=there)
+
+    async def _to_box(self, action: plans.Signal | plans.Kill | plans.Remove) -> None:
+        runtime = self._eyes.boxes.where.get(action.box)
+        if runtime is None:
+            return  # gone meanwhile
+        match action:
+            case plans.Signal(box_id, signal, intent):
+                await runtime.signal(box_id, signal, intent)
+            case plans.Kill(box_id, intent):
+                await runtime.kill(box_id, intent)
+            case plans.Remove(box_id):
+                await runtime.remove(box_id)
+
+    def _probe(self, agent: Object, kind: plans.ProbeKind, box_id: str, sight: seeing.Sight) -> None:
+        runtime = self._eyes.boxes.where.get(box_id)
+        seen = next((one for one in sight.observed.boxes or () if one.id == box_id), None)
+        if runtime is not None and seen is not None:
+            self._probers.run(runtime, kind, agent["spec"][f"{kind}Probe"], seen)
+
+    async def _to_object(
+        self, agent: Object, action: plans.AddFinalizer | plans.RemoveFinalizer | plans.DeleteObject
+    ) -> None:
+        metadata = agent["metadata"]
+        uid, name = metadata["uid"], (kinds.AGENT, metadata["namespace"], metadata["name"])
+
+        def change(obj: Object | None) -> Object:
+            if obj is None or obj["metadata"]["uid"] != uid:
+                raise errors.NotFound("it is gone")
+            if isinstance(action, plans.RemoveFinalizer):
+                return objects.without_finalizer(obj, decide.FINALIZER)
+            if objects.is_deleting(obj):
+                raise errors.Conflict("it is being deleted")  # too late to begin; the next look ends it
+            return objects.with_finalizer(obj, decide.FINALIZER)
+
+        try:
+            if isinstance(action, plans.DeleteObject):
+                await self._store.delete(*name, uid=uid)
+            else:
+                await self._store.modify(*name, change)
+        except errors.NotFound:
+            if isinstance(action, plans.AddFinalizer):
+                raise  # nothing may be started for it

@@ -1,0 +1,341 @@
+"""The steward: makes the world match the agents.
+
+Key in, "when again" out. One look at one agent is: read the object, see its boxes, decide (pure), act, write the
+status once. Many agents at once, one worker an agent, and nothing here waits for one agent on behalf of another.
+Wake-ups come from the store (objects), the runtimes (boxes), the probes and the clock; they carry no story.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from agentk.api import errors, kinds
+from agentk.control import (
+    acting,
+    admission,
+    decide,
+    feed,
+    garbage,
+    plans,
+    posting,
+    probing,
+    queueing,
+    quotas,
+    references,
+    runtimes,
+    seeing,
+)
+from agentk.control.clock import Clock
+from agentk.runtime import box as boxes
+from agentk.store import store as stores
+
+_log = logging.getLogger(__name__)
+_WATCHED = (
+    kinds.AGENT,
+    kinds.RUNTIME,
+    kinds.POLICY,
+    kinds.QUOTA,
+    kinds.SECRET,
+    kinds.CONFIGMAP,
+)
+# A start, then what it started; a freeze, then that it is frozen. More rounds mean two rules fight.
+_ROUNDS = 4
+
+Object = dict[str, Any]
+Key = admission.Key
+
+
+@dataclass(frozen=True)
+class Settings:
+    max_agents: int = 1000  # running at once on this machine
+    workers: int = 16  # agents looked at, and started, at once
+    look_seconds: float = 120.0  # one look may take so long; then it is given up and tried again
+    counters_seconds: float = 15.0  # between two readings of one agent's counters …
+    counters_per_second: float = 10.0  # … or longer, so that all agents together stay below this
+    source_seconds: float = 30.0  # between two tries to stage a source
+    runtimes_seconds: float = 600.0  # between two looks at a Runtime nobody asked about
+    backoff: queueing.Backoff = field(default_factory=queueing.Backoff)
+
+
+class Steward:
+    """Built once by the daemon; `run` is its whole life. Nothing it started ends with it."""
+
+    def __init__(
+        self,
+        store: stores.Store,
+        runtimes_by_type: Mapping[str, boxes.Runtime],
+        clock: Clock,
+        settings: Settings,
+        *,
+        stage: seeing.Stage,
+        host_uid: seeing.HostUid,
+        release_host_uid: acting.ReleaseHostUid,
+        collect: garbage.Collect | None = None,
+    ) -> None:
+        """`stage` makes a source's digest a directory; `host_uid` and `release_host_uid` are the store's, or -1
+        for all without root; `collect` lets go of sources that nothing uses."""
+        self._store, self._clock, self._settings = store, clock, settings
+        self._runtimes = list({id(one): one for one in runtimes_by_type.values()}.values())
+        self._queue = queueing.Queue(
+            self._look,
+            clock,
+            workers=settings.workers,
+            backoff=settings.backoff,
+            failed=self._failed,
+            name="agents",
+        )
+        self._post = posting.Post(store, clock)
+        self._ledger = admission.Ledger(settings.max_agents)
+        self._eyes = seeing.Eyes(store, runtimes_by_type, clock, stage, host_uid)
+        self._probers = probing.Probers(clock, self._wake_uid)
+        self._hands = acting.Hands(store, runtimes_by_type, self._eyes, self._probers, release_host_uid)
+        self._duties = runtimes.Duty(store, runtimes_by_type, clock, settings.runtimes_seconds)
+        self._quotas = quotas.Duty(store, clock, self._ledger)
+        self._garbage = garbage.Duty(store, clock, collect)
+        self._feed = feed.Feed(store, clock, _WATCHED, self._hear)
+        self._keys: dict[str, Key] = {}  # agent uid → key
+        self._uids: dict[Key, set[str]] = {}  # every uid a key has had and that may still have boxes
+        self._asked: dict[Key, tuple[object, ...]] = {}  # what of an agent a person may change
+        self._refs: dict[references.Ref, set[Key]] = {}
+        self._agent_refs: dict[Key, frozenset[references.Ref]] = {}
+        self._parked: set[Key] = set()  # refused for want of room
+        self._blocked: dict[Key, admission.Claim] = {}  # kept from starting by something they refer to
+
+    async def run(self) -> None:
+        """Until cancelled. Raises only what means that the daemon must end."""
+        since = await self._feed.prime()
+        await self._adopt()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for kind in _WATCHED:
+                    group.create_task(
+                        self._eternal(self._feed.run(kind, since[kind.plural])), name=f"watch {kind.plural}"
+                    )
+                for number, runtime in enumerate(self._runtimes):
+                    group.create_task(self._hear_boxes(runtime), name=f"watch boxes {number}")
+                group.create_task(self._queue.run(), name="agents")
+                group.create_task(self._post.run(), name="events")
+                group.create_task(self._duties.run(), name="runtimes")
+                group.create_task(self._quotas.run(), name="quotas")
+                group.create_task(self._garbage.run(), name="garbage")
+        finally:
+            await self._probers.stop()
+
+    async def idle(self) -> None:
+        """Returns when nothing is to be done now; timers may still be pending."""
+        await self._queue.idle()
+        await self._garbage.idle()
+        await self._post.written()
+
+    def wake(self, namespace: str, name: str) -> None:
+        """Look at an agent now."""
+        self._queue.add((namespace, name))
+
+    # hearing
+
+    @staticmethod
+    async def _eternal(work: Any) -> None:
+        await work
+        raise RuntimeError("a watch ended: the store was closed under the steward")
+
+    def _hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
+        metadata = obj["metadata"]
+        namespace, name = str(metadata.get("namespace") or ""), str(metadata["name"])
+        if kind is kinds.AGENT:
+            self._hear_agent((namespace, name), obj, gone)
+        elif kind is kinds.QUOTA:
+            self._ledger.set_quota(namespace, name, None if gone else admission.hard(obj))
+            self._quotas.hear(namespace, name, gone)
+            self._wake_parked()
+        else:
+            if kind is kinds.RUNTIME:
+                self._duties.hear(obj, gone)
+            ref = references.Ref(kind.kind, namespace, name)  # type: ignore[arg-type]
+            keys = list(self._refs.get(ref, ()))
+            # All that this may let start wait again, before the first of them asks: priority decides, not chance.
+            for key in keys:
+                if key in self._blocked:
+                    self._ledger.note(replace(self._blocked.pop(key), state="waits"))
+            for key in keys:
+                self._queue.add(key)
+
+    def _hear_agent(self, key: Key, obj: Object, gone: bool) -> None:
+        metadata = obj["metadata"]
+        uid = str(metadata["uid"])
+        if gone:
+            self._keys.pop(uid, None)
+            if self._asked.pop(key, None) is not None:
+                self._index(key, frozenset())
+            self._queue.add(key)
+            return
+        self._keys[uid] = key
+        self._uids.setdefault(key, set()).add(uid)
+        asked = (
+            uid,
+            metadata.get("generation"),
+            metadata.get("annotations"),
+            metadata.get("deletionTimestamp"),
+        )
+        if self._asked.get(key) == asked:
+            return  # our own status, or somebody's labels
+        self._asked[key] = asked
+        self._index(key, references.names(obj))
+        if self._ledger.state(key) is None:
+            self._ledger.note(admission.claim(obj, admission.presumed(obj)))
+        self._queue.add(key)
+
+    def _index(self, key: Key, refs: frozenset[references.Ref]) -> None:
+        for ref in self._agent_refs.pop(key, frozenset()) - refs:
+            keys = self._refs.get(ref, set())
+            keys.discard(key)
+            if not keys:
+                self._refs.pop(ref, None)
+        for ref in refs:
+            self._refs.setdefault(ref, set()).add(key)
+        if refs:
+            self._agent_refs[key] = refs
+
+    async def _hear_boxes(self, runtime: boxes.Runtime) -> None:
+        failures = 0
+        while True:
+            try:
+                async for uid in runtime.changes():
+                    failures = 0
+                    self._wake_uid(uid)
+            except (errors.AgentkError, OSError) as error:
+                _log.warning("the runtime went away: %s", error)
+            failures += 1
+            await self._clock.sleep(min(0.1 * 2 ** min(failures, 10), 5.0))
+            for key in self._asked:  # whatever changed meanwhile
+                self._queue.add(key)
+
+    def _wake_uid(self, uid: str) -> None:
+        key = self._keys.get(uid)
+        if key is not None:
+            self._queue.add(key)
+
+    def _wake_parked(self) -> None:
+        if self._parked:
+            for key in self._ledger.admitted():
+                if key in self._parked:
+                    self._parked.discard(key)
+                    self._queue.add(key)
+
+    # looking
+
+    async def _adopt(self) -> None:
+        """What runs is taken over; boxes of agents that are gone are released."""
+        try:
+            listed = await self._eyes.boxes.fresh()
+        except errors.AgentkError as error:
+            _log.warning("boxes are not known yet: %s", error)
+            return
+        for uid, seen in listed.items():
+            key = self._keys.get(uid)
+            if key is None:
+                await self._release_orphan(seen[0].namespace, uid)
+                continue
+            for one in seen:
+                if one.leaf == "box" and one.phase == "Running":
+                    involved = {"apiVersion": kinds.AGENT.api_version, "kind": "Agent"}
+                    involved |= {"namespace": key[0], "name": key[1], "uid": uid}
+                    told = f"attempt {one.attempt} was running already"
+                    self._post.send(involved, plans.Event("Normal", "Adopted", told))
+
+    async def _release_orphan(self, namespace: str, uid: str) -> None:
+        try:
+            await self._hands.release(namespace, uid)
+        except errors.AgentkError as error:
+            _log.warning("boxes of agent %s, which is gone, could not be released: %s", uid, error)
+
+    async def _look(self, key: Key) -> float | None:
+        agent = await self._store.find(kinds.AGENT, *key)
+        async with asyncio.timeout(self._settings.look_seconds):
+            if agent is None:
+                await self._gone(key, keep="")
+                return None
+            if len(self._uids.get(key, ())) > 1:
+                await self._gone(key, keep=agent["metadata"]["uid"])
+            return await self._look_at(key, agent)
+
+    async def _gone(self, key: Key, keep: str) -> None:
+        """Objects of this name that are no more, except the one that now has it."""
+        for uid in [one for one in self._uids.get(key, ()) if one != keep]:
+            await self._hands.release(key[0], uid)
+            self._keys.pop(uid, None)
+            self._uids[key].discard(uid)
+        if not keep:
+            self._uids.pop(key, None)
+            self._parked.discard(key)
+            self._blocked.pop(key, None)
+            self._ledger.forget(key)
+            self._settle_claims(key[0])
+            self._queue.forget(key)
+
+    async def _look_at(self, key: Key, agent: Object) -> float | None:
+        uid, stored = agent["metadata"]["uid"], agent
+        sight = await self._eyes.see(agent, self._probers.health(uid), self._counters_seconds())
+        for _ in range(_ROUNDS):
+            decision = self._decide(key, agent, sight)
+            agent = {**agent, "status": decision.status}
+            for event in decision.events:
+                self._post.send(stored, event)
+            self._probers.keep(uid, [one.kind for one in decision.actions if isinstance(one, plans.RunProbe)])
+            if not await self._hands.act(agent, decision.actions, sight, decision.status["run"]):
+                break
+        written = await self._store.set_status(kinds.AGENT, *key, uid, decision.status)
+        if written is not None:
+            await self._hands.act(agent, decision.afterwards, sight, decision.status["run"])
+        return self._again(decision, sight)
+
+    def _decide(self, key: Key, agent: Object, sight: seeing.Sight) -> plans.Decision:
+        """Nothing is awaited in here, so that no two agents get the same room."""
+        now = self._clock.now()
+        self._blocked.pop(key, None)
+        decision = decide.decide(agent, sight.observed, now)
+        if any(isinstance(one, plans.Start) for one in decision.actions):
+            self._ledger.note(admission.claim(agent, "waits"))
+            problem = self._ledger.ask(key)
+            if problem is None:
+                self._ledger.note(admission.claim(agent, "holds"))
+                self._parked.discard(key)
+            else:
+                sight.observed = replace(sight.observed, admission=problem)
+                self._parked.add(key)
+                decision = decide.decide(agent, sight.observed, now)
+        else:
+            live = any(one.phase in ("Starting", "Running") for one in sight.observed.boxes or ())
+            if sight.observed.boxes is not None and sight.observed.admission is None:
+                self._ledger.note(admission.claim(agent, "holds" if live else "rests"))
+            if seeing.is_blocked(sight.observed):
+                self._blocked[key] = admission.claim(agent, "rests")
+        self._settle_claims(key[0])
+        return decision
+
+    def _settle_claims(self, namespace: str) -> None:
+        self._wake_parked()
+        self._quotas.changed(namespace)
+
+    def _again(self, decision: plans.Decision, sight: seeing.Sight) -> float | None:
+        again = decision.again
+        waits = []
+        if sight.observed.source is not None:
+            waits.append(self._settings.source_seconds)
+        if decision.status.get("phase") == "Running":
+            waits.append(self._counters_seconds())
+        return min([*waits, *([] if again is None else [again])], default=None)
+
+    def _counters_seconds(self) -> float:
+        running = self._ledger.holding()
+        return max(self._settings.counters_seconds, running / self._settings.counters_per_second)
+
+    def _failed(self, key: Key, error: Exception, failures: int) -> None:
+        _log.error("looking at agent %s/%s failed (%d in a row)", *key, failures, exc_info=error)
+        uids = self._uids.get(key)
+        if uids and key in self._asked:
+            involved = {"apiVersion": kinds.AGENT.api_version, "kind": "Agent", "namespace": key[0]}
+            involved |= {"name": key[1], "uid": str(self._asked[key][0])}
+            told = str(error) or type(error).__name__
+            self._post.send(involved, plans.Event("Warning", "ReconcileFailed", told))

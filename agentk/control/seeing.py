@@ -1,0 +1,160 @@
+"""Look at one agent: its boxes, its counters, and whether what it refers to lets it start."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from agentk.api import errors, kinds
+from agentk.control import box, digests, listing, plans, references
+from agentk.control.clock import Clock
+from agentk.control.run import Run
+from agentk.runtime import box as boxes
+from agentk.store import store as stores
+
+_KINDS = {
+    "Runtime": kinds.RUNTIME,
+    "Policy": kinds.POLICY,
+    "Secret": kinds.SECRET,
+    "ConfigMap": kinds.CONFIGMAP,
+}
+UNAVAILABLE = "SandboxUnavailable"
+
+Stage = Callable[[str], Awaitable[str]]
+HostUid = Callable[[str, str], Awaitable[int]]
+
+
+@dataclass
+class Sight:
+    """What was seen of one agent, and what a start would be made from."""
+
+    observed: plans.Observed
+    found: references.Found = field(default_factory=references.Found)
+    source_path: str = ""
+
+
+class Eyes:
+    def __init__(
+        self,
+        store: stores.Store,
+        runtimes: Mapping[str, boxes.Runtime],
+        clock: Clock,
+        stage: Stage,
+        host_uid: HostUid,
+    ) -> None:
+        self._store, self._runtimes, self._clock = store, runtimes, clock
+        self._stage, self._host_uid = stage, host_uid
+        self.boxes = listing.Boxes(list(runtimes.values()))
+        self._host_uids: dict[str, int] = {}
+        self._counted_at: dict[str, float] = {}  # box id → boottime
+
+    async def see(self, agent: Mapping[str, Any], health: plans.Health, counters_seconds: float) -> Sight:
+        """Everything but admission, which has to be asked without anything awaited after it."""
+        uid = str(agent["metadata"]["uid"])
+        try:
+            seen = [one for one in (await self.boxes.fresh()).get(uid, ()) if one.leaf == "box"]
+        except errors.AgentkError as error:
+            return Sight(plans.Observed(boxes=None, blind=f"the runtime does not answer: {error.message}"))
+        live = [one for one in seen if one.phase in ("Starting", "Running")]
+        if live or agent["metadata"].get("deletionTimestamp"):
+            counters = await self._counters(live[-1], counters_seconds) if live else None
+            host_uid = await self.host_uid(agent) if live else -1
+            return Sight(plans.Observed(seen, counters=counters, health=health, host_uid=host_uid))
+        return await self._at_rest(agent, seen)
+
+    async def host_uid(self, agent: Mapping[str, Any]) -> int:
+        """Its own until it is released; asked for once."""
+        metadata = agent["metadata"]
+        if metadata["uid"] not in self._host_uids:
+            self._host_uids[metadata["uid"]] = await self._host_uid(metadata["namespace"], metadata["uid"])
+        return self._host_uids[metadata["uid"]]
+
+    def forget(self, uid: str) -> None:
+        self._host_uids.pop(uid, None)
+        for box_id in [one for one in self._counted_at if one.startswith(uid)]:
+            del self._counted_at[box_id]
+
+    async def _counters(self, live: boxes.Seen, every_seconds: float) -> boxes.Counters | None:
+        """None when they were read a short while ago, or cannot be."""
+        now = self._clock.now().boottime
+        if now - self._counted_at.get(live.id, -every_seconds) < every_seconds:
+            return None
+        runtime = self.boxes.where.get(live.id)
+        try:
+            counted = await runtime.counters(live.id) if runtime else None
+        except errors.AgentkError:
+            return None
+        self._counted_at[live.id] = now
+        return counted
+
+    async def _at_rest(self, agent: Mapping[str, Any], seen: list[boxes.Seen]) -> Sight:
+        run = Run.from_dict((agent.get("status") or {}).get("run"))
+        mended = bool(run.stalled) and agent["metadata"].get("generation", 0) > run.generation
+        if run.outcome and run.token == digests.token(agent) and not mended:
+            return Sight(plans.Observed(seen))  # finished: nothing it refers to matters
+        found = await self.find(agent)
+        source_path, source = await self._source(agent["spec"])
+        attempt = box.Attempt(1, "", "", source_path=source_path)
+        problems: list[plans.Problem] = []
+        try:
+            box.build(agent, found, attempt)
+        except box.Unfit as unfit:
+            problems = unfit.problems
+        observed = plans.Observed(
+            seen, references=problems, source=source, runtime=self._runtime_problem(found.runtime)
+        )
+        return Sight(observed, found, source_path)
+
+    async def find(self, agent: Mapping[str, Any]) -> references.Found:
+        """What it refers to, read now; Secrets are held no longer than this look."""
+        runtime: Mapping[str, Any] | None = None
+        policy: Mapping[str, Any] | None = None
+        secrets: dict[str, Mapping[str, Any]] = {}
+        config_maps: dict[str, Mapping[str, Any]] = {}
+        for ref in references.names(agent):
+            obj = await self._store.find(_KINDS[ref.kind], ref.namespace or None, ref.name)
+            if obj is None:
+                continue
+            if ref.kind == "Runtime":
+                runtime = obj
+            elif ref.kind == "Policy":
+                policy = obj
+            else:
+                (secrets if ref.kind == "Secret" else config_maps)[ref.name] = obj
+        return references.Found(runtime, policy, secrets, config_maps)
+
+    async def _source(self, spec: Mapping[str, Any]) -> tuple[str, plans.Problem | None]:
+        source = spec.get("source") or {}
+        if "path" not in source:
+            return "", None
+        if not source.get("digest"):
+            told = "spec.source.path was not packed: apply it with agentk, which sends its files"
+            return "", plans.Problem("SourceUnavailable", told)
+        try:
+            return str(await self._stage(source["digest"])), None
+        except errors.AgentkError as error:
+            return "", plans.Problem("SourceUnavailable", error.message)
+
+    def _runtime_problem(self, runtime: Mapping[str, Any] | None) -> plans.Problem | None:
+        if runtime is None:
+            return None  # told among the references
+        name, kind = runtime["metadata"]["name"], runtime["spec"].get("type")
+        if kind not in self._runtimes:
+            return plans.Problem(UNAVAILABLE, f'Runtime "{name}": this daemon has none of type {kind}')
+        status = runtime.get("status") or {}
+        if "available" not in status:
+            return plans.Problem(UNAVAILABLE, f'Runtime "{name}" is being looked at')
+        if not status["available"]:
+            return plans.Problem(
+                UNAVAILABLE, f'Runtime "{name}" is not available: {status.get("reason", "")}'
+            )
+        return None
+
+    def runtime_of(self, found: references.Found) -> boxes.Runtime:
+        """Who makes boxes for a Runtime object that has no problem."""
+        assert found.runtime is not None
+        return self._runtimes[found.runtime["spec"]["type"]]
+
+
+def is_blocked(observed: plans.Observed) -> bool:
+    """Whether something the agent refers to keeps it from starting."""
+    return bool(observed.references or observed.source or observed.runtime)
