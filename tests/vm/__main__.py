@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         "--as", dest="who", choices=("root", "user", "both"), default="both", help="default: both"
     )
     told.add_argument(
-        "--timeout", type=float, default=300, metavar="S", help="seconds from power-on; default 300"
+        "--timeout", type=float, default=420, metavar="S", help="seconds from power-on; default 420"
     )
     told.add_argument("--must-run", action="append", default=[], metavar="[root:|user:]PREFIX")
     told.add_argument(
