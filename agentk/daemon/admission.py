@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from agentk.api import admit, errors, kinds
+from agentk.api import admit, crosschecks, errors, kinds, schemas, shaping
 from agentk.daemon.calls import Call, Write
 from agentk.daemon.paths import Target
 
@@ -51,6 +51,13 @@ async def admitted(call: Call, obj: Object, how: Write, size_bytes: int) -> Obje
         return admit.admit(obj, strict=strict, defaults=defaults)
 
     return await asyncio.to_thread(check) if size_bytes > _THREAD_BYTES else check()
+
+
+def shaped(sent: Mapping[str, Any]) -> Object:
+    """What a caller sent and nothing else: no unknown fields, no defaults. Only of what has been admitted."""
+    kind = admit.kind_of(sent)
+    made = shaping.shaped(sent, schemas.of(kind), [])
+    return crosschecks.folded(made) if kind is kinds.SECRET else made
 
 
 def warnings(sent: Mapping[str, Any], how: Write) -> list[str]:
