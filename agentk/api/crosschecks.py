@@ -66,8 +66,8 @@ def _agent(obj: Mapping[str, Any]) -> Checks:
 
 
 def _program(spec: Mapping[str, Any]) -> Checks:
-    command = spec.get("command") or [" "]
-    if not command[0].strip() and "command" in spec:
+    command = spec.get("command") or []
+    if command and not command[0].strip():
         yield Problem(("spec", "command", 0), "the program must not be empty")
     size = sum(len(text.encode()) + 1 for text in (*command, *(spec.get("args") or ())))
     for variable in spec.get("env") or ():

@@ -154,7 +154,9 @@ def _pruned(
     made: Object, schema: schemas.Schema, before: Fields, mine: Fields, others: list[_Owner]
 ) -> Object:
     """Without what the manager applied before, no longer does, and nobody else owns."""
-    left_out = fieldsets.parents(before) - fieldsets.parents(mine)
+    left_out = (
+        fieldsets.parents(before) - fieldsets.parents(mine) - {("f:metadata",)}
+    )  # name and uid are in it
     owned_by_others = fieldsets.parents(frozenset().union(*(owner.fields for owner in others)))
     pruned = fieldsets.without(made, schema, left_out - owned_by_others)
     return pruned if isinstance(pruned, dict) else {}

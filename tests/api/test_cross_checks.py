@@ -1,0 +1,146 @@
+"""Fields that must fit each other, and amounts and paths that make no sense."""
+
+from typing import Any
+
+import pytest
+
+from agentk.api import admit, errors
+from api.samples import agent, core, ours
+
+
+def problem(obj: dict[str, Any]) -> str:
+    with pytest.raises(errors.Invalid) as caught:
+        admit.admit(obj)
+    assert len(caught.value.causes) == 1, str(caught.value)
+    return str(caught.value.causes[0])
+
+
+def mounted(path: str, name: str = "v") -> dict[str, Any]:
+    return agent(volumes=[{"name": "v", "emptyDir": {}}], volumeMounts=[{"name": name, "mountPath": path}])
+
+
+@pytest.mark.parametrize(
+    "path", ["/data", "/workspace", "/workspace/x", "/etc/app", "/tmp/x", "/runner", "/usrlocal/"]
+)
+def test_ordinary_mounts_are_fine(path: str) -> None:
+    assert admit.admit(mounted(path))["spec"]["volumeMounts"][0]["mountPath"] == path
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/proc",
+        "/proc/1",
+        "/sys/",
+        "/dev/shm",
+        "/usr/lib",
+        "/run/agentk",
+        "/run/agentk/x",
+        "/run",
+        "/lib64",
+        "/bin",
+    ],
+)
+def test_mounts_do_not_hide_the_system(path: str) -> None:
+    assert "must not hide" in problem(mounted(path))
+
+
+@pytest.mark.parametrize("path", ["/a/../proc", "/..", "/a/./b", "//proc", "/a//b"])
+def test_mounts_are_plain_paths(path: str) -> None:
+    assert "expected a path without" in problem(mounted(path))
+
+
+def test_the_root_is_no_mount() -> None:
+    with pytest.raises(errors.Invalid, match="at least 2 characters"):
+        admit.admit(mounted("/"))
+
+
+def test_a_mount_names_a_volume() -> None:
+    assert 'no volume is named "w"; did you mean' not in problem(mounted("/data", "zzz"))
+    assert "supported volumes: v" in problem(mounted("/data", "zzz"))
+    assert "spec.volumes has none" in problem(agent(volumeMounts=[{"name": "v", "mountPath": "/data"}]))
+
+
+def test_two_mounts_have_two_places() -> None:
+    obj = mounted("/data")
+    obj["spec"]["volumeMounts"] *= 2
+    assert "spec.volumeMounts[1].mountPath: is given twice" in problem(obj)
+
+
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../x", "a/../b", "a//b", "./a", "", "a/", "x" * 256, "a\nb"]
+)
+def test_inline_files_stay_inside(name: str) -> None:
+    assert "expected a relative file name" in problem(agent(source={"inline": {"files": {name: "x"}}}))
+
+
+def test_inline_files_may_have_directories_that_are_no_files() -> None:
+    assert admit.admit(agent(source={"inline": {"files": {"a/b.py": "x", "a/c.py": "y"}}}))
+    assert "is a file too" in problem(agent(source={"inline": {"files": {"a": "x", "a/b": "y"}}}))
+
+
+def test_a_digest_belongs_to_a_path() -> None:
+    digest = "sha256:" + "0" * 64
+    assert admit.admit(agent(source={"path": "x", "digest": digest}))
+    assert "only for source.path" in problem(agent(source={"configMapRef": {"name": "x"}, "digest": digest}))
+
+
+@pytest.mark.parametrize(
+    ("limits", "told"),
+    [
+        ({"memory": "512m"}, "did you mean '512Mi'?"),
+        ({"memory": 512}, "did you mean '512Mi'?"),
+        ({"memory": "2Pi"}, "expected at most 1024Ti"),
+        ({"memory": 0}, "expected at least 1Mi"),
+        ({"ephemeral-storage": "1"}, "expected at least 64Ki"),
+        ({"cpu": 0}, "expected between 1m and 4096 CPUs"),
+        ({"cpu": 5000}, "expected between 1m and 4096 CPUs"),
+    ],
+)
+def test_limits_that_no_machine_means(limits: dict[str, Any], told: str) -> None:
+    assert told in problem(agent(resources={"limits": limits}))
+    runtime = ours("Runtime", type="nsjail", defaults={"resources": {"limits": limits}})
+    assert told in problem(runtime)
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"command": [" "]}, "spec.command[0]: the program must not be empty"),
+        ({"command": []}, "spec.command: must not be empty"),
+        ({"args": ["x" * 100_000] * 12}, "at most 1 MiB"),
+        ({"workingDir": "/a/../b"}, "expected a path without"),
+        ({"workingDir": "a"}, "expected an absolute path"),
+        ({"restartWindow": "0s"}, "more than nothing"),
+        ({"restartBackoff": {"initialSeconds": 50, "maxSeconds": 5}}, "at least initialSeconds (50)"),
+        ({"logs": {"maxSize": "1"}}, "expected at least 4Ki"),
+        ({"livenessProbe": {"heartbeat": {"file": "/etc/x"}}}, "expected a path below /workspace"),
+        ({"livenessProbe": {"heartbeat": {"file": "/workspace/../x"}}}, "expected a path without"),
+        ({"readinessProbe": {"exec": {"command": [""]}}}, "must not be empty"),
+        ({"volumes": [{"name": "v", "hostPath": {"path": "/a/.."}}]}, "expected a path without"),
+    ],
+)
+def test_other_things_that_make_no_sense(spec: dict[str, Any], told: str) -> None:
+    assert told in problem(agent(**spec))
+
+
+@pytest.mark.parametrize("key", ["a b", "a/b", "..", "", "é", "x" * 254])
+def test_data_keys_are_file_names(key: str) -> None:
+    assert "expected a key" in problem(core("ConfigMap", data={key: "x"}))
+    assert "expected a key" in problem(core("Secret", stringData={key: "x"}))
+
+
+def test_data_is_bounded_and_has_each_key_once() -> None:
+    assert "at most 1 MiB" in problem(core("ConfigMap", data={"a": "x" * 2_000_000}))
+    assert "the same key is in data" in problem(core("ConfigMap", data={"a": "x"}, binaryData={"a": "YQ=="}))
+
+
+def test_annotations_are_bounded() -> None:
+    obj = agent()
+    obj["metadata"]["annotations"] = {"a": "x" * 300_000}
+    assert "at most 256 KiB" in problem(obj)
+
+
+def test_policy_paths_are_plain() -> None:
+    obj = ours("Policy", level="baseline", isolation={"hostPaths": [{"pathPrefix": "/a/../b"}]})
+    assert "spec.isolation.hostPaths[0].pathPrefix" in problem(obj)
