@@ -70,6 +70,10 @@ class V1:
             return ""
         return error or f"cpu.cfs_quota_us says {found} of {period} instead of {quota} of {PERIOD_USEC}"
 
+    def cpu_quota(self, group: PurePosixPath) -> tuple[Path, str]:
+        """The file of the quota, and what lifts it."""
+        return self._file("cpu", group, "cpu.cfs_quota_us"), "-1"
+
     def _lower_children(self, group: PurePosixPath, quota: int) -> None:
         if quota < 0:
             return

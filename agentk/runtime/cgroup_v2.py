@@ -64,6 +64,10 @@ class V2:
         quota = "max" if millis is None else str(max(cgroup_v1.QUOTA_MIN_USEC, millis * period // 1000))
         return self._set(group, "cpu.max", f"{quota} {period}")
 
+    def cpu_quota(self, group: PurePosixPath) -> tuple[Path, str]:
+        """The file of the quota, and what lifts it."""
+        return self.root / group / "cpu.max", "max"
+
     def set_memory(self, group: PurePosixPath, size: int | None) -> str:
         """Memory to so many bytes, swap to none."""
         if "memory" not in self.controllers:

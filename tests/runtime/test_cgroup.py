@@ -77,7 +77,7 @@ def test_a_child_over_its_memory_limit_is_killed_and_counted(groups: cgroup.Cgro
     made(groups, memory_bytes=48 * MIB)
     assert spawn(EATER.format(mib=96)).wait(20) == -signal.SIGKILL
     counted = groups.counters("ns", "a", "box")
-    assert counted.oom_kills == 1
+    assert (counted.oom_kills or 0) >= 1  # v2 counts the victim and then its whole leaf
     assert counted.memory_peak_bytes is None or 40 * MIB < counted.memory_peak_bytes <= 48 * MIB
 
 
@@ -114,6 +114,16 @@ def test_a_fork_bomb_is_denied_counted_and_killed(groups: cgroup.Cgroups, spawn:
     assert len(groups.pids("ns", "a", "box")) <= 100
     assert groups.kill("ns", "a", "box")
     assert groups.pids("ns", "a", "box") == set()
+
+
+def test_a_throttled_crowd_dies_at_once_and_stays_limited(groups: cgroup.Cgroups, spawn: Spawn) -> None:
+    made(groups, pids=200, cpu_millis=10)
+    spawn("import os, time\nfor _ in range(90):\n  if not os.fork(): break\nwhile True: pass")
+    until(lambda: (groups.counters("ns", "a", "box").throttled_periods or 0) >= 3)
+    assert groups.kill("ns", "a", "box")
+    spawn("while True: pass")
+    throttled = groups.counters("ns", "a", "box").throttled_periods or 0
+    until(lambda: (groups.counters("ns", "a", "box").throttled_periods or 0) > throttled)
 
 
 def test_kill_is_faster_than_forks_without_a_pids_limit(groups: cgroup.Cgroups, spawn: Spawn) -> None:

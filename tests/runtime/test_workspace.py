@@ -261,6 +261,7 @@ def test_project_quota_holds_where_the_file_system_has_it(tmp_path: Path) -> Non
         assert spaces.ensure("a", GUEST, 32 * MIB).unenforced == ""
         assert in_box(spaces, "a", lambda here: (here / "more").write_bytes(bytes(9 * MIB)), target) == 0
         spaces.remove("a")
+        assert spaces.sweep(60)
         assert workspace_quota.used(point, GUEST) == 0
         spaces.close()
 
