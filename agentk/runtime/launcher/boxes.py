@@ -1,0 +1,125 @@
+"""The records of boxes, one directory each. They say what we mean to do before we do it, and what came of it.
+
+box.json     the intent: everything of the Box but values of its environment and contents of its files. A
+             half-made box is never finished by another launcher, only removed, so Secrets need not be on disk.
+handle.json  the box runs: its processes, by pid, start time and boot id
+kill.json    why we ended it, written before the signal
+exit.json    how it ended, with the counters read before its cgroup went
+nsjail.log   the keeper's own words; the exit code of a box whose launcher died is in there
+out, err     FIFOs
+"""
+
+import dataclasses
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from agentk.runtime import box as words
+from agentk.runtime.launcher import wire
+
+
+class Records:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path(self, box_id: str) -> Path:
+        """The directory of one box."""
+        return self.folder / box_id
+
+    def all(self) -> list[str]:
+        """Ids of every box that has a directory."""
+        return sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir(follow_symlinks=False))
+
+    def intend(self, box: words.Box) -> None:
+        """Durable before anything is made."""
+        path = self.path(box.id)
+        path.mkdir(mode=0o700)
+        self._write(box.id, "box.json", wire.plain(scrub(box)))
+        sync(self.folder)
+
+    def box(self, box_id: str) -> words.Box | None:
+        """None when the intent was not written whole: then nothing else was made."""
+        told = self._read(box_id, "box.json")
+        return wire.box_from(told) if told else None
+
+    def write_handle(self, box_id: str, handle: dict[str, Any]) -> None:
+        """Durable before the box's first instruction."""
+        self._write(box_id, "handle.json", handle)
+
+    def handle(self, box_id: str) -> dict[str, Any] | None:
+        """None: the box never ran."""
+        return self._read(box_id, "handle.json")
+
+    def write_intent(self, box_id: str, intent: words.Intent) -> None:
+        """Durable before the signal."""
+        self._write(box_id, "kill.json", wire.plain(intent))
+
+    def intent(self, box_id: str) -> words.Intent | None:
+        """Why we meant to end it, if we did."""
+        return wire.intent_from(self._read(box_id, "kill.json"))
+
+    def write_exit(self, box_id: str, ended: words.Exit, lost: bool = False) -> None:
+        """Durable before the cgroup that was counted goes."""
+        self._write(box_id, "exit.json", {**wire.plain(ended), "lost": lost})
+
+    def exit(self, box_id: str) -> tuple[words.Exit, bool] | None:
+        """How it ended and whether it is Lost rather than Exited."""
+        told = self._read(box_id, "exit.json")
+        return (wire.exit_from(told), bool(told.get("lost"))) if told else None
+
+    def write_counts(self, box_id: str, log_bytes: int, held_back_usec: int) -> None:
+        """Not durable: only a launcher that is killed counts from older numbers."""
+        path = self.path(box_id) / "counts.json"
+        path.write_text(json.dumps([log_bytes, held_back_usec]))
+
+    def counts(self, box_id: str) -> tuple[int, int]:
+        """Log bytes and microseconds held back, as last written."""
+        try:
+            log_bytes, held_back = json.loads((self.path(box_id) / "counts.json").read_text())
+        except (OSError, ValueError):
+            return 0, 0
+        return int(log_bytes), int(held_back)
+
+    def forget(self, box_id: str) -> None:
+        """Repeatable."""
+        shutil.rmtree(self.path(box_id), ignore_errors=True)
+
+    def _write(self, box_id: str, name: str, content: dict[str, Any]) -> None:
+        path = self.path(box_id) / name
+        scratch = path.with_name(f".{name}")
+        fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            with open(fd, "w", closefd=False) as file:
+                json.dump(content, file)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        scratch.rename(path)
+        sync(path.parent)
+
+    def _read(self, box_id: str, name: str) -> dict[str, Any] | None:
+        try:
+            content = json.loads((self.path(box_id) / name).read_text())
+        except (OSError, ValueError):
+            return None
+        return content if isinstance(content, dict) else None
+
+
+def scrub(box: words.Box) -> words.Box:
+    """The same box without what may be secret."""
+    mounts = tuple(
+        dataclasses.replace(mount, files=dict.fromkeys(mount.files, "")) if mount.files else mount
+        for mount in box.mounts
+    )
+    return dataclasses.replace(box, env=dict.fromkeys(box.env, ""), mounts=mounts)
+
+
+def sync(folder: Path) -> None:
+    """Make names in a directory durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,222 @@
+"""What the launcher, which may hold root, believes of a Box that the daemon, which does not, asks for.
+
+Pure. Refuses by raising Invalid that names the field. The rules: names cannot lead anywhere, a box runs as a uid of
+the reserved block and never as root, it sees of our own directories only staged sources, and every size is bounded.
+"""
+
+import os
+import posixpath
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentk.api import errors
+from agentk.runtime import box as words
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,126}")
+_UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
+_NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_LEAF = re.compile(r"[a-z][a-z0-9-]{0,62}")
+_HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
+_ENV_NAME = re.compile(r"[^=\x00]{1,1024}")
+_FILE_NAME = re.compile(r"[^/\x00]{1,255}")
+_ARGUMENTS_MAX_BYTES = 1024 * 1024  # argv and env together; the kernel's own limit is 2 MiB
+_MOUNTS_MAX = 64
+_FILES_MAX = 4096
+_TMP_MAX_BYTES = 1 << 34
+# Where a mount would hide what makes the box a box.
+_OURS = ("/proc", "/dev", "/opt/agentk", "/run/agentk", "/usr", "/bin", "/sbin", "/etc", "/sys")
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What this launcher serves."""
+
+    state: Path
+    run: Path
+    uids: range  # host uids of agents; empty for an ordinary user, whose boxes share its own
+
+    @property
+    def shown(self) -> tuple[Path, ...]:
+        """Directories of ours from which a box may see something."""
+        return (self.state / "store" / "sources", self.state / "sources")
+
+
+def check(box: words.Box, bounds: Bounds) -> None:
+    """Raises Invalid."""
+    _check_names(box)
+    _check_uid(box, bounds)
+    _check_process(box)
+    if len(box.mounts) > _MOUNTS_MAX:
+        raise _bad("mounts", f"more than {_MOUNTS_MAX}")
+    for mount in box.mounts:
+        _check_mount(mount, box, bounds)
+    _check_numbers(box)
+
+
+def check_id(box_id: object) -> str:
+    """A box id, which names a directory."""
+    if not isinstance(box_id, str) or not _ID.fullmatch(box_id):
+        raise _bad("box_id", "is not a box id")
+    return box_id
+
+
+def check_agent(namespace: object, uid: object) -> tuple[str, str]:
+    """A namespace and the uid of an agent, which name directories and groups."""
+    if not isinstance(namespace, str) or not _NAMESPACE.fullmatch(namespace):
+        raise _bad("namespace", "is not a namespace")
+    if not isinstance(uid, str) or not _UID.fullmatch(uid):
+        raise _bad("uid", "is not an agent's uid")
+    return namespace, uid
+
+
+def check_argv(argv: Sequence[object]) -> None:
+    """A command that execve can take."""
+    if not argv or not all(isinstance(word, str) and "\0" not in word for word in argv):
+        raise _bad("argv", "must be words without NUL, at least one")
+    if not argv[0]:
+        raise _bad("argv", "the program has no name")
+    if sum(len(str(word)) for word in argv) > _ARGUMENTS_MAX_BYTES:
+        raise _bad("argv", f"is over {_ARGUMENTS_MAX_BYTES} bytes")
+
+
+def _check_names(box: words.Box) -> None:
+    check_id(box.id)
+    check_agent(box.namespace, box.uid)
+    if not isinstance(box.leaf, str) or not _LEAF.fullmatch(box.leaf):
+        raise _bad("leaf", "is not a leaf's name")
+    if not isinstance(box.hostname, str) or not _HOSTNAME.fullmatch(box.hostname):
+        raise _bad("hostname", "is not a host name of at most 64 characters")
+    if box.runtime not in ("nsjail", "process"):
+        raise _bad("runtime", "is neither nsjail nor process")
+    if box.enforcement not in ("Strict", "BestEffort"):
+        raise _bad("enforcement", "is neither Strict nor BestEffort")
+    if box.seccomp not in ("privileged", "baseline", "restricted"):
+        raise _bad("seccomp", "is none of privileged, baseline, restricted")
+
+
+def _check_uid(box: words.Box, bounds: Bounds) -> None:
+    if not isinstance(box.host_uid, int):
+        raise _bad("host_uid", "must be a number")
+    if bounds.uids:
+        if box.host_uid not in bounds.uids:
+            raise _bad("host_uid", f"{box.host_uid} is not one of ours")
+    elif box.host_uid != -1:
+        raise _bad("host_uid", "boxes of an ordinary user all have its own uid (-1)")
+
+
+def _check_process(box: words.Box) -> None:
+    check_argv(box.argv)
+    size = 0
+    for name, value in box.env.items():
+        if not _ENV_NAME.fullmatch(name) or not isinstance(value, str) or "\0" in value:
+            raise _bad("env", f"{name!r} is not a variable")
+        size += len(name) + len(value) + 2
+    if size > _ARGUMENTS_MAX_BYTES:
+        raise _bad("env", f"is over {_ARGUMENTS_MAX_BYTES} bytes")
+    _check_inside(box.cwd, "cwd")
+
+
+def _check_mount(mount: words.Mount, box: words.Box, bounds: Bounds) -> None:
+    _check_inside(mount.target, "mounts.target")
+    if mount.target == "/" or any(_is_below(mount.target, ours) for ours in _OURS):
+        raise _bad("mounts.target", f"{mount.target} belongs to the box itself")
+    if mount.kind == "bind":
+        _check_source(mount, bounds)
+    elif mount.kind == "files":
+        _check_files(mount)
+    elif mount.kind == "tmpfs":
+        if not 0 < mount.size_bytes <= _TMP_MAX_BYTES:
+            raise _bad("mounts.size_bytes", f"{mount.target}: a tmpfs needs a size")
+    elif mount.kind != "workspace":
+        raise _bad("mounts.kind", f"{mount.kind!r} is not known")
+
+
+def _check_source(mount: words.Mount, bounds: Bounds) -> None:
+    source = mount.source
+    if not isinstance(source, str) or "\0" in source or not source.startswith("/"):
+        raise _bad("mounts.source", "must be an absolute path")
+    if posixpath.normpath(source) != source:
+        raise _bad("mounts.source", f"{source!r} is not in its plain form")
+    if any(_is_below(source, str(shown)) and source != str(shown) for shown in bounds.shown):
+        if not mount.read_only:
+            raise _bad("mounts.read_only", "sources are read-only")
+        return
+    for ours in (bounds.state, bounds.run):
+        if _is_below(source, str(ours)) or _is_below(str(ours), source):
+            raise _bad("mounts.source", f"{source} would show agentk's own directories")
+    if any(_is_below(source, kernel_made) for kernel_made in ("/proc", "/sys", "/dev")):
+        raise _bad("mounts.source", f"{source} is the kernel's")
+
+
+def _check_files(mount: words.Mount) -> None:
+    if len(mount.files) > _FILES_MAX:
+        raise _bad("mounts.files", f"more than {_FILES_MAX}")
+    if not isinstance(mount.mode, int) or mount.mode & ~0o777:
+        raise _bad("mounts.mode", "is not a file mode")
+    for name, content in mount.files.items():
+        parts = name.split("/")
+        if (
+            any(part in ("", ".", "..") or not _FILE_NAME.fullmatch(part) for part in parts)
+            or len(parts) > 16
+        ):
+            raise _bad("mounts.files", f"{name!r} is not a relative path")
+        if not isinstance(content, str):
+            raise _bad("mounts.files", f"{name!r} must be base64 text")
+
+
+def _check_numbers(box: words.Box) -> None:
+    limits, log = box.limits, box.log
+    numbers = {
+        "limits.cpu_millis": limits.cpu_millis,
+        "limits.memory_bytes": limits.memory_bytes,
+        "limits.pids": limits.pids,
+        "limits.open_files": limits.open_files,
+        "limits.storage_bytes": limits.storage_bytes,
+        "limits.cpu_weight": limits.cpu_weight,
+        "log.max_bytes": log.max_bytes,
+        "log.max_files": log.max_files,
+        "log.bytes_per_second": log.bytes_per_second,
+        "tmp_bytes": box.tmp_bytes,
+        "attempt": box.attempt,
+    }
+    for name, value in numbers.items():
+        if value is not None and (
+            not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 62
+        ):
+            raise _bad(name, "must be a number above 0")
+
+
+def _check_inside(path: object, field: str) -> None:
+    if not isinstance(path, str) or "\0" in path or not path.startswith("/") or len(path) > 4000:
+        raise _bad(field, "must be an absolute path")
+    if posixpath.normpath(path) != path:
+        raise _bad(field, f"{path!r} is not in its plain form")
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _bad(field: str, message: str) -> errors.Invalid:
+    return errors.Invalid(message, field=f"box.{field}")
+
+
+def open_beneath(path: str, *, flags: int = os.O_PATH) -> int:
+    """Open a path of which no part is a symbolic link. Raises OSError (ELOOP or ENOTDIR at a link).
+
+    Used for directories the daemon writes: it could swap one for a link between a check and its use.
+    """
+    fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    parts = [part for part in path.split("/") if part]
+    try:
+        for number, part in enumerate(parts, 1):
+            how = flags if number == len(parts) else os.O_PATH | os.O_DIRECTORY
+            following = os.open(part, how | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            os.close(fd)
+            fd = following
+    except OSError:
+        os.close(fd)
+        raise
+    return fd

@@ -1,0 +1,61 @@
+"""The named moments at which a test kills the launcher, to prove that any death is survived.
+
+Test-only: `AGENTK_CRASH_AT=NAME` in the launcher's environment makes it kill itself (SIGKILL) when it passes NAME.
+Every durable step has a point before and after it; a name that is not in POINTS is a programming error.
+"""
+
+import os
+import signal
+
+POINTS = (
+    "start.before-intent",
+    "start.after-intent",
+    "start.after-group",
+    "start.after-fifos",
+    "start.after-door",
+    "start.after-fork",
+    "start.after-listener",
+    "start.after-ready",
+    "start.before-handle",
+    "start.after-handle",
+    "start.after-release",
+    "signal.before-intent",
+    "signal.after-intent",
+    "signal.after-signal",
+    "end.before-drain",
+    "end.after-drain",
+    "end.before-exit",
+    "end.after-exit",
+    "end.after-leaf",
+    "drain.after-header",
+    "drain.after-move",
+    "drain.after-log",
+    "remove.before-leaf",
+    "remove.after-leaf",
+    "remove.after-fifos",
+    "remove.after-record",
+    "release.after-boxes",
+    "release.after-group",
+    "release.after-door",
+    "release.after-workspace",
+    "adopt.before-scan",
+    "adopt.after-half-made",
+    "adopt.after-box",
+    "adopt.after-scan",
+)
+
+_chosen = ""
+
+
+def arm(name: str) -> None:
+    """Called once at start with the value of AGENTK_CRASH_AT ("" for none). Raises ValueError for no such point."""
+    global _chosen
+    if name and name not in POINTS:
+        raise ValueError(f"no crash point {name!r}")
+    _chosen = name
+
+
+def crashpoint(name: str) -> None:
+    """Die here when told to."""
+    if _chosen and name == _chosen:
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,242 @@
+"""The end of a box: its last output, its counters while its cgroup still has them, its exit on disk, and then the
+cgroup and the sockets go. In this order, so that a death at any point loses none of it.
+"""
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+from agentk.runtime import box as words
+from agentk.runtime import process
+from agentk.runtime.launcher import doors, output, processes, reaping
+from agentk.runtime.launcher.crash import crashpoint
+from agentk.runtime.launcher.world import Live, World, now_text
+
+_LOG_MAX_BYTES = 256 * 1024
+_RETRY_SECONDS = 0.05  # for what a dying process still holds
+
+
+def keeper_ended(world: World, live: Live, message: str = "") -> None:
+    """nsjail is gone and with it the box. Repeatable."""
+    if live.phase in ("Exited", "Lost"):
+        return
+    status = reap(world, live)
+    crashpoint("end.before-drain")
+    stop_all(world, live)
+    if live.output:
+        live.output.finish()
+        live.counts = live.log_counts
+    crashpoint("end.after-drain")
+    settle(world, live, status, message)
+
+
+def settle(world: World, live: Live, status: int | None, message: str = "") -> None:
+    """Write how it ended, and clean up."""
+    box = live.box
+    counters = world.counters(live)
+    live.intent = live.intent or world.records.intent(box.id)
+    ended = reaping.judge(status, log_text(world, live), live.intent, counters, now_text(), message)
+    crashpoint("end.before-exit")
+    lost = ended.source == "none"
+    world.records.write_exit(box.id, ended, lost)
+    crashpoint("end.after-exit")
+    live.exit, live.phase, live.frozen = ended, "Lost" if lost else "Exited", False
+    close(world, live)
+    remove_leaf(world, live)
+    crashpoint("end.after-leaf")
+    world.notify({"note": "ended", "box_id": box.id})
+    world.changed(live)
+
+
+def reap(world: World, live: Live) -> int | None:
+    """waitpid's status when the keeper is our child and has ended."""
+    if live.keeper_fd >= 0:
+        world.loop.forget(live.keeper_fd)
+        os.close(live.keeper_fd)
+        live.keeper_fd = -1
+    if not live.ours or live.keeper is None:
+        return None
+    try:
+        pid, status = os.waitpid(live.keeper.pid, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return status if pid else None
+
+
+def stop_all(world: World, live: Live) -> None:
+    """SIGKILL to everything of the box, at once. Waits for nothing."""
+    box = live.box
+    # The first process of a pid namespace takes all others with it, wherever they hide.
+    processes.send(live.guest, signal.SIGKILL)
+    if world.groups.pids(box.namespace, box.uid, box.leaf):
+        world.groups.kill(box.namespace, box.uid, box.leaf, wait_seconds=0)
+    if box.runtime == "process":
+        process.kill_all(box.id)
+
+
+def discard(world: World, live: Live) -> None:
+    """A box that never ran leaves nothing behind."""
+    box = live.box
+    if live.keeper_fd >= 0 and live.keeper:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(live.keeper_fd, signal.SIGKILL)
+        pid, ours = live.keeper.pid, live.ours
+        world.loop.forget(live.keeper_fd)
+        os.close(live.keeper_fd)
+        live.keeper_fd = -1
+        if ours:
+            world.loop.after(0, lambda: bury(world, pid))
+    stop_all(world, live)
+    if live.output:
+        log = live.output.path
+        live.output.close()
+        live.output = None
+        if log.exists() and log.stat().st_size == 0:
+            log.unlink()
+            with contextlib.suppress(OSError):
+                log.parent.rmdir()
+    close(world, live)
+    last = not _has_others(world, live)
+    if last:
+        doors.remove(world.settings.doors, box.uid)
+    remove_leaf(world, live, and_group=last)
+    world.records.forget(box.id)
+    world.lives.pop(box.id, None)
+
+
+def bury(world: World, pid: int) -> None:
+    """Reap a child that was killed, as soon as it can be."""
+    with contextlib.suppress(ChildProcessError):
+        if os.waitpid(pid, os.WNOHANG)[0] == 0:
+            world.loop.after(_RETRY_SECONDS, lambda: bury(world, pid))
+
+
+def close(world: World, live: Live) -> None:
+    """Let go of its descriptors; unlink what nobody can use any more. Repeatable."""
+    if live.output:
+        live.counts = live.log_counts
+        live.output.close()
+        live.output = None
+    for listener in (live.gate, live.inside):
+        if listener is not None:
+            listener.close()
+    live.gate = live.inside = None
+    for name in ("out", "err", "counts.json"):
+        (world.records.path(live.box.id) / name).unlink(missing_ok=True)
+
+
+def remove_leaf(world: World, live: Live, and_group: bool = False, tries: int = 100) -> None:
+    """Now, or as soon as the last process is out of the kernel."""
+    box = live.box
+    gone = world.groups.remove_leaf(box.namespace, box.uid, box.leaf)
+    if gone and and_group:
+        gone = world.groups.remove_group(box.namespace, box.uid)
+    if not gone and tries:
+        stop_all(world, live)
+        world.loop.after(_RETRY_SECONDS, lambda: remove_leaf(world, live, and_group, tries - 1))
+
+
+def remove(world: World, box_id: str) -> None:
+    """Forget a box, ended or not; its log stays. Removing nothing succeeds."""
+    live = world.lives.get(box_id)
+    if live is None:
+        return
+    if live.phase not in ("Exited", "Lost"):
+        stop_all(world, live)
+        if live.keeper_fd >= 0:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(live.keeper_fd, signal.SIGKILL)
+        if live.output:
+            live.output.finish()
+        if live.keeper and live.keeper_fd >= 0:
+            world.loop.forget(live.keeper_fd)
+            os.close(live.keeper_fd)
+            live.keeper_fd = -1
+            if live.ours:
+                bury(world, live.keeper.pid)
+        live.phase = "Exited"
+    crashpoint("remove.before-leaf")
+    remove_leaf(world, live)
+    crashpoint("remove.after-leaf")
+    close(world, live)
+    crashpoint("remove.after-fifos")
+    world.records.forget(box_id)
+    crashpoint("remove.after-record")
+    world.lives.pop(box_id, None)
+    world.notify({"note": "ended", "box_id": box_id})
+
+
+def release(world: World, namespace: str, uid: str) -> None:
+    """Forget an agent: boxes, group, door, workspace and logs. Repeatable."""
+    for box_id in [box_id for box_id, live in world.lives.items() if live.box.uid == uid]:
+        remove(world, box_id)
+    crashpoint("release.after-boxes")
+    _remove_group(world, namespace, uid)
+    crashpoint("release.after-group")
+    doors.remove(world.settings.doors, uid)
+    crashpoint("release.after-door")
+    world.workspaces.remove(uid)
+    crashpoint("release.after-workspace")
+    output_folder = world.settings.state / "logs" / f"{namespace}_{uid}"
+    for entry in output_folder.iterdir() if output_folder.is_dir() else ():
+        entry.unlink(missing_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        output_folder.rmdir()
+
+
+def _remove_group(world: World, namespace: str, uid: str, tries: int = 100) -> None:
+    if not world.groups.remove_group(namespace, uid) and tries:
+        world.loop.after(_RETRY_SECONDS, lambda: _remove_group(world, namespace, uid, tries - 1))
+
+
+def _has_others(world: World, live: Live) -> bool:
+    return any(other is not live and other.box.uid == live.box.uid for other in world.lives.values())
+
+
+def log_text(world: World, live: Live) -> str:
+    """The keeper's log, the end of it if it is long."""
+    path = world.records.path(live.box.id) / "nsjail.log"
+    try:
+        with path.open("rb") as file:
+            file.seek(0, os.SEEK_END)
+            file.seek(max(0, file.tell() - _LOG_MAX_BYTES))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""
+
+
+def open_output(world: World, live: Live, fifos: dict[str, int]) -> output.Output:
+    """The box's log and what fills it. Takes the FIFOs over."""
+    box = live.box
+    path = world.log_path(box)
+    make_log_folder(path.parent, world.settings.daemon_uid)
+    return output.Output(
+        world.loop,
+        world.drain,
+        path,
+        box.log,
+        fifos,
+        group=world.settings.daemon_uid,
+        counts=live.counts,
+        on_rotate=lambda out: world.records.write_counts(box.id, out.log_bytes, out.held_back_usec),
+    )
+
+
+def make_log_folder(folder: Path, group: int) -> None:
+    """Its files are for the daemon to read."""
+    if not folder.is_dir():
+        folder.mkdir(mode=0o750)
+        folder.chmod(0o750)
+        if group >= 0:
+            os.chown(folder, -1, group)
+
+
+def intend(world: World, live: Live, intent: words.Intent | None) -> None:
+    """Put down why we end it, unless that is on disk already: the first reason is the true one."""
+    if intent is None or live.intent is not None:
+        return
+    crashpoint("signal.before-intent")
+    world.records.write_intent(live.box.id, intent)
+    live.intent = intent
+    crashpoint("signal.after-intent")

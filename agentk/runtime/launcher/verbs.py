@@ -1,0 +1,198 @@
+"""The launcher's few fixed verbs. Each answers, now or later; none waits. Every one is repeatable."""
+
+import os
+import signal
+from collections.abc import Callable
+
+from agentk.api import errors
+from agentk.runtime import box as words
+from agentk.runtime.launcher import checking, ending, execing, processes, starting, wire
+from agentk.runtime.launcher.crash import crashpoint
+from agentk.runtime.launcher.world import Live, World, boottime
+
+_LISTEN_SECONDS = 0.003  # PID 1 needs about that long before it hears signals
+_LISTEN_TRIES = 400
+_END_SECONDS = 5.0
+Answer = Callable[[wire.Message | errors.AgentkError], None]
+Verb = Callable[[World, wire.Message, Answer], None]
+
+
+def find(name: str) -> Verb:
+    """Raises BadRequest for a verb this launcher does not know (a newer daemon's)."""
+    if name not in _VERBS:
+        raise errors.BadRequest(f"this launcher knows no verb {name!r}", hint="it is older: restart it")
+    return _VERBS[name]
+
+
+def hello(world: World) -> wire.Message:
+    """Who we are."""
+    return {
+        "version": wire.VERSION,
+        "pid": os.getpid(),
+        "boot_id": world.boot_id,
+        "verbs": sorted([*_VERBS, "give_fds", "hello", "take_fds"]),
+        "cgroup": world.groups.version,
+        "missing": {name: str(why) for name, why in world.groups.missing.items()},
+        "nsjail": str(world.settings.binary or ""),
+        "rootless": world.settings.rootless,
+        "max_boxes": world.settings.max_boxes,
+    }
+
+
+def _start(world: World, message: wire.Message, answer: Answer) -> None:
+    told = message.get("box")
+    if not isinstance(told, dict):
+        raise errors.BadRequest("start needs a box")
+
+    def done(result: words.Seen | errors.AgentkError) -> None:
+        answer({"seen": wire.plain(result)} if isinstance(result, words.Seen) else result)
+
+    starting.start(world, wire.box_from(told), done)
+
+
+def _signal(world: World, message: wire.Message, answer: Answer) -> None:
+    live = _find(world, message)
+    number = message.get("signal")
+    if not isinstance(number, int) or number not in signal.valid_signals():
+        raise errors.BadRequest(f"{number!r} is no signal")
+    ending.intend(world, live, wire.intent_from(message.get("intent")))
+    _deliver(world, live, number, answer, _LISTEN_TRIES)
+
+
+def _deliver(world: World, live: Live, number: int, answer: Answer, tries: int) -> None:
+    """A box that has only just begun does not hear yet: wait for it, or the signal would be lost."""
+    guest = live.guest
+    if live.phase == "Running" and guest is not None and number != signal.SIGKILL and not live.listens:
+        live.listens = live.box.runtime == "process" or processes.listens(guest.pid, number)
+        if not live.listens and tries:
+            world.loop.after(_LISTEN_SECONDS, lambda: _deliver(world, live, number, answer, tries - 1))
+            return
+    processes.send(guest, number)
+    crashpoint("signal.after-signal")
+    answer({})
+
+
+def _kill(world: World, message: wire.Message, answer: Answer) -> None:
+    live = _find(world, message)
+    ending.intend(world, live, wire.intent_from(message.get("intent")))
+    attempt = world.starting.get(live.box.id)
+    if isinstance(attempt, starting.Attempt):
+        attempt.fail(errors.Conflict("the box was killed while it started"))
+    elif live.phase == "Running":
+        ending.stop_all(world, live)
+        crashpoint("signal.after-signal")
+    answer({})
+
+
+def _list(world: World, message: wire.Message, answer: Answer) -> None:
+    answer({"boxes": [wire.plain(world.seen(live)) for live in world.lives.values()]})
+
+
+def _counters(world: World, message: wire.Message, answer: Answer) -> None:
+    answer({"counters": wire.plain(world.counters(_find(world, message)))})
+
+
+def _remove(world: World, message: wire.Message, answer: Answer) -> None:
+    box_id = checking.check_id(message.get("box_id"))
+    attempt = world.starting.get(box_id)
+    if isinstance(attempt, starting.Attempt):
+        attempt.fail(errors.Conflict("the box was removed while it started"))
+    ending.remove(world, box_id)
+    answer({})
+
+
+def _release(world: World, message: wire.Message, answer: Answer) -> None:
+    namespace, uid = checking.check_agent(message.get("namespace"), message.get("uid"))
+    for attempt in list(world.starting.values()):
+        if isinstance(attempt, starting.Attempt) and attempt.uid == uid:
+            attempt.fail(errors.Conflict("the agent was removed while its box started"))
+    ending.release(world, namespace, uid)
+    answer({})
+
+
+def _exec(world: World, message: wire.Message, answer: Answer) -> None:
+    live = _find(world, message)
+    argv, seconds = message.get("argv"), message.get("timeout_seconds")
+    if not isinstance(argv, list) or not isinstance(seconds, int | float):
+        raise errors.BadRequest("exec needs argv and timeout_seconds")
+    checking.check_argv(argv)
+    execing.run(world, live, argv, float(seconds), answer)
+
+
+def _freeze(world: World, message: wire.Message, answer: Answer) -> None:
+    live = _running(world, message)
+    if not world.groups.freeze(live.box.namespace, live.box.uid, live.box.leaf):
+        world.groups.thaw(live.box.namespace, live.box.uid, live.box.leaf)
+        raise errors.Unavailable("the box cannot be frozen", hint="agentk doctor  # says whether cgroups can")
+    live.frozen = True
+    answer({})
+
+
+def _thaw(world: World, message: wire.Message, answer: Answer) -> None:
+    live = _running(world, message)
+    world.groups.thaw(live.box.namespace, live.box.uid, live.box.leaf)
+    live.frozen = False
+    answer({})
+
+
+def _namespace_limits(world: World, message: wire.Message, answer: Answer) -> None:
+    namespace, _ = checking.check_agent(message.get("namespace"), "x")
+    numbers = [message.get(name) for name in ("cpu_millis", "memory_bytes")]
+    if any(number is not None and (not isinstance(number, int) or number <= 0) for number in numbers):
+        raise errors.BadRequest("limits are numbers above 0")
+    answer({"unenforced": world.groups.set_namespace_limits(namespace, *numbers)})
+
+
+def _shutdown(world: World, message: wire.Message, answer: Answer) -> None:
+    """End this launcher; `kill_boxes`: its boxes first, and every group; `if_idle`: only when it keeps none."""
+    busy = any(live.phase in ("Starting", "Running") for live in world.lives.values())
+    if message.get("if_idle") and busy:
+        answer({"stays": True})
+        return
+    answer({})
+    if message.get("kill_boxes"):
+        for box_id in list(world.lives):
+            _remove(world, {"box_id": box_id}, lambda _: None)
+        _stop_when_clear(world, boottime() + _END_SECONDS)
+    else:
+        world.loop.after(0, world.loop.stop)
+
+
+def _stop_when_clear(world: World, deadline: float) -> None:
+    """Killed processes need a moment to leave their groups, and only an empty group can be removed."""
+    for namespace, uid, _ in world.groups.leftovers():
+        world.groups.remove_group(namespace, uid)
+    if boottime() > deadline or (not world.groups.leftovers() and world.groups.close_root()):
+        world.loop.stop()
+    else:
+        world.loop.after(_LISTEN_SECONDS, lambda: _stop_when_clear(world, deadline))
+
+
+def _find(world: World, message: wire.Message) -> Live:
+    box_id = checking.check_id(message.get("box_id"))
+    if box_id not in world.lives:
+        raise errors.NotFound(f"there is no box {box_id}")
+    return world.lives[box_id]
+
+
+def _running(world: World, message: wire.Message) -> Live:
+    live = _find(world, message)
+    if live.phase != "Running":
+        raise errors.Conflict(f"the box is {live.phase}, not Running")
+    return live
+
+
+_VERBS: dict[str, Verb] = {
+    "start": _start,
+    "signal": _signal,
+    "kill": _kill,
+    "list": _list,
+    "counters": _counters,
+    "remove": _remove,
+    "release": _release,
+    "exec": _exec,
+    "freeze": _freeze,
+    "thaw": _thaw,
+    "namespace_limits": _namespace_limits,
+    "shutdown": _shutdown,
+}

@@ -1,0 +1,221 @@
+"""What daemon and launcher say to each other: JSON objects, one a line, with descriptors beside them (SCM_RIGHTS).
+
+Pure framing and translation: no socket is read here, so tests feed bytes. An old launcher serves a new daemon and
+the other way round: unknown verbs get an error, unknown fields are ignored, missing ones have defaults.
+
+    → {"version": 1, "verb": "hello", "id": 0}
+    → {"id": 1, "verb": "start", "box": {…}}              ← {"id": 1, "ok": {"seen": {…}}}
+    → {"id": 2, "verb": "kill", "box_id": "…", …}         ← {"id": 2, "error": {a Kubernetes Status}}
+                                                          ← {"note": "changed", "uid": "…"}
+
+A message that carries descriptors says how many in "fds"; they travel with its first byte.
+"""
+
+import array
+import base64
+import dataclasses
+import json
+import os
+import socket
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from agentk.api import errors
+from agentk.runtime import box as words
+
+VERSION = 1
+LINE_MAX_BYTES = 16 * 1024 * 1024  # a box with all its Secret and ConfigMap files
+FDS_A_MESSAGE = 253  # SCM_MAX_FD
+_READ_BYTES = 256 * 1024
+_FD_SPACE = socket.CMSG_SPACE(FDS_A_MESSAGE * 4)
+
+Message = dict[str, Any]
+_UCRED = struct.Struct("iII")
+_T = TypeVar("_T")
+
+
+class Inbox:
+    """Bytes and descriptors in, messages with their descriptors out."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._fds: list[int] = []
+
+    def feed(self, data: bytes, fds: Sequence[int] = ()) -> list[tuple[Message, list[int]]]:
+        """The messages completed by `data`. Raises BadRequest for what is not one; then close the connection."""
+        self._bytes += data
+        self._fds += fds
+        *lines, rest = self._bytes.split(b"\n")
+        if max((len(line) for line in [*lines, rest]), default=0) > LINE_MAX_BYTES:
+            raise errors.TooLarge(f"a message is over {LINE_MAX_BYTES} bytes")
+        self._bytes = bytearray(rest)
+        return [self._message(line) for line in lines if line]
+
+    def _message(self, line: bytes | bytearray) -> tuple[Message, list[int]]:
+        try:
+            message = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise errors.BadRequest(f"not a message: {error}") from None
+        if not isinstance(message, dict):
+            raise errors.BadRequest("a message is a JSON object")
+        count = message.get("fds", 0)
+        if not isinstance(count, int) or not 0 <= count <= len(self._fds):
+            raise errors.BadRequest(f"{count} descriptors promised, {len(self._fds)} arrived")
+        mine, self._fds = self._fds[:count], self._fds[count:]
+        return message, mine
+
+    def close(self) -> None:
+        """Close descriptors that no message took."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+
+
+class Outbox:
+    """Messages waiting for a socket that may be full."""
+
+    def __init__(self) -> None:
+        self._parts: list[tuple[memoryview, list[int]]] = []
+        self.waiting_bytes = 0
+
+    def put(self, message: Message, fds: Sequence[int] = ()) -> None:
+        """Queue; `fds` are duplicated, so the caller keeps its own."""
+        if fds:
+            message = {**message, "fds": len(fds)}
+        data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        self._parts.append((memoryview(data), [os.dup(fd) for fd in fds]))
+        self.waiting_bytes += len(data)
+
+    def flush(self, connection: socket.socket) -> bool:
+        """Send what fits. True when all is sent. Raises OSError when the other side is gone."""
+        while self._parts:
+            data, fds = self._parts[0]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))] if fds else []
+            try:
+                sent = connection.sendmsg([data], rights)
+            except BlockingIOError:
+                return False
+            self.waiting_bytes -= sent
+            for fd in fds:
+                os.close(fd)
+            if sent == len(data):
+                self._parts.pop(0)
+            else:
+                self._parts[0] = (data[sent:], [])
+        return True
+
+    def close(self) -> None:
+        """Give up what waits."""
+        for _, fds in self._parts:
+            for fd in fds:
+                os.close(fd)
+        self._parts = []
+
+
+def receive(connection: socket.socket) -> tuple[bytes, list[int]]:
+    """One recvmsg: bytes (b"" at the end) and the descriptors beside them, close-on-exec."""
+    data, ancillary, _, _ = connection.recvmsg(_READ_BYTES, _FD_SPACE, socket.MSG_CMSG_CLOEXEC)
+    fds = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return data, list(fds)
+
+
+def peer(connection: socket.socket) -> tuple[int, int, int]:
+    """pid, uid and gid of who is at the other end of a unix socket."""
+    raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    pid, uid, gid = _UCRED.unpack(raw)
+    return pid, uid, gid
+
+
+def plain(value: Any) -> Any:
+    """A dataclass of `runtime.box` as JSON-ready data."""
+    return dataclasses.asdict(value)
+
+
+def box_from(told: Mapping[str, Any]) -> words.Box:
+    """A Box from a message. Raises BadRequest naming the field."""
+    known = _known(words.Box, told)
+    known["limits"] = _build(words.Limits, told.get("limits", {}))
+    known["log"] = _build(words.LogLimits, told.get("log", {}))
+    known["mounts"] = tuple(_build(words.Mount, mount) for mount in _list(told, "mounts"))
+    known["argv"] = tuple(_list(told, "argv"))
+    return _construct(words.Box, known)
+
+
+def seen_from(told: Mapping[str, Any]) -> words.Seen:
+    """A Seen from a message or a record."""
+    known = _known(words.Seen, told)
+    known["process"] = process_from(told.get("process"))
+    known["exit"] = exit_from(told["exit"]) if told.get("exit") else None
+    known["unenforced"] = tuple(_list(told, "unenforced"))
+    return _construct(words.Seen, known)
+
+
+def process_from(told: Any) -> words.Process | None:
+    """A Process, None from None."""
+    return _build(words.Process, told) if told else None
+
+
+def counters_from(told: Any) -> words.Counters:
+    """Counters from a message or a record."""
+    return _build(words.Counters, told or {})
+
+
+def intent_from(told: Any) -> words.Intent | None:
+    """An Intent, None from None."""
+    return _build(words.Intent, told) if told else None
+
+
+def exit_from(told: Any) -> words.Exit:
+    """An Exit from a message or a record."""
+    known = _known(words.Exit, told)
+    known["counters"] = counters_from(told.get("counters"))
+    known["intent"] = intent_from(told.get("intent"))
+    return _construct(words.Exit, known)
+
+
+def exec_result(result: words.ExecResult) -> Message:
+    """An ExecResult as JSON-ready data, output in base64."""
+    told = plain(result)
+    told["stdout"] = base64.b64encode(result.stdout).decode()
+    told["stderr"] = base64.b64encode(result.stderr).decode()
+    return dict(told)
+
+
+def exec_result_from(told: Mapping[str, Any]) -> words.ExecResult:
+    """The inverse of `exec_result`."""
+    return words.ExecResult(
+        exit=exit_from(told["exit"]),
+        stdout=base64.b64decode(told.get("stdout", "")),
+        stderr=base64.b64decode(told.get("stderr", "")),
+        timed_out=bool(told.get("timed_out")),
+        truncated=bool(told.get("truncated")),
+    )
+
+
+def _known(cls: type[Any], told: Any) -> dict[str, Any]:
+    if not isinstance(told, Mapping):
+        raise errors.BadRequest(f"{cls.__name__} must be an object")
+    names = {field.name for field in dataclasses.fields(cls)}
+    return {name: value for name, value in told.items() if name in names}
+
+
+def _build(cls: type[_T], told: Any) -> _T:
+    return _construct(cls, _known(cls, told))
+
+
+def _construct(cls: type[_T], known: dict[str, Any]) -> _T:
+    try:
+        return cls(**known)
+    except TypeError as error:
+        raise errors.BadRequest(f"{cls.__name__}: {error}") from None
+
+
+def _list(told: Mapping[str, Any], name: str) -> Sequence[Any]:
+    value = told.get(name, [])
+    if not isinstance(value, list | tuple):
+        raise errors.BadRequest(f"{name} must be a list")
+    return value

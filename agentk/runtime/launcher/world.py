@@ -1,0 +1,144 @@
+"""What every part of the launcher works on: its settings, its loop, and the boxes it keeps."""
+
+import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from agentk.runtime import box as words
+from agentk.runtime import cgroup, nsjail, workspace
+from agentk.runtime.launcher import boxes, checking, loop, tools
+from agentk.runtime.launcher import output as outputs
+
+_FDS_OF_OURS = 64
+_FDS_A_BOX = 8  # keeper, two FIFOs, log, two listeners, and two more while it starts
+HEARTBEAT = ".heartbeat"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Read once at start."""
+
+    state: Path
+    run: Path
+    bounds: checking.Bounds
+    daemon_uid: int  # who may connect beside root and us, and read logs; -1: nobody else
+    rootless: bool
+    binary: Path | None
+    host: nsjail.Host
+    base: str  # runtimes/nsjail/base.cfg
+    policies: dict[str, str]  # seccomp name → kafel text
+    stage_at: Path
+    max_fds: int
+
+    @property
+    def max_boxes(self) -> int:
+        """How many boxes the descriptor limit has room for."""
+        return max(1, (self.max_fds - _FDS_OF_OURS) // _FDS_A_BOX)
+
+    @property
+    def doors(self) -> Path:
+        return self.run / "doors"
+
+
+@dataclass
+class Live:
+    """One box as the launcher keeps it. `box` has no secrets once it runs."""
+
+    box: words.Box
+    phase: words.Phase = "Starting"
+    keeper: words.Process | None = None  # nsjail, or the shell of the process runtime
+    keeper_fd: int = -1
+    guest: words.Process | None = None  # PID 1 of the box
+    ours: bool = True  # the keeper is our child
+    output: outputs.Output | None = None
+    gate: socket.socket | None = None
+    inside: socket.socket | None = None
+    started_at: str = ""
+    started_boottime: float = 0.0
+    unenforced: tuple[str, ...] = ()
+    workspace: str = ""
+    frozen: bool = False
+    listens: bool = False  # PID 1 forwards signals by now
+    intent: words.Intent | None = None
+    exit: words.Exit | None = None
+    counts: tuple[int, int] = (0, 0)
+
+    @property
+    def log_counts(self) -> tuple[int, int]:
+        """Bytes in the log and microseconds held back."""
+        return (self.output.log_bytes, self.output.held_back_usec) if self.output else self.counts
+
+
+@dataclass
+class World:
+    settings: Settings
+    loop: loop.Loop
+    records: boxes.Records
+    groups: cgroup.Cgroups
+    workspaces: workspace.Workspaces
+    drain: outputs.Drain
+    tools: tools.Tools
+    lives: dict[str, Live] = field(default_factory=dict)
+    starting: dict[str, object] = field(default_factory=dict)  # box id → the attempt that is making it
+    notify: Callable[[dict[str, object]], None] = lambda _: None  # tells every daemon that is connected
+    lend: Callable[[Live], None] = lambda _: None  # gives copies of a box's descriptors to those that asked
+    exec_count: int = 0
+    boot_id: str = ""
+
+    def log_path(self, box: words.Box) -> Path:
+        """Where this attempt's log is."""
+        return self.settings.state / "logs" / f"{box.namespace}_{box.uid}" / f"{box.attempt}.log"
+
+    def changed(self, live: Live) -> None:
+        """Something happened to a box by itself."""
+        self.notify({"note": "changed", "uid": live.box.uid})
+
+    def seen(self, live: Live) -> words.Seen:
+        """One box as the daemon is to see it."""
+        box = live.box
+        return words.Seen(
+            id=box.id,
+            uid=box.uid,
+            namespace=box.namespace,
+            attempt=box.attempt,
+            leaf=box.leaf,
+            phase=live.phase,
+            process=live.guest,
+            started_at=live.started_at,
+            started_boottime=live.started_boottime,
+            exit=live.exit,
+            unenforced=live.unenforced,
+            frozen=live.frozen,
+            workspace=live.workspace,
+            log_path=str(self.log_path(box)),
+            annotations=box.annotations,
+        )
+
+    def counters(self, live: Live) -> words.Counters:
+        """What is counted now."""
+        box = live.box
+        if live.exit is not None:
+            return live.exit.counters
+        counted = self.groups.counters(box.namespace, box.uid, box.leaf)
+        log_bytes, held_back = live.log_counts
+        return words.Counters(
+            **{
+                **{name: getattr(counted, name) for name in words.Counters.__dataclass_fields__},
+                "storage_bytes": self.workspaces.used_bytes(box.uid),
+                "log_bytes": log_bytes,
+                "log_held_back_usec": held_back,
+            }
+        )
+
+
+def now_text() -> str:
+    """RFC 3339, UTC, microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def boottime() -> float:
+    """Seconds of CLOCK_BOOTTIME, which counts on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

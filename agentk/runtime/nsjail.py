@@ -1,0 +1,173 @@
+"""A box as nsjail's own configuration (protobuf text). Pure: the same box and host give the same text.
+
+It goes to nsjail through a descriptor, never by argv or a file: argv is everybody's to read in /proc, and the text
+holds the environment, which may hold Secrets. What does not change is in `runtimes/nsjail/base.cfg`.
+
+The first process of a box waits for the launcher's word before it becomes the agent, so a box is never half-made:
+it tells that it is there, and goes on only when its limits are checked and its handle is on disk.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+INSIDE_UID = 1000  # of the guest, in its own user namespace
+HANDSHAKE_FD = 3
+TOOLS_BIN = "/opt/agentk/bin"
+TOOLS_LIB = "/opt/agentk/lib"
+DEFAULT_PATH = f"{TOOLS_BIN}:/usr/local/bin:/usr/bin:/bin"
+INIT = f"{TOOLS_BIN}/init"
+# 127 and 126 as a shell has them: the init would answer 2 for both.
+_WAIT = f"echo r >&{HANDSHAKE_FD}; read -r _ <&{HANDSHAKE_FD} || exit 125; exec {HANDSHAKE_FD}<&-; "
+_FIND = (
+    'no() { echo "agentk: $1: $2" >&2; exit "$3"; }; '
+    'case "$1" in */*) [ -e "$1" ] || no "$1" "not found" 127; [ -x "$1" ] || no "$1" "cannot be executed" 126;; '
+    '*) command -v -- "$1" >/dev/null 2>&1 || no "$1" "not found" 127;; esac; '
+)
+# What happens to a call that a policy does not name: a deny list allows it, an allow list knows it not (ENOSYS).
+POLICIES = {"baseline": "ALLOW", "restricted": "ERRNO(38)"}
+_MIB = 1024 * 1024
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_LINKS = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+}
+
+
+@dataclass(frozen=True)
+class Host:
+    """What of this machine a box is made of. Read once by the launcher."""
+
+    links: Mapping[str, str]  # "/bin" → "usr/bin", where the host has a link
+    folders: Sequence[str]  # host directories shown read-only at their own place
+    masks: Sequence[str] = ()  # files of /proc that tell about the host
+    hard_open_files: int = 4096
+    hard_stack_bytes: int = -1
+    nice: int = 0  # may only rise, so it is written as it is
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One mount made of a path that the child staged: reachable for the mapped uid."""
+
+    source: str
+    target: str
+    read_only: bool = True
+
+
+@dataclass(frozen=True)
+class Jail:
+    """Everything `render` needs of one box."""
+
+    argv: Sequence[str]
+    hostname: str
+    cwd: str
+    env: Mapping[str, str]
+    outside_uid: int
+    open_files: int
+    tmp_bytes: int
+    seccomp: str = ""  # kafel text
+    entries: Sequence[Entry] = ()
+    tmpfs: Sequence[tuple[str, int]] = ()  # target, bytes
+
+
+def bootstrap(argv: Sequence[str], init: Sequence[str] = (INIT, "--")) -> list[str]:
+    """The command of PID 1: tell that we are there, wait for the word, become the init of `argv`."""
+    if not init:
+        return ["/bin/sh", "-c", f'{_WAIT}{_FIND}exec "$@"', "sh", *argv]
+    return ["/bin/sh", "-c", f'{_WAIT}{_FIND}exec {" ".join(init)} "$@"', "sh", *argv]
+
+
+def environment(env: Mapping[str, str]) -> dict[str, str]:
+    """What every box has, under what its manifest says. `python` is found first where its interpreter is."""
+    whole = {"PATH": DEFAULT_PATH, "HOME": "/workspace", "PYTHONPATH": TOOLS_LIB, "USER": "agent", **env}
+    for name, ours in (("PATH", TOOLS_BIN), ("PYTHONPATH", TOOLS_LIB)):
+        if ours not in whole[name].split(":"):
+            whole[name] = ":".join(filter(None, (ours, whole[name])))
+    return whole
+
+
+def render(jail: Jail, host: Host, base: str) -> str:
+    """nsjail's configuration for one box; `base` is the text of base.cfg."""
+    argv = bootstrap(jail.argv)
+    lines = [
+        base.rstrip(),
+        f"hostname: {quote(jail.hostname)}",
+        f"cwd: {quote(jail.cwd)}",
+        f"nice_level: {host.nice}",
+        f"rlimit_nofile: {min(jail.open_files, host.hard_open_files)}",
+        f"rlimit_stack: {_stack_mib(host.hard_stack_bytes)}",
+        f"pass_fd: {HANDSHAKE_FD}",
+        *(
+            f'{kind} {{ inside_id: "{INSIDE_UID}" outside_id: "{jail.outside_uid}" count: 1 }}'
+            for kind in ("uidmap", "gidmap")
+        ),
+        *(f"envar: {quote(f'{name}={value}')}" for name, value in environment(jail.env).items()),
+        *_system(host),
+        *_dev(jail.tmp_bytes),
+        _tmpfs("/tmp", jail.tmp_bytes),
+        *(_bind(entry.source, entry.target, entry.read_only) for entry in jail.entries),
+        *(_tmpfs(target, size) for target, size in jail.tmpfs),
+    ]
+    if jail.seccomp:
+        lines.append(f"seccomp_string: {quote(jail.seccomp)}")
+    words = " ".join(f"arg: {quote(word)}" for word in argv[1:])
+    lines.append(f"exec_bin {{ path: {quote(argv[0])} {words} }}")
+    return "\n".join(lines) + "\n"
+
+
+def policy(folder: Path, name: str, machine: str) -> str:
+    """kafel text of one of POLICIES, with what only this `machine` (as of uname) has."""
+    parts = {name: (folder / f"seccomp-{name}.kafel").read_text()}
+    special = folder / f"seccomp-{name}.{machine}.kafel"
+    if special.is_file():
+        parts[f"{name}_machine"] = special.read_text()
+    used = ", ".join(f"USE {part}" for part in parts)
+    return "\n".join(parts.values()) + f"\nPOLICY all {{ {used} }}\nUSE all DEFAULT {POLICIES[name]}\n"
+
+
+def _system(host: Host) -> list[str]:
+    lines = [_bind(folder, folder, True) for folder in host.folders]
+    lines += [_link(target, path) for path, target in host.links.items()]
+    lines.append('mount { dst: "/proc" fstype: "proc" }')
+    lines += [f'mount {{ src: "/dev/null" dst: {quote(mask)} is_bind: true }}' for mask in host.masks]
+    return lines
+
+
+def _dev(shm_bytes: int) -> list[str]:
+    lines = ['mount { dst: "/dev" fstype: "tmpfs" options: "size=64k,mode=0755" noexec: true nosuid: true }']
+    lines += [
+        f'mount {{ src: "/dev/{name}" dst: "/dev/{name}" is_bind: true rw: true nosuid: true noexec: true }}'
+        for name in _DEVICES
+    ]
+    lines += [_link(target, f"/dev/{name}") for name, target in _LINKS.items()]
+    lines.append(_tmpfs("/dev/shm", shm_bytes))
+    return lines
+
+
+def _bind(source: str, target: str, read_only: bool) -> str:
+    writable = "" if read_only else " rw: true"
+    return f"mount {{ src: {quote(source)} dst: {quote(target)} is_bind: true nosuid: true nodev: true{writable} }}"
+
+
+def _tmpfs(target: str, size: int) -> str:
+    options = f'options: "size={size},mode=1777"'
+    return f'mount {{ dst: {quote(target)} fstype: "tmpfs" {options} rw: true nosuid: true nodev: true }}'
+
+
+def _link(target: str, path: str) -> str:
+    return f"mount {{ src: {quote(target)} dst: {quote(path)} is_symlink: true }}"
+
+
+def _stack_mib(hard_bytes: int) -> int:
+    usual = 8
+    return usual if hard_bytes < 0 else min(usual, hard_bytes // _MIB)
+
+
+def quote(text: str) -> str:
+    """A protobuf text string. Bytes of surrogates (file names that are not UTF-8) come through unchanged."""
+    raw = text.encode("utf-8", "surrogateescape")
+    plain = (chr(byte) if 32 <= byte < 127 and byte not in b'"\\' else f"\\{byte:03o}" for byte in raw)
+    return f'"{"".join(plain)}"'

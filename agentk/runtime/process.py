@@ -1,0 +1,116 @@
+"""The process runtime: the same verbs and records, and no isolation whatever. For tests, and hosts without a jail.
+
+A shell takes the keeper's part: it stays outside the agent's cgroup, survives signals meant for the agent, and writes
+the agent's exit code in nsjail's words to the same file, so that everything else need not know the difference.
+The agent runs as its own host uid (as root), in its workspace's directory; of its mounts it sees only those that its
+working directory leads into.
+"""
+
+import base64
+import os
+import posixpath
+import signal
+from pathlib import Path
+from typing import NoReturn
+
+from agentk.runtime import box as words
+from agentk.runtime import nsjail
+from agentk.runtime.launcher import child
+
+MARK = "AGENTK_BOX"  # in the agent's environment: finds what left its session
+_LOG_FD = 4
+_FILES = "files"
+# Only the inner shell becomes the agent: the outer one waits for it, whatever signal its session gets.
+_KEEPER = f"""
+trap '' TERM INT HUP QUIT USR1 USR2
+log() {{ printf '[I][agentk] pid=%s ([PROCESS]) exited with status: %s\\n' "$1" "$2" >&{_LOG_FD}; }}
+(trap - TERM INT HUP QUIT USR1 USR2; exec {_LOG_FD}>&-; exec "$@") &
+exec {nsjail.HANDSHAKE_FD}<&-
+wait $!
+code=$?
+log $! $code
+exit $code
+"""
+
+
+def fork(order: child.Order) -> int:
+    """As `child.fork`, without a jail."""
+    return child.fork_into(order, become)
+
+
+def become(order: child.Order) -> NoReturn:
+    """From a copy of the launcher to the keeping shell."""
+    box = order.box
+    os.setsid()
+    os.umask(0o022)
+    child.usual_signals()
+    entries = child.open_entries(order.entry_files)
+    null = os.open("/dev/null", os.O_RDWR)
+    log = child.high(os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
+    _enter_folder(order)
+    child.arrange(null, order.output, order.channel.fileno(), keep=(), entries=entries)
+    os.dup2(log, _LOG_FD, inheritable=True)
+    _limit(box)
+    if box.host_uid >= 0:
+        os.setgroups([])
+        os.setresgid(box.host_uid, box.host_uid, box.host_uid)
+        os.setresuid(box.host_uid, box.host_uid, box.host_uid)
+    home = str(order.folder) if order.folder else "/"
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", **box.env, "HOME": home, MARK: box.id}
+    inner = nsjail.bootstrap(box.argv, init=())
+    os.execve("/bin/sh", ["sh", "-c", _KEEPER, "sh", *inner], env)
+
+
+def _limit(box: words.Box) -> None:
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = min(box.limits.open_files or soft, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, wanted))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _enter_folder(order: child.Order) -> None:
+    """The working directory, entered while we still may: its parents are closed to the agent's uid."""
+    box = order.box
+    for number, mount in enumerate(box.mounts):
+        inside = posixpath.relpath(box.cwd, mount.target)
+        if inside.startswith("..") or mount.kind not in ("bind", "files"):
+            continue
+        source = Path(mount.source) if mount.kind == "bind" else _write_files(order, number, mount)
+        os.chdir(source / inside)
+        return
+    os.chdir(order.folder or "/")
+
+
+def _write_files(order: child.Order, number: int, mount: words.Mount) -> Path:
+    """Beside the box's record, and gone with it."""
+    folder = order.log.parent / _FILES / str(number)
+    for name, content in mount.files.items():
+        path = folder / name
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.write_bytes(base64.b64decode(content))
+        path.chmod(mount.mode)
+        if order.box.host_uid >= 0:
+            os.chown(path, order.box.host_uid, order.box.host_uid)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def kill_all(box_id: str) -> None:
+    """SIGKILL to every process that carries the box's mark, also one that made a session of its own."""
+    mark = f"{MARK}={box_id}".encode()
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit():
+            continue
+        try:
+            pidfd = os.pidfd_open(int(entry.name))
+        except OSError:
+            continue
+        try:
+            if mark in Path(entry.path, "environ").read_bytes().split(b"\0"):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        except OSError:
+            continue
+        finally:
+            os.close(pidfd)
