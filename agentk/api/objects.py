@@ -67,13 +67,17 @@ def replace(kind: kinds.Kind, old: Object, new: Object, subresource: str = "") -
     return made
 
 
-def mark_deleted(obj: Object, now: str, grace_seconds: int = 0) -> Object:
-    """The object as it waits for its finalizers. Repeatable: the first deletion's time stays."""
+def mark_deleted(obj: Object, now: str, grace_seconds: int | None = None) -> Object:
+    """The object as it waits for its finalizers. Repeatable: the first deletion's time stays.
+
+    `grace_seconds` 0 is at once, None what the object itself says.
+    """
     if is_deleting(obj):
         return obj
     made = copy.deepcopy(obj)
     made["metadata"]["deletionTimestamp"] = now
-    made["metadata"]["deletionGracePeriodSeconds"] = grace_seconds
+    if grace_seconds is not None:
+        made["metadata"]["deletionGracePeriodSeconds"] = grace_seconds
     made["metadata"]["generation"] = made["metadata"].get("generation", 0) + 1
     return made
 

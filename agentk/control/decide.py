@@ -65,7 +65,7 @@ def _deleting(case: deciding.Case, live: boxes.Seen | None) -> None:
     if live is not None:
         _note_box(case, live)
         asked = case.metadata.get("deletionGracePeriodSeconds")
-        grace = case.policy.grace_seconds if not asked else float(asked)
+        grace = case.policy.grace_seconds if asked is None else float(asked)
         _end(case, live, "delete", "Killed", "the agent is being deleted", grace)
         return
     case.phase("Terminating", "Deleted", "its files are being removed")

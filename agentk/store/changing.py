@@ -84,7 +84,7 @@ def modify(
     _check_expected(name, old, None, expected)
     changed = change(old.object())
     if changed is None:
-        return _delete(tx, old, now, 0)
+        return _delete(tx, old, now, None)
     guarded = _guarded(name, old.object(), changed)
     return rows.remove(tx, old, guarded) if objects.is_gone(guarded) else rows.update(tx, old, guarded)
 
@@ -96,7 +96,9 @@ def set_status(tx: Tx, name: Name, uid: str, status: Object) -> Object | None:
     return rows.update(tx, old, {**old.object(), "status": status})
 
 
-def delete(tx: Tx, name: Name, uid: str | None, expected: str | None, now: str, grace_seconds: int) -> Object:
+def delete(
+    tx: Tx, name: Name, uid: str | None, expected: str | None, now: str, grace_seconds: int | None
+) -> Object:
     old = rows.load(tx.conn, name.key, name.namespace, name.name)
     if old is None:
         raise name.missing()
@@ -104,7 +106,7 @@ def delete(tx: Tx, name: Name, uid: str | None, expected: str | None, now: str, 
     return _delete(tx, old, now, grace_seconds)
 
 
-def _delete(tx: Tx, old: rows.Row, now: str, grace_seconds: int) -> Object:
+def _delete(tx: Tx, old: rows.Row, now: str, grace_seconds: int | None) -> Object:
     obj = old.object()
     if objects.has_finalizers(obj):
         return rows.update(tx, old, objects.mark_deleted(obj, now, grace_seconds))

@@ -170,7 +170,7 @@ class Store:
         uid: str | None = None,
         resource_version: str | None = None,
         now: str = "",
-        grace_seconds: int = 0,
+        grace_seconds: int | None = None,
         dry_run: bool = False,
     ) -> Object:
         """Delete, or mark for deletion while finalizers wait (the answer then has them). Repeatable while it waits.

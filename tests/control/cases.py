@@ -86,7 +86,6 @@ class Story:
 
     def delete(self) -> None:
         self.agent["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
-        self.agent["metadata"]["deletionGracePeriodSeconds"] = 0
 
     def box(self, attempt: int = 1, at: float = 0.0, **fields: Any) -> box.Seen:
         return running(self.agent, attempt, at, **fields)
