@@ -19,6 +19,7 @@ _MAX_BYTES = 2**50  # 1 PiB: above it somebody mistyped
 
 # The box's own: a mount over, in or around one of these would hide or replace it.
 _SYSTEM = ("/proc", "/sys", "/dev", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/run/agentk")
+_SOURCE = "/app"  # spec.source is seen there
 
 _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _LABEL_KEY = re.compile(
@@ -122,14 +123,15 @@ def _mounts(spec: Mapping[str, Any]) -> Checks:
                 (*path, "name"), f"no volume is named {shown(name)}", hint, reason="FieldValueNotFound"
             )
         if target is not None:
-            yield from _mount_target(target, (*path, "mountPath"))
+            guarded = (*_SYSTEM, _SOURCE) if "source" in spec else _SYSTEM
+            yield from _mount_target(target, guarded, (*path, "mountPath"))
 
 
-def _mount_target(target: str, path: Path) -> Checks:
+def _mount_target(target: str, guarded: tuple[str, ...], path: Path) -> Checks:
     wrong = list(_clean_path(target, path))
     yield from wrong
     plain = target.rstrip("/")
-    for system in _SYSTEM if not wrong else ():
+    for system in guarded if not wrong else ():
         if plain == system or plain.startswith(f"{system}/") or system.startswith(f"{plain}/"):
             hint = "mount it below /workspace, /mnt, /opt or /srv"
             yield Problem(path, f"must not hide {system}, which is the box's own", hint)

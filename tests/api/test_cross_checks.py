@@ -45,6 +45,13 @@ def test_mounts_do_not_hide_the_system(path: str) -> None:
     assert "must not hide" in problem(mounted(path))
 
 
+def test_a_mount_hides_no_source() -> None:
+    obj = mounted("/app/x")
+    assert admit.admit(obj)
+    obj["spec"]["source"] = {"path": "x"}
+    assert "must not hide /app" in problem(obj)
+
+
 @pytest.mark.parametrize("path", ["/a/../proc", "/..", "/a/./b", "//proc", "/a//b"])
 def test_mounts_are_plain_paths(path: str) -> None:
     assert "expected a path without" in problem(mounted(path))
