@@ -146,7 +146,10 @@ async def _pieces(
 
 def encoded(content: Any) -> bytes:
     """Compact UTF-8 JSON."""
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    try:
+        return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, quoted from a request
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 def _one_line(text: str) -> str:

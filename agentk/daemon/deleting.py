@@ -7,9 +7,12 @@ from typing import Any
 from starlette.responses import Response
 
 from agentk.api import errors, kinds, objects
-from agentk.daemon import answers, bodies, calls, watching
+from agentk.control import garbage
+from agentk.daemon import answers, bodies, calls, watching, writing
 
 _POLICIES = ("Orphan", "Background", "Foreground")
+# Background needs none: what belonged to the object is found when it is gone.
+_FINALIZERS = {"Orphan": garbage.ORPHAN, "Foreground": garbage.FOREGROUND}
 _AT_ONCE = 200  # deletions queued together share commits
 
 Object = dict[str, Any]
@@ -72,41 +75,43 @@ async def _delete(call: calls.Call, namespace: str, name: str, options: Options)
             kind=kind.plural,
             name=name,
         )
-    if options.policy == "Orphan" and not options.dry_run:
-        await _orphan(call, namespace, name, options)
-    return await call.store.delete(
+    waits = _FINALIZERS.get(options.policy)
+    if waits is None:
+        return await call.store.delete(
+            kind,
+            namespace or None,
+            name,
+            uid=options.uid,
+            resource_version=options.resource_version,
+            grace_seconds=options.grace_seconds,
+            dry_run=options.dry_run,
+        )
+    return await call.store.modify(
         kind,
         namespace or None,
         name,
-        uid=options.uid,
-        resource_version=options.resource_version,
-        grace_seconds=options.grace_seconds,
+        lambda obj: _marked(call, obj, options, waits),
         dry_run=options.dry_run,
     )
 
 
-async def _orphan(call: calls.Call, namespace: str, name: str, options: Options) -> None:
-    """Take the object out of the ownerReferences of what it owns, so that it stays."""
-    owner = await call.store.get(call.target.kind, namespace or None, name)
-    uid = owner["metadata"]["uid"]
-    if options.uid not in (None, uid):
-        return  # the deletion itself will say so
-
-    def freed(obj: Object | None) -> Object | None:
-        if obj is None:
-            raise errors.NotFound("it is gone")
-        left = [ref for ref in obj["metadata"].get("ownerReferences") or [] if ref.get("uid") != uid]
-        metadata = {**obj["metadata"], "ownerReferences": left}
-        if not left:
-            del metadata["ownerReferences"]
-        return {**obj, "metadata": metadata}
-
-    for obj in await call.store.dependents(uid):
-        of = kinds.find(obj["apiVersion"], obj["kind"])
-        try:
-            await call.store.modify(of, obj["metadata"].get("namespace"), obj["metadata"]["name"], freed)
-        except errors.NotFound:
-            continue
+def _marked(call: calls.Call, obj: Object | None, options: Options, finalizer: str) -> Object:
+    """The object as it waits for what is done with its dependents. Runs in the writer's thread."""
+    found = writing.existing(call, obj)
+    metadata = found["metadata"]
+    if options.uid not in (None, metadata["uid"]) or options.resource_version not in (
+        None,
+        metadata["resourceVersion"],
+    ):
+        raise errors.Conflict(
+            f'{call.target.kind.plural} "{metadata["name"]}" is not what the preconditions say',
+            hint="get it again and repeat the deletion",
+            kind=call.target.kind.plural,
+            name=metadata["name"],
+        )
+    if objects.is_deleting(found):
+        return found
+    return objects.mark_deleted(objects.with_finalizer(found, finalizer), calls.now(), options.grace_seconds)
 
 
 async def _options(call: calls.Call) -> Options:

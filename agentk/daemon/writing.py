@@ -54,7 +54,7 @@ async def replace(call: calls.Call) -> Response:
     status = call.target.part == "status"
 
     async def change(live: Object | None) -> Object:
-        old = _existing(call, live)
+        old = existing(call, live)
         wanted = objects.replace(call.target.kind, old, sent, "status") if status else sent
         return await admission.admitted(call, wanted, how, size)
 
@@ -82,7 +82,7 @@ async def patch(call: calls.Call) -> Response:
     warned: list[str] = []
 
     async def change(live: Object | None) -> Object:
-        old = _existing(call, live)
+        old = existing(call, live)
         patched = patches.json_patch(old, wanted) if media == _JSON else patches.merge_patch(old, wanted)
         patched = admission.placed(call.target, patched)
         version = patched["metadata"].get("resourceVersion")
@@ -200,7 +200,8 @@ def _still(call: calls.Call, prepared: _Prepared, now: Object | None) -> Object:
     return prepared.new
 
 
-def _existing(call: calls.Call, live: Object | None) -> Object:
+def existing(call: calls.Call, live: Object | None) -> Object:
+    """The object of the path. Raises NotFound."""
     if live is None:
         kind, name = call.target.kind, call.target.name
         group = f".{kind.group}" if kind.group else ""

@@ -215,10 +215,23 @@ def test_collection_is_deleted_by_selector(api: Api) -> None:
     assert [item["metadata"]["name"] for item in api.ok("GET", CONFIGS)["items"]] == ["c001", "c003"]
 
 
-def test_orphans_stay_without_their_owner(api: Api) -> None:
-    owner = api.ok("POST", CONFIGS, config("owner"))
-    reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": owner["metadata"]["uid"]}
-    child = config("child") | {"metadata": {"name": "child", "ownerReferences": [reference]}}
-    api.ok("POST", CONFIGS, child)
-    api.ok("DELETE", f"{CONFIGS}/owner", {"propagationPolicy": "Orphan"})
-    assert "ownerReferences" not in api.ok("GET", f"{CONFIGS}/child")["metadata"]
+@pytest.mark.parametrize(
+    ("policy", "finalizer"), [("Orphan", "orphan"), ("Foreground", "foregroundDeletion")]
+)
+def test_owner_waits_for_what_happens_to_its_dependents(api: Api, policy: str, finalizer: str) -> None:
+    api.ok("POST", CONFIGS, config("owner"))
+    options = {"propagationPolicy": policy, "preconditions": {"uid": "another"}}
+    api.fails(409, "DELETE", f"{CONFIGS}/owner", options)
+    told = api.ok("DELETE", f"{CONFIGS}/owner", {"propagationPolicy": policy})
+    assert told["metadata"]["finalizers"] == [finalizer]
+    assert told["metadata"]["deletionTimestamp"]
+    assert api.ok("DELETE", f"{CONFIGS}/owner", {"propagationPolicy": policy}) == told
+
+
+@pytest.mark.parametrize("grace", [0, 7, None])
+def test_grace_of_a_deletion_is_noted_only_when_given(api: Api, grace: int | None) -> None:
+    body = config("c")
+    body["metadata"]["finalizers"] = ["example.com/wait"]
+    api.ok("POST", CONFIGS, body)
+    told = api.ok("DELETE", f"{CONFIGS}/c", query={} if grace is None else {"gracePeriodSeconds": grace})
+    assert told["metadata"].get("deletionGracePeriodSeconds") == grace
