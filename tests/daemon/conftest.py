@@ -152,6 +152,19 @@ def config(name: str, **data: str) -> dict[str, Any]:
 
 @pytest.fixture
 def api(tmp_path: Path) -> Iterator[Api]:
+    with running(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def lasting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """One daemon for many refusals: whoever uses it leaves nothing behind."""
+    with running(tmp_path_factory.mktemp("lasting")) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def running(tmp_path: Path) -> Iterator[Api]:
     state = tmp_path / "state"
     (state / "store").mkdir(parents=True, mode=0o700)
     store = Store.open(state / "store")

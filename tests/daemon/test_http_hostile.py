@@ -38,10 +38,10 @@ def _alive(api: Api) -> bool:
     ],
     ids=range(14),
 )
-def test_body_that_is_no_object_is_a_bad_request(api: Api, body: bytes) -> None:
-    told = api.fails(400, "POST", CONFIGS, body)
+def test_body_that_is_no_object_is_a_bad_request(lasting: Api, body: bytes) -> None:
+    told = lasting.fails(400, "POST", CONFIGS, body)
     assert told["message"]
-    assert _alive(api)
+    assert _alive(lasting)
 
 
 @pytest.mark.parametrize(
@@ -55,10 +55,10 @@ def test_body_that_is_no_object_is_a_bad_request(api: Api, body: bytes) -> None:
     ],
     ids=["aliases", "depth", "tag", "two", "list"],
 )
-def test_hostile_yaml_is_refused(api: Api, text: bytes) -> None:
-    answer = api.call("POST", CONFIGS, text, headers={"Content-Type": "application/yaml"})
+def test_hostile_yaml_is_refused(lasting: Api, text: bytes) -> None:
+    answer = lasting.call("POST", CONFIGS, text, headers={"Content-Type": "application/yaml"})
     assert answer.status in (400, 422)
-    assert _alive(api)
+    assert _alive(lasting)
 
 
 def test_yaml_of_one_object_is_welcome(api: Api) -> None:
@@ -112,13 +112,13 @@ def test_large_headers_get_a_status(api: Api) -> None:
 
 
 @pytest.mark.parametrize("text", [b"\x16\x03\x01\x02\x00\x01\x00", b"{}\r\n\r\n", b"GET / SPDY/9\r\n\r\n"])
-def test_what_is_no_http_gets_a_status(api: Api, text: bytes) -> None:
+def test_what_is_no_http_gets_a_status(lasting: Api, text: bytes) -> None:
     with socket.socket(socket.AF_UNIX) as caller:
         caller.settimeout(30)
-        caller.connect(str(api.path))
+        caller.connect(str(lasting.path))
         caller.sendall(text + b"\r\n\r\n")
         assert caller.recv(65536).startswith(b"HTTP/1.1 400")
-    assert _alive(api)
+    assert _alive(lasting)
 
 
 def test_caller_who_sends_no_request_is_let_go(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:

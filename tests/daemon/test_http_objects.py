@@ -32,8 +32,8 @@ def test_kind_and_api_version_follow_from_the_path(api: Api) -> None:
         (AGENTS, {"metadata": "a"}),
     ],
 )
-def test_object_that_is_not_of_the_path_is_refused(api: Api, path: str, change: Any) -> None:
-    api.fails(400, "POST", path, agent("a") | change)
+def test_object_that_is_not_of_the_path_is_refused(lasting: Api, path: str, change: Any) -> None:
+    lasting.fails(400, "POST", path, agent("a") | change)
 
 
 def test_second_of_a_name_is_refused(api: Api) -> None:
@@ -91,8 +91,8 @@ def test_ignore_is_silent(api: Api) -> None:
 @pytest.mark.parametrize(
     "query", [{"fieldValidation": "Loose"}, {"dryRun": "Some"}, {"fieldManager": "m" * 129}]
 )
-def test_queries_that_mean_nothing_are_refused(api: Api, query: dict[str, str]) -> None:
-    api.fails(400, "POST", AGENTS, agent("a"), query=query)
+def test_queries_that_mean_nothing_are_refused(lasting: Api, query: dict[str, str]) -> None:
+    lasting.fails(400, "POST", AGENTS, agent("a"), query=query)
 
 
 def test_dry_run_leaves_no_trace(api: Api) -> None:

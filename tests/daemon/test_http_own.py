@@ -26,8 +26,8 @@ def test_blob_that_is_not_what_it_says_is_refused(api: Api) -> None:
 
 
 @pytest.mark.parametrize("digest", ["sha256:x", "md5:00", "..%2f..%2fetc%2fpasswd", "sha256:" + "A" * 64])
-def test_what_is_no_digest_is_refused(api: Api, digest: str) -> None:
-    assert api.call("PUT", f"/agentk/v1/blobs/{digest}", b"x").status in (400, 404)
+def test_what_is_no_digest_is_refused(lasting: Api, digest: str) -> None:
+    assert lasting.call("PUT", f"/agentk/v1/blobs/{digest}", b"x").status in (400, 404)
 
 
 def test_blob_of_a_false_size_is_refused_before_it_is_read(api: Api) -> None:
@@ -51,9 +51,9 @@ def test_doctor_status_and_shutdown_are_the_house_s(api: Api) -> None:
     assert api.asked == [True, False]
 
 
-def test_health(api: Api) -> None:
+def test_health(lasting: Api) -> None:
     for path in ("/healthz", "/livez", "/readyz"):
-        assert api.get(path).body == b"ok"
+        assert lasting.get(path).body == b"ok"
 
 
 def test_metrics_count_objects(api: Api) -> None:
@@ -63,13 +63,13 @@ def test_metrics_count_objects(api: Api) -> None:
     assert "process_resident_memory_bytes" in text
 
 
-def test_discovery_names_every_kind(api: Api) -> None:
-    assert api.ok("GET", "/api")["versions"] == ["v1"]
-    assert [group["name"] for group in api.ok("GET", "/apis")["groups"]] == ["agentk.dev"]
-    assert api.ok("GET", "/apis/agentk.dev")["preferredVersion"]["groupVersion"] == "agentk.dev/v1alpha1"
+def test_discovery_names_every_kind(lasting: Api) -> None:
+    assert lasting.ok("GET", "/api")["versions"] == ["v1"]
+    assert [group["name"] for group in lasting.ok("GET", "/apis")["groups"]] == ["agentk.dev"]
+    assert lasting.ok("GET", "/apis/agentk.dev")["preferredVersion"]["groupVersion"] == "agentk.dev/v1alpha1"
     found = {}
     for path in ("/api/v1", "/apis/agentk.dev/v1alpha1"):
-        found |= {one["name"]: one for one in api.ok("GET", path)["resources"]}
+        found |= {one["name"]: one for one in lasting.ok("GET", path)["resources"]}
     for kind in kinds.KINDS:
         assert found[kind.plural]["kind"] == kind.kind
         assert found[kind.plural]["namespaced"] == kind.namespaced
@@ -78,33 +78,33 @@ def test_discovery_names_every_kind(api: Api) -> None:
     assert found["agents/status"]["verbs"] == ["get", "patch", "update"]
 
 
-def test_discovery_comes_in_one_piece_when_asked(api: Api) -> None:
+def test_discovery_comes_in_one_piece_when_asked(lasting: Api) -> None:
     accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"
-    answer = api.call("GET", "/apis", headers={"Accept": accept})
+    answer = lasting.call("GET", "/apis", headers={"Accept": accept})
     assert "as=APIGroupDiscoveryList" in answer.headers["content-type"]
     resources = answer.json["items"][0]["versions"][0]["resources"]
     assert {one["resource"] for one in resources} >= {"agents", "runtimes"}
 
 
-def test_openapi_tells_each_kind_in_both_versions(api: Api) -> None:
-    index = api.ok("GET", "/openapi/v3")["paths"]
+def test_openapi_tells_each_kind_in_both_versions(lasting: Api) -> None:
+    index = lasting.ok("GET", "/openapi/v3")["paths"]
     assert set(index) == {"api/v1", "apis/agentk.dev/v1alpha1"}
-    document = api.ok("GET", index["apis/agentk.dev/v1alpha1"]["serverRelativeURL"])
+    document = lasting.ok("GET", index["apis/agentk.dev/v1alpha1"]["serverRelativeURL"])
     schema = document["components"]["schemas"]["dev.agentk.v1alpha1.Agent"]
     assert schema["x-kubernetes-group-version-kind"][0]["kind"] == "Agent"
     assert "command" in schema["properties"]["spec"]["properties"]
     patch = document["paths"]["/apis/agentk.dev/v1alpha1/namespaces/{namespace}/agents/{name}"]["patch"]
     assert "fieldValidation" in {parameter["name"] for parameter in patch["parameters"]}
-    old = api.ok("GET", "/openapi/v2")
+    old = lasting.ok("GET", "/openapi/v2")
     assert set(document["components"]["schemas"]) <= set(old["definitions"])
     assert "oneOf" not in str(old["definitions"])
-    answer = api.call(
+    answer = lasting.call(
         "GET", "/openapi/v2", headers={"Accept": "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"}
     )
     assert answer.status == 406
 
 
-def test_every_reference_in_openapi_leads_somewhere(api: Api) -> None:
+def test_every_reference_in_openapi_leads_somewhere(lasting: Api) -> None:
     def references(value: object) -> set[str]:
         if isinstance(value, dict):
             own = {value["$ref"]} if isinstance(value.get("$ref"), str) else set()
@@ -112,13 +112,13 @@ def test_every_reference_in_openapi_leads_somewhere(api: Api) -> None:
         return set().union(*(references(held) for held in value)) if isinstance(value, list) else set()
 
     for path in ("/openapi/v2", "/openapi/v3/api/v1", "/openapi/v3/apis/agentk.dev/v1alpha1"):
-        document = api.ok("GET", path)
+        document = lasting.ok("GET", path)
         for reference in references(document):
             place = document
             for step in reference.removeprefix("#/").split("/"):
                 place = place[step]
 
 
-def test_version_is_ours_and_kubernetes(api: Api) -> None:
-    told = api.ok("GET", "/version")
+def test_version_is_ours_and_kubernetes(lasting: Api) -> None:
+    told = lasting.ok("GET", "/version")
     assert (told["major"], told["agentkVersion"]) == ("1", "0.1.0")

@@ -79,8 +79,8 @@ def test_selectors_choose(api: Api) -> None:
         ({"watch": "maybe"}, 400),
     ],
 )
-def test_bad_list_queries(api: Api, query: dict[str, str], status: int) -> None:
-    api.fails(status, "GET", CONFIGS, query=query)
+def test_bad_list_queries(lasting: Api, query: dict[str, str], status: int) -> None:
+    lasting.fails(status, "GET", CONFIGS, query=query)
 
 
 def test_list_not_older_than_now(api: Api) -> None:
@@ -119,16 +119,16 @@ def test_metadata_alone(api: Api) -> None:
     "accept",
     ["application/vnd.kubernetes.protobuf", "text/html", "application/json;as=Table;v=v9;g=meta.k8s.io"],
 )
-def test_what_cannot_be_served_is_not_acceptable(api: Api, accept: str) -> None:
-    api.fails(406, "GET", AGENTS, headers={"Accept": accept})
+def test_what_cannot_be_served_is_not_acceptable(lasting: Api, accept: str) -> None:
+    lasting.fails(406, "GET", AGENTS, headers={"Accept": accept})
 
 
 @pytest.mark.parametrize(
     "accept",
     ["*/*", "application/json", "application/vnd.kubernetes.protobuf, application/json", "application/*"],
 )
-def test_json_is_acceptable(api: Api, accept: str) -> None:
-    assert api.ok("GET", AGENTS, headers={"Accept": accept})["kind"] == "AgentList"
+def test_json_is_acceptable(lasting: Api, accept: str) -> None:
+    assert lasting.ok("GET", AGENTS, headers={"Accept": accept})["kind"] == "AgentList"
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_json_is_acceptable(api: Api, accept: str) -> None:
         ("GET", f"{AGENTS}/a", 404),
     ],
 )
-def test_wrong_paths_and_methods_are_a_status(api: Api, method: str, path: str, status: int) -> None:
-    told = api.fails(status, method, path)
+def test_wrong_paths_and_methods_are_a_status(lasting: Api, method: str, path: str, status: int) -> None:
+    told = lasting.fails(status, method, path)
     assert told["message"]
 
 
