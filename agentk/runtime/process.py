@@ -46,9 +46,10 @@ def become(order: child.Order) -> NoReturn:
     child.usual_signals()
     entries = child.open_entries(order.entry_files)
     null = os.open("/dev/null", os.O_RDWR)
+    output = child.waiting(order.output)
     log = child.high(os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
     _enter_folder(order)
-    child.arrange(null, order.output, order.channel.fileno(), keep=(), entries=entries)
+    child.arrange(null, output, order.channel.fileno(), keep=(), entries=entries)
     os.dup2(log, _LOG_FD, inheritable=True)
     _limit(box)
     if box.host_uid >= 0:

@@ -75,6 +75,7 @@ def become(order: Order) -> NoReturn:
     usual_signals()
     entries = open_entries(order.entry_files)
     null = os.open("/dev/null", os.O_RDWR)
+    output = waiting(order.output)
     log = high(os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
     binary = high(os.open(order.binary, os.O_RDONLY | os.O_CLOEXEC))
     uid, gid = os.getuid(), os.getgid()
@@ -103,7 +104,7 @@ def become(order: Order) -> NoReturn:
         tmpfs=mounts.tmpfs(box),
     )
     config = _memory_file(nsjail.render(jail, order.host, order.base))
-    arrange(null, order.output, order.channel.fileno(), keep=(config, log), entries=entries)
+    arrange(null, output, order.channel.fileno(), keep=(config, log), entries=entries)
     arguments = ["nsjail", "--config", f"/proc/self/fd/{config}", "--log", f"/proc/self/fd/{log}"]
     os.execve(binary, arguments, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
 
@@ -145,6 +146,15 @@ def enter(entries: Sequence[int]) -> None:
     """Go into the leaf."""
     for entry in entries:
         os.write(entry, b"0")
+
+
+def waiting(output: tuple[int, int]) -> tuple[int, int]:
+    """Our ends of FIFOs never wait, and that is a property of what was opened: the box opens its own."""
+    first, second = (
+        fd if os.get_blocking(fd) else os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
+        for fd in output
+    )
+    return first, second
 
 
 def arrange(

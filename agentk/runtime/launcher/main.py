@@ -22,6 +22,7 @@ from agentk.runtime.launcher import (
     boxes,
     checking,
     crash,
+    ending,
     loop,
     mounts,
     output,
@@ -74,8 +75,9 @@ def _build(chosen: argparse.Namespace) -> tuple[World, socket.socket]:
         kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_SLAVE)
     state, run = chosen.state, chosen.run
     listener = _listen(chosen, run / "launcher.sock")  # first: it tells whether another launcher lives
-    for folder in (state / "boxes", state / "logs", state / "staged", run / "doors"):
+    for folder in (state / "boxes", state / "staged", run / "doors"):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    ending.make_log_folder(state / "logs", chosen.daemon_uid)
     data = files.folder("runtimes") / "nsjail"
     block = range(0) if rootless else uids.block(state, chosen.instance)
     settings = Settings(

@@ -1,18 +1,22 @@
 """The launcher's few fixed verbs. Each answers, now or later; none waits. Every one is repeatable."""
 
+import json
 import os
 import signal
 from collections.abc import Callable
 
 from agentk.api import errors
+from agentk.data import places
 from agentk.runtime import box as words
-from agentk.runtime.launcher import checking, ending, execing, processes, starting, wire
+from agentk.runtime import probing
+from agentk.runtime.launcher import checking, ending, execing, loop, output, processes, starting, wire
 from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.world import Live, World, boottime
 
 _LISTEN_SECONDS = 0.003  # PID 1 needs about that long before it hears signals
 _LISTEN_TRIES = 400
 _END_SECONDS = 5.0
+_PROBE_BYTES = 1 << 20
 Answer = Callable[[wire.Message | errors.AgentkError], None]
 Verb = Callable[[World, wire.Message, Answer], None]
 
@@ -143,6 +147,37 @@ def _namespace_limits(world: World, message: wire.Message, answer: Answer) -> No
     answer({"unenforced": world.groups.set_namespace_limits(namespace, *numbers)})
 
 
+def _probe(world: World, message: wire.Message, answer: Answer) -> None:
+    """In a child: it tries real namespaces and programs, and may take its time."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            probed = probing.probe(
+                places.Places(world.settings.state, world.settings.run), world.groups, world.workspaces
+            )
+            output.write_all(write, json.dumps(wire.plain(probed)).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    told = bytearray()
+
+    def more(_: int) -> None:
+        data = os.read(read, _PROBE_BYTES)
+        told.extend(data)
+        if data:
+            return
+        world.loop.forget(read)
+        os.close(read)
+        ending.bury(world, pid)
+        try:
+            answer({"probe": json.loads(told)})
+        except ValueError:
+            answer(errors.Unavailable("probing this host failed; the launcher's log says why"))
+
+    world.loop.watch(read, loop.READ, more)
+
+
 def _shutdown(world: World, message: wire.Message, answer: Answer) -> None:
     """End this launcher; `kill_boxes`: its boxes first, and every group; `if_idle`: only when it keeps none."""
     busy = any(live.phase in ("Starting", "Running") for live in world.lives.values())
@@ -194,5 +229,6 @@ _VERBS: dict[str, Verb] = {
     "freeze": _freeze,
     "thaw": _thaw,
     "namespace_limits": _namespace_limits,
+    "probe": _probe,
     "shutdown": _shutdown,
 }
