@@ -59,8 +59,9 @@ class House:
         self._began = time.time()
         self._exit_code = keeper.EXIT_STOP
         self._sources = places.state / "store" / "sources"
-        # As the keeper did it, from the same claim; without root there is one uid.
-        self._block = uids.block(places.state, places.instance) if start.owner_uid != os.getuid() else None
+        # Under root our own uid is the first of the block that the keeper claimed; else there is one uid for all.
+        own = os.getuid()
+        self._block = None if own == start.owner_uid else range(own, own + uids.SIZE)
 
     async def live(self) -> int:
         """Open, serve, close, in the order that loses nothing."""
@@ -77,20 +78,23 @@ class House:
             self._ending = services.ending
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, services.ending.set)
-            steward = asyncio.create_task(self._steward().run(), name="steward")
-            backups = asyncio.create_task(self._back_up(), name="backups")
-            for task in (steward, backups):
+            eternal = [
+                asyncio.create_task(self._jails.run(), name="launcher"),
+                asyncio.create_task(self._steward().run(), name="steward"),
+                asyncio.create_task(self._back_up(), name="backups"),
+            ]
+            for task in eternal:
                 task.add_done_callback(self._must_not_end)
             self._ready()
             app = http.app(self._store, services)
             await serving.serve(
                 app, listener, services.ending, grace_seconds=self._settings.shutdown_grace_seconds
             )
-            for task in (steward, backups):
+            for task in eternal:
                 task.cancel()
-            await asyncio.gather(steward, backups, return_exceptions=True)
+            await asyncio.gather(*eternal, return_exceptions=True)
         finally:
-            await self._jails.close()
+            self._jails.close()
             self._store.close()
         return self._exit_code
 

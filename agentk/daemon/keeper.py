@@ -67,9 +67,13 @@ class Keeper:
     due: dict[str, float] = field(default_factory=dict)
     exit_code: int | None = None
     end_agents: bool = False
+    readiness: int = -1  # where the daemon says that it answers
 
     def run(self) -> int:
         """Keep both alive until told to stop. Returns this process's exit code."""
+        for fd in (self.ready_fd, self.life_fd):
+            if fd >= 0:
+                os.set_inheritable(fd, False)  # or a launcher would keep the caller waiting for their end
         held = lock(self.places)
         try:
             self._prepare()
@@ -94,8 +98,9 @@ class Keeper:
         for child in (self.launcher, self.daemon):
             if child.pidfd >= 0:
                 watched[child.pidfd] = child.name
-        if self.life_fd >= 0:
-            watched[self.life_fd] = "life"
+        for fd, name in ((self.life_fd, "life"), (self.readiness, "readiness")):
+            if fd >= 0:
+                watched[fd] = name
         for fd in watched:
             poll.register(fd, select.POLLIN | select.POLLHUP)
         now = time.monotonic()
@@ -106,6 +111,8 @@ class Keeper:
                 self._signalled(os.read(wakeups, 64))
             elif what == "life":
                 self.exit_code, self.end_agents = 0, True
+            elif what == "readiness":
+                self._hear_readiness()
             elif what == "launcher":
                 self._reap(self.launcher)
                 self.due["launcher"] = time.monotonic() + self.launcher.died(time.monotonic())
@@ -138,6 +145,12 @@ class Keeper:
             return
         print(f"agentk: the daemon ended with {code}; starting it again", file=sys.stderr, flush=True)
         self.due["daemon"] = time.monotonic() + wait
+
+    def _hear_readiness(self) -> None:
+        if os.read(self.readiness, 64) == b"ready":
+            self._tell("ready")
+        os.close(self.readiness)
+        self.readiness = -1
 
     @staticmethod
     def _reap(child: Child) -> int:
@@ -175,6 +188,7 @@ class Keeper:
     def _start_daemon(self) -> None:
         assert self.control is not None
         keep = [self.control.fileno()]
+        ready_write = -1
         argv = [
             "-m",
             "agentk.daemon",
@@ -186,8 +200,9 @@ class Keeper:
         ]
         argv += ["--socket-fd", str(self.control.fileno()), "--owner-uid", str(os.getuid())]
         if self.ready_fd >= 0:
-            keep.append(self.ready_fd)
-            argv += ["--ready-fd", str(self.ready_fd)]
+            self.readiness, ready_write = os.pipe2(os.O_CLOEXEC)
+            keep.append(ready_write)
+            argv += ["--ready-fd", str(ready_write)]
         config = -1
         if self.config is not None:
             config = os.open(self.config, os.O_RDONLY | os.O_CLOEXEC)
@@ -197,8 +212,9 @@ class Keeper:
             uid = self.daemon_uid if os.getuid() == 0 else None
             self.daemon.pid = _spawn(argv, keep=keep, uid=uid, places=self.places)
         finally:
-            if config >= 0:
-                os.close(config)
+            for fd in (config, ready_write):
+                if fd >= 0:
+                    os.close(fd)
         self.daemon.pidfd = os.pidfd_open(self.daemon.pid)
         self.daemon.started = time.monotonic()
 

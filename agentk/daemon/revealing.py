@@ -38,19 +38,19 @@ def reveal(paths: Sequence[Path], uid: int) -> None:
 
     Call it in a forked child that still holds root. Raises OSError with the path that could not be bound.
     """
-    covers: dict[Path, list[tuple[Path, int]]] = {}
+    covers: dict[Path, list[Path]] = {}
     for path in paths:
         directory = closed(path, uid)
         if directory is not None and path.is_dir():
-            covers.setdefault(directory, []).append((path, os.open(path, os.O_PATH | os.O_CLOEXEC)))
+            covers.setdefault(directory, []).append(path)
     if not covers:
         return
     kernel.unshare(kernel.CLONE_NEWNS)
     kernel.mount("none", "/", "", kernel.MS_REC | kernel.MS_PRIVATE)
-    for directory, held in covers.items():
-        kernel.mount(
-            "tmpfs", str(directory), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m"
-        )
+    for directory, hidden in covers.items():
+        # Opened here: a descriptor from before the unshare is of another namespace and cannot be bound.
+        held = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in hidden]
+        kernel.mount("tmpfs", str(directory), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m")
         for path, fd in held:
             path.mkdir(parents=True, exist_ok=True)
             kernel.mount(f"/proc/self/fd/{fd}", str(path), "", kernel.MS_BIND | kernel.MS_REC)
