@@ -116,7 +116,8 @@ class _Guard:
 def _not_allowed(request: Request, handlers: dict[str, Handler]) -> errors.MethodNotAllowed:
     request.state.allow = ", ".join(handlers)
     return errors.MethodNotAllowed(
-        f"{request.method} is not supported on {str(request.scope['path'])[:200]}", hint=f"use {', '.join(handlers)}"
+        f"{request.method} is not supported on {str(request.scope['path'])[:200]}",
+        hint=f"use {', '.join(handlers)}",
     )
 
 

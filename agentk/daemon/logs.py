@@ -6,6 +6,7 @@ The newest file is recognised by its inode, so a rotation between two steps lose
 
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +15,7 @@ from pathlib import Path
 CHUNK_BYTES = 256 * 1024
 _JOIN_BYTES = 256 * 1024  # a longer line is handed on in pieces, so that no guest's line fills our memory
 _TRIES = 10  # to catch a folder between two rotations, which are minutes apart at the usual limits
+_MOMENT_SECONDS = 0.001
 _NAME = re.compile(r"([1-9][0-9]{0,9})\.log(?:\.([1-9][0-9]{0,5}))?")
 
 
@@ -105,7 +107,8 @@ class Reader:
 
     def read(self) -> bytes:
         """Up to CHUNK_BYTES of whole lines; b"" when there is nothing more for now."""
-        while True:
+        failures = 0
+        while failures < _TRIES:
             data = os.read(self._fd, CHUNK_BYTES) if self._fd >= 0 else b""
             if not data:
                 following = self._following()
@@ -116,11 +119,15 @@ class Reader:
                 if not data:
                     if self._open(following):
                         self._torn = b""
+                    else:
+                        failures += 1
+                        time.sleep(_MOMENT_SECONDS)
                     continue
             whole, end, torn = (self._torn + data).rpartition(b"\n")
             self._torn = torn if len(torn) <= _JOIN_BYTES else b""
             if end:
                 return whole + end
+        return b""
 
     def _seek(self, move: Callable[[], bool]) -> None:
         for _ in range(_TRIES):
@@ -175,10 +182,10 @@ class Reader:
         return before
 
     def _open(self, file: "_File") -> bool:
-        """Whether it still was under its name."""
+        """Whether it still was under its name, and ours to read: a new one is given to us a moment after."""
         try:
             fd = os.open(file.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             return False
         seen = os.fstat(fd)
         if (seen.st_dev, seen.st_ino) != file.identity:
