@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, get_args
+from typing import Literal
 
 from starlette.requests import Request
 
@@ -16,6 +16,7 @@ from agentk.store.store import Store
 
 Validation = Literal["Strict", "Warn", "Ignore"]
 
+_VALIDATIONS: Mapping[str, Validation] = {"Strict": "Strict", "Warn": "Warn", "Ignore": "Ignore"}
 _MANAGER_MAX = 128  # Kubernetes' limit
 _TRUE, _FALSE = ("true", "1", "t", "T", "TRUE", "True"), ("false", "0", "f", "F", "FALSE", "False", "")
 
@@ -47,9 +48,10 @@ class Write:
 
 def write(call: Call) -> Write:
     """Raises BadRequest for values that mean nothing."""
-    validation = call.query.get("fieldValidation") or "Strict"
-    if validation not in get_args(Validation):
-        raise _bad("fieldValidation", validation, "Strict, Warn or Ignore")
+    asked = call.query.get("fieldValidation") or "Strict"
+    validation = _VALIDATIONS.get(asked)
+    if validation is None:
+        raise _bad("fieldValidation", asked, "Strict, Warn or Ignore")
     return Write(dry_run(call), validation, _manager(call), flag(call, "force"))
 
 
