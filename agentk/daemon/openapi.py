@@ -225,7 +225,8 @@ def _swagger_item(item: Mapping[str, Any]) -> Document:
 
 
 def _swagger_parameter(parameter: Mapping[str, Any]) -> Document:
-    return {key: value for key, value in parameter.items() if key != "schema"} | parameter["schema"]
+    made: Document = {key: value for key, value in parameter.items() if key != "schema"}
+    return made | dict(parameter["schema"])
 
 
 def _plain(value: Any) -> Any:
