@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentk.api import admit, errors, kinds, manifest
+from agentk.api import admit, errors, kinds, manifest, ownership
 from agentk.control import clock, loop
 from agentk.daemon import http, keeper, serving, settings, sockets
 from agentk.daemon.services import Services
@@ -29,6 +29,7 @@ from agentk.runtime import box, jails, kernel, uids
 from agentk.store import changes, events, sources
 from agentk.store import store as stores
 
+_MANAGER = "agentk"  # the command line's own name as an owner of fields
 _BACKUP_CHECK_SECONDS = 3600.0
 _SOURCES_KEPT_SECONDS = 24 * 3600.0  # a source nobody uses: the next apply of the same files is quick
 _FDS_AN_AGENT = 8  # duplicates of its FIFOs and listeners, and room for its logs being read
@@ -120,8 +121,11 @@ class House:
         shipped = {path.name: path for path in sorted(files.folder("manifests").glob("*.yaml"))}
         for name in [name for name in shipped if name not in known]:
             for written in manifest.parse(shipped[name].read_bytes(), name):
+                # As `agentk apply` does it, so that a person who applies it changed meets no other owner.
+                wanted = admit.admit(written.obj, written, partial=True)
+                owned = ownership.apply(None, wanted, _MANAGER, False, stores.now_text())
                 with contextlib.suppress(errors.AlreadyExists):
-                    await self._store.create(admit.admit(written.obj, written))
+                    await self._store.create(admit.admit(owned))
         marker.write_text(json.dumps(sorted(known | set(shipped))))
 
     def _steward(self) -> loop.Steward:

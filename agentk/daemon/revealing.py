@@ -50,7 +50,9 @@ def reveal(paths: Sequence[Path], uid: int) -> None:
     for directory, hidden in covers.items():
         # Opened here: a descriptor from before the unshare is of another namespace and cannot be bound.
         held = [(path, os.open(path, os.O_PATH | os.O_CLOEXEC)) for path in hidden]
-        kernel.mount("tmpfs", str(directory), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m")
+        kernel.mount(
+            "tmpfs", str(directory), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=0755,size=1m"
+        )
         for path, fd in held:
             path.mkdir(parents=True, exist_ok=True)
             kernel.mount(f"/proc/self/fd/{fd}", str(path), "", kernel.MS_BIND | kernel.MS_REC)
