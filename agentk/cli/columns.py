@@ -11,7 +11,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _COLOURS = {
     "Running": "32",
     "Succeeded": "32",
-    "True": "32",
+    "true": "32",
     "Active": "32",
     "Starting": "36",
     "Pending": "33",
@@ -19,7 +19,7 @@ _COLOURS = {
     "Terminating": "33",
     "Warning": "33",
     "Failed": "31",
-    "False": "31",
+    "false": "33",
 }
 _COLOURED_COLUMNS = frozenset({"PHASE", "STATUS", "READY", "TYPE", "AVAILABLE"})
 
@@ -58,6 +58,8 @@ def cell(value: Any) -> str:
     """One value for people: nothing is `<none>`, control characters are made visible."""
     if value is None or value == "":
         return "<none>"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     if isinstance(value, float):
         value = f"{value:g}"
     return safe(str(value))

@@ -56,7 +56,10 @@ class Applied:
 
 
 class Client:
-    """One daemon. `on_down` is called once when nobody listens; when it returns the request is sent again."""
+    """One daemon. `on_down` is called when nobody listens at the first request, which is then sent again.
+
+    A daemon that has answered once and is gone later is not started again: somebody ended it.
+    """
 
     def __init__(
         self,
@@ -94,16 +97,15 @@ class Client:
         path: str,
         *,
         query: Mapping[str, str] | None = None,
-        starts: bool = True,
         timeout_seconds: float | None = None,
     ) -> wire.Response:
         """A GET on a connection of its own that may stay open for ever; close it when done.
 
-        `starts`: whether a daemon that is not running is started. `timeout_seconds` bounds each silence.
+        `timeout_seconds` bounds each silence.
         """
         connection = wire.Connection(self.socket, timeout_seconds)
         try:
-            response = self._exchange(connection, "GET", target(path, query), {"Accept": JSON}, starts=starts)
+            response = self._exchange(connection, "GET", target(path, query), {"Accept": JSON})
             if response.status >= 400:
                 self._raise_for(response, response.read())
         except BaseException:
@@ -191,9 +193,9 @@ class Client:
         """`signal` or `restart` of one agent."""
         return _object(self.request("POST", kinds.AGENT.path(namespace, name, verb), body=body) or {})
 
-    def logs(self, namespace: str, name: str, query: Mapping[str, str], starts: bool = True) -> wire.Response:
+    def logs(self, namespace: str, name: str, query: Mapping[str, str]) -> wire.Response:
         """The text of one attempt's log, as a stream; close it when done."""
-        return self.stream(kinds.AGENT.path(namespace, name, "log"), query=query, starts=starts)
+        return self.stream(kinds.AGENT.path(namespace, name, "log"), query=query)
 
     def has_blob(self, digest: str) -> bool:
         path = f"/agentk/v1/blobs/{digest}"
@@ -219,14 +221,13 @@ class Client:
         headers: Mapping[str, str],
         body: bytes | wire.Readable = b"",
         length: int = 0,
-        starts: bool = True,
     ) -> wire.Response:
+        on_down, self._on_down = self._on_down, None
         try:
             return connection.exchange(method, path, headers, body, length)
         except wire.Down:
-            if not (starts and self._on_down):
+            if on_down is None:
                 raise
-        on_down, self._on_down = self._on_down, None
         on_down()
         return connection.exchange(method, path, headers, body, length)
 

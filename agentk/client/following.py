@@ -24,7 +24,7 @@ def lines(
         skip = seen
         response = None
         try:
-            response = api.logs(namespace, name, asked, starts=lost_at is None)
+            response = api.logs(namespace, name, asked)
             for line in response.lines():
                 lost_at = None
                 stamp, _, text = line.partition(b" ")

@@ -59,7 +59,7 @@ def _stream(
     if deadline is not None:
         left = max(0.05, deadline - time.monotonic())
         query["timeoutSeconds"] = str(int(left) + 1)
-    response = api.stream(selection.path, query=query, starts=False, timeout_seconds=left and left + 1)
+    response = api.stream(selection.path, query=query, timeout_seconds=left and left + 1)
     try:
         for line in response.lines():
             told = json.loads(line)

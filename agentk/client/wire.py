@@ -139,6 +139,9 @@ class Connection:
                 part.close()
         self._socket = self._stream = self._last = None
 
+    def __del__(self) -> None:
+        self.close()  # a forgotten connection is closed, and not complained about
+
     def _still_good(self) -> bool:
         """Whether there is an open connection to go on with; closes one that is not."""
         if self._socket and self._last and self._last.finished and self._last.reusable:
