@@ -1,5 +1,7 @@
 """Do what was decided. Every act is repeatable: after a crash the same decision is made and done again."""
 
+import contextlib
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -9,6 +11,11 @@ from agentk.control import box, decide, plans, probing, seeing
 from agentk.control.run import Run
 from agentk.runtime import box as boxes
 from agentk.store import store as stores
+
+# The field of a refusal's causes that name a limit this host cannot hold.
+LIMITS = "limits"
+
+_log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 ReleaseHostUid = Callable[[str], Awaitable[None]]
@@ -41,10 +48,10 @@ class Hands:
                     await self._start(agent, action, sight, Run.from_dict(run))
                     changed = True
                 case plans.Freeze(box_id) | plans.Thaw(box_id):
-                    await self._freeze(box_id, isinstance(action, plans.Freeze), sight)
-                    changed = True
+                    changed |= await self._freeze(box_id, isinstance(action, plans.Freeze), sight)
                 case plans.Signal() | plans.Kill() | plans.Remove():
-                    await self._to_box(action)
+                    with contextlib.suppress(errors.NotFound):  # ended and gone meanwhile
+                        await self._to_box(action)
                 case plans.RunProbe(kind, box_id):
                     self._probe(agent, kind, box_id, sight)
                 case plans.Release(uid):
@@ -77,22 +84,30 @@ class Hands:
             seen = await runtime.start(made)
         except errors.AgentkError as error:
             # Also when it only seems so: a box that was made after all is seen at the next look.
-            unenforced = [str(cause) for cause in error.causes]
-            refusal = plans.Refusal(start.attempt, str(error.message), unenforced)
+            unenforced = [cause.message for cause in error.causes if cause.field == LIMITS]
+            told = f"{error.message}; {error.hint}" if error.hint else str(error.message)
+            refusal = plans.Refusal(start.attempt, told, unenforced)
             sight.observed = replace(sight.observed, refusal=refusal)
             return
         self._eyes.boxes.where[seen.id] = runtime
         there = [*(sight.observed.boxes or ()), seen]
         sight.observed = replace(sight.observed, boxes=there, host_uid=host_uid)
 
-    async def _freeze(self, box_id: str, frozen: bool, sight: seeing.Sight) -> None:
+    async def _freeze(self, box_id: str, frozen: bool, sight: seeing.Sight) -> bool:
+        """False when it could not be done: the box has ended, or this host cannot."""
         runtime = self._eyes.boxes.where.get(box_id)
-        if runtime is not None:
+        if runtime is None:
+            return False
+        try:
             await (runtime.freeze(box_id) if frozen else runtime.thaw(box_id))
+        except errors.AgentkError as error:
+            _log.warning("box %s could not be %s: %s", box_id, "frozen" if frozen else "thawed", error)
+            return False
         there = [
             replace(one, frozen=frozen) if one.id == box_id else one for one in sight.observed.boxes or ()
         ]
         sight.observed = replace(sight.observed, boxes=there)
+        return True
 
     async def _to_box(self, action: plans.Signal | plans.Kill | plans.Remove) -> None:
         runtime = self._eyes.boxes.where.get(action.box)

@@ -24,6 +24,8 @@ FINALIZER = "agentk.dev/box"
 # A runtime that did not answer wakes us when it comes back; this is for one that comes back silently.
 _BLIND_SECONDS = 5.0
 _SIGKILL = 9
+# What could not be frozen is tried again.
+_FREEZE_SECONDS = 5.0
 
 
 def decide(agent: Mapping[str, Any], observed: plans.Observed, now: Now) -> plans.Decision:
@@ -104,10 +106,15 @@ def _keep(case: deciding.Case, live: boxes.Seen) -> None:
     """It may go on: suspended or not, starting or running, with probes."""
     was = case.status.get("phase")
     if case.policy.suspend:
-        if not live.frozen and live.phase == "Running":
+        if live.frozen:
+            if was != "Suspended":
+                case.event("Normal", "Suspended", "frozen where it was")
+            case.phase("Suspended", "Suspended", "spec.suspend is true; its deadline goes on counting")
+            return
+        if live.phase == "Running":
             case.actions.append(plans.Freeze(live.id))
-            case.event("Normal", "Suspended", "frozen where it was")
-        case.phase("Suspended", "Suspended", "spec.suspend is true; its deadline goes on counting")
+            case.wake(_FREEZE_SECONDS)
+        case.phase(live.phase, "Suspending", "it is to be frozen")
         return
     if live.frozen:
         case.actions.append(plans.Thaw(live.id))

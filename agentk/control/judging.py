@@ -115,8 +115,9 @@ def _judge(
             return
     if token_of(case, seen) != case.token or asked_token != case.token:
         return  # its end counts for a run that is over
-    if end.intended and end.reason == "DeadlineExceeded":
-        finish(case, "Failed", end.reason, end.message)
+    late = ending is not None and ending.cause == "deadline"
+    if late or (end.intended and end.reason == "DeadlineExceeded"):
+        finish(case, "Failed", "DeadlineExceeded", end.message)
     elif ending is not None and ending.cause == "replace":
         pass  # what it was made from changed and changed back
     elif end.reason == "Lost":

@@ -24,6 +24,7 @@ from agentk.control import (
     queueing,
     quotas,
     references,
+    restart,
     runtimes,
     seeing,
 )
@@ -201,15 +202,22 @@ class Steward:
         failures = 0
         while True:
             try:
-                async for uid in runtime.changes():
-                    failures = 0
+                stream = aiter(runtime.changes())
+                first = asyncio.ensure_future(anext(stream))
+                try:
+                    await asyncio.sleep(0)  # it listens from here on: what happened before is seen by looking
+                    for key in self._asked:
+                        self._queue.add(key)
+                    self._wake_uid(await first)
+                finally:
+                    first.cancel()
+                failures = 0
+                async for uid in stream:
                     self._wake_uid(uid)
-            except (errors.AgentkError, OSError) as error:
-                _log.warning("the runtime went away: %s", error)
+            except (errors.AgentkError, OSError, StopAsyncIteration) as error:
+                _log.warning("boxes are not heard of: %s", error)
             failures += 1
-            await self._clock.sleep(min(0.1 * 2 ** min(failures, 10), 5.0))
-            for key in self._asked:  # whatever changed meanwhile
-                self._queue.add(key)
+            await self._clock.sleep(restart.delay(failures, 0.1, 5.0))
 
     def _wake_uid(self, uid: str) -> None:
         key = self._keys.get(uid)
@@ -283,7 +291,10 @@ class Steward:
             for event in decision.events:
                 self._post.send(stored, event)
             self._probers.keep(uid, [one.kind for one in decision.actions if isinstance(one, plans.RunProbe)])
-            if not await self._hands.act(agent, decision.actions, sight, decision.status["run"]):
+            changed = await self._hands.act(agent, decision.actions, sight, decision.status["run"])
+            if plans.Release(uid) in decision.actions:
+                self._uids.get(key, set()).discard(uid)
+            if not changed:
                 break
         written = await self._store.set_status(kinds.AGENT, *key, uid, decision.status)
         if written is not None:
@@ -308,7 +319,9 @@ class Steward:
         else:
             live = any(one.phase in ("Starting", "Running") for one in sight.observed.boxes or ())
             if sight.observed.boxes is not None and sight.observed.admission is None:
-                self._ledger.note(admission.claim(agent, "holds" if live else "rests"))
+                waits = not live and not sight.looked_at and not sight.observed.references
+                state: admission.State = "holds" if live else "waits" if waits else "rests"
+                self._ledger.note(admission.claim(agent, state))
             if seeing.is_blocked(sight.observed):
                 self._blocked[key] = admission.claim(agent, "rests")
         self._settle_claims(key[0])

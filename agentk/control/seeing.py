@@ -30,6 +30,7 @@ class Sight:
     observed: plans.Observed
     found: references.Found = field(default_factory=references.Found)
     source_path: str = ""
+    looked_at: bool = True  # False: whether its Runtime works will be known in a moment
 
 
 class Eyes:
@@ -102,7 +103,7 @@ class Eyes:
         observed = plans.Observed(
             seen, references=problems, source=source, runtime=self._runtime_problem(found.runtime)
         )
-        return Sight(observed, found, source_path)
+        return Sight(observed, found, source_path, "available" in ((found.runtime or {}).get("status") or {}))
 
     async def find(self, agent: Mapping[str, Any]) -> references.Found:
         """What it refers to, read now; Secrets are held no longer than this look."""

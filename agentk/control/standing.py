@@ -52,6 +52,7 @@ def _kstatus(case: deciding.Case) -> Iterator[Condition]:
             waiting, message = "ReadinessProbe", case.observed.health.message or "not ready yet"
         yield Condition("Ready", truth(ready), "Running" if ready else waiting, "" if ready else message)
     moving = phase in ("Pending", "Starting", "Terminating") or (phase == "Running" and not ready)
+    moving = moving or reason == "Suspending"
     yield Condition("Reconciling", truth(moving), reason, message if moving else "")
     stalled = phase == "Failed"
     yield Condition(
@@ -115,10 +116,10 @@ def _finished(case: deciding.Case) -> Condition:
 
 
 def _suspended(case: deciding.Case, live: boxes.Seen | None) -> Condition:
+    if case.status.get("reason") == "Suspending":
+        return Condition("Suspended", "False", "Suspending", str(case.status.get("message", "")))
     if case.status["phase"] != "Suspended":
         return Condition("Suspended", "False", "NotSuspended")
     if live is None:
         return Condition("Suspended", "True", "NotStarted", "it is started when spec.suspend is false")
-    if live.frozen:
-        return Condition("Suspended", "True", "Frozen", "frozen where it was")
-    return Condition("Suspended", "False", "Freezing")
+    return Condition("Suspended", "True", "Frozen", "frozen where it was")

@@ -556,7 +556,8 @@ def test_a_running_agent_is_frozen_and_thawed() -> None:
     story.step(0, story.box())
     story.change(suspend=True)
     assert cases.kinds(story.step(1, story.box())) == ["Freeze"]
-    story.step(1, story.box(frozen=True))
+    assert (story.status["phase"], story.condition("Suspended")) == ("Running", "False/Suspending")
+    assert cases.reasons(story.step(1, story.box(frozen=True))) == ["Suspended"]
     assert story.condition("Suspended") == "True/Frozen"
     assert story.condition("Ready").startswith("False")
     story.change(suspend=False)
@@ -671,6 +672,26 @@ def test_deletion_during_a_long_grace_shortens_it() -> None:
     story.delete()
     story.agent["metadata"]["deletionGracePeriodSeconds"] = 5
     assert story.step(2, old).again == 5
+
+
+def test_deletion_at_once() -> None:
+    story = Story(terminationGracePeriodSeconds=300)
+    story.step(0, story.box())
+    story.delete()
+    story.agent["metadata"]["deletionGracePeriodSeconds"] = 0
+    assert cases.kinds(story.step(1, story.box())) == ["Kill"]
+
+
+def test_a_deadline_during_a_replacement_is_still_the_deadline() -> None:
+    story = Story(activeDeadlineSeconds=10, terminationGracePeriodSeconds=60)
+    old = story.box()
+    story.step(0, old)
+    story.annotate(restartedAt="now")
+    story.step(9, old)
+    story.step(10, old)
+    story.agent["metadata"]["annotations"] = {}
+    story.step(11, cases.ended(old, 143, 11, intent=box.Intent("Killed", "replaced")))
+    assert story.status["reason"] == "DeadlineExceeded"
 
 
 # adoption and crashes

@@ -137,7 +137,7 @@ async def test_a_runtime_of_an_unknown_type_says_so() -> None:
 @story
 async def test_a_refused_start_is_tried_again() -> None:
     async with model.house() as house:
-        cause = errors.Cause("memory", "no cgroup")
+        cause = errors.Cause("limits", "memory: no cgroup")
         house.runtime.refuse = errors.RuntimeRefused("limits cannot be held", causes=[cause])
         await house.agent("a")
         status = await house.until("a", phase="Pending", message="limits cannot be held")
@@ -160,7 +160,7 @@ async def test_quota_lets_in_by_priority_and_tells_what_is_used() -> None:
         await house.until("middle", phase="Pending", reason="QuotaExceeded")
         await house.steward.idle()
         await house.clock.advance(1)
-        assert (await house.until("q", "quota"))["used"]["agents"] == 1
+        await house.until("q", "quota", used={"agents": 1, "cpu": "0", "memory": "0"})
         for name in ["middle", "low"]:
             house.runtime.end_all(0)
             await house.until(name, phase="Running")
@@ -242,7 +242,7 @@ async def test_a_dead_heartbeat_ends_the_agent() -> None:
         await house.agent("a", livenessProbe=probe)
         await house.until("a", phase="Running")
         await house.steward.idle()
-        await house.clock.advance(20)
+        await house.clock.advance(15)
         status = await house.until("a", reason="CrashLoopBackOff")
         assert "liveness" in status["lastTermination"]["message"]
         assert "Killing" in await house.events("a")
