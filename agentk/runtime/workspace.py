@@ -62,6 +62,11 @@ class Workspaces:
         """The mount namespace that holds every tmpfs; -1 when there is none. Hand it to the next launcher."""
         return self._holder.fd
 
+    @property
+    def users_fd(self) -> int:
+        """Without root: the user namespace a box's child must enter before `attach`; -1 when any will do."""
+        return self._holder.users
+
     def can_mount(self) -> str:
         """Why this process cannot mount a tmpfs; "" when it can."""
         return self._cached("tmpfs")
@@ -101,7 +106,10 @@ class Workspaces:
         return self._answer(uid, record.medium, problem)
 
     def attach(self, uid: str, target: Path) -> None:
-        """Mount it at `target`. Called in a forked child in a new private mount namespace, still privileged."""
+        """Mount it at `target`. Called in a forked child in a new private mount namespace, still privileged.
+
+        Without root: privileged in the user namespace `users_fd`, entered by setns before the mount namespace is made.
+        """
         folder = self._folder(uid)
         record = self._read(folder)
         if record is None:

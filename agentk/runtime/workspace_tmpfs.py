@@ -1,11 +1,16 @@
 """/workspace as a sized tmpfs, held in a mount namespace of its own.
 
-Nobody lives in that namespace; a descriptor keeps it. So the mounts of five hundred agents are copied into no jail,
-and a launcher that is replaced can be handed them all as that one descriptor. A box gets a copy of its mount.
+Nobody lives in that namespace; a descriptor keeps it. So the mounts of five hundred agents are copied into no jail
+(attached, each copy of a mount table costs 1 ms more, a jail 2; see tests/bench/mounts.py), and a launcher that is
+replaced can be handed them all as that one descriptor. A box gets a copy of its mount.
+
+Without root it belongs to a user namespace made for it (`users`): a box's child has to enter that one instead of
+making its own, for nobody can take a mount out of a namespace that a sibling owns.
 
 Children forked here run with nothing but a tmpfs below "/": they import nothing.
 """
 
+import fcntl
 import os
 import socket
 from collections.abc import Callable
@@ -15,6 +20,8 @@ from agentk.runtime import kernel
 
 _INODES_MIN = 1024
 _PAGE = 4096
+_SYS_ADMIN = 21
+_NS_GET_USERNS = 0xB701
 
 
 class Holder:
@@ -24,6 +31,7 @@ class Holder:
         self._scratch = scratch  # any directory: it is covered in the new namespace only
         self._roots: dict[str, int] = {}
         self.fd = fd
+        self.users = _owner(fd)
 
     def why_not(self) -> str:
         """Why no tmpfs can be mounted here; "" when one can."""
@@ -47,7 +55,8 @@ class Holder:
                 )
                 return
             point.mkdir(exist_ok=True)
-            options = f"size={size},nr_inodes={inodes},mode=0700,uid={host_uid},gid={host_uid}"
+            owner = 0 if self.users >= 0 else host_uid
+            options = f"size={size},nr_inodes={inodes},mode=0700,uid={owner},gid={owner}"
             kernel.mount("none", point, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
 
         self._inside(mount)
@@ -60,7 +69,7 @@ class Holder:
             return False
 
     def attach(self, uid: str, target: Path) -> None:
-        """Called in a box's child, in its own mount namespace and the launcher's user namespace."""
+        """Called in a box's child, in a mount namespace of its own, and in `users` when there is one."""
         here = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         kernel.setns(self.fd, kernel.CLONE_NEWNS)
         tree = kernel.open_tree(Path("/") / uid)
@@ -102,9 +111,10 @@ class Holder:
         for root in self._roots.values():
             os.close(root)
         self._roots.clear()
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        for fd in (self.fd, self.users):
+            if fd >= 0:
+                os.close(fd)
+        self.fd = self.users = -1
 
     def _open(self) -> None:
         if self.fd >= 0:
@@ -119,8 +129,13 @@ class Holder:
                 self.fd = _answer(near)[1]
             finally:
                 os.waitpid(child, 0)
+        self.users = _owner(self.fd)
 
     def _build(self) -> int:
+        if not kernel.capabilities() >> _SYS_ADMIN & 1:
+            uid, gid = os.geteuid(), os.getegid()
+            kernel.unshare(kernel.CLONE_NEWUSER)
+            kernel.map_ids("self", 0, uid, 0, gid)
         kernel.unshare(kernel.CLONE_NEWNS)
         kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_SLAVE)
         kernel.mount("none", self._scratch, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "size=1m,mode=0700")
@@ -150,6 +165,8 @@ class Holder:
 
     def _in_child(self, act: Callable[[], str | int]) -> tuple[str, int]:
         def enter() -> str | int:
+            if self.users >= 0:
+                kernel.setns(self.users, kernel.CLONE_NEWUSER)
             kernel.setns(self.fd, kernel.CLONE_NEWNS)
             return act()
 
@@ -163,6 +180,21 @@ class Holder:
                 return _answer(near)
             finally:
                 os.waitpid(child, 0)
+
+
+def _owner(space: int) -> int:
+    """The user namespace that owns `space`, -1 when that is our own (or above, where we need not enter)."""
+    if space < 0:
+        return -1
+    try:
+        users = fcntl.ioctl(space, _NS_GET_USERNS)
+    except OSError:
+        return -1
+    os.set_inheritable(users, False)
+    if os.fstat(users).st_ino == os.stat("/proc/self/ns/user").st_ino:
+        os.close(users)
+        return -1
+    return users
 
 
 def _report(channel: socket.socket, act: Callable[[], str | int]) -> None:

@@ -1,11 +1,13 @@
 """What do the mounts of N other agents cost one jail? As root: `python tests/bench/mounts.py [N]`.
 
 Held two ways: attached below a directory of the launcher's mount namespace, and as detached trees that are in no mount
-table. Each figure is the median of paired rounds in one run, with N mounts against none.
+table. Medians of rounds taken in turn; the machine should be quiet.
 """
 
 import os
+import socket
 import statistics
+import struct
 import sys
 import tempfile
 import time
@@ -19,45 +21,92 @@ ROUNDS = 60
 
 def main(count: int) -> None:
     """Print one line a way of holding."""
-    kernel.unshare(kernel.CLONE_NEWNS)
-    kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
-    with tempfile.TemporaryDirectory() as folder:
-        print(f"{count} mounts            new mount namespace    nsjail /bin/true")
-        report("none", folder)
-        trees = [kernel.detached_mount("tmpfs", {"size": "64k"}, 0) for _ in range(count)]
-        report("detached", folder)
-        for tree in trees:
-            os.close(tree)
-        for number in range(count):
-            point = Path(folder) / str(number)
-            point.mkdir()
-            kernel.mount("tmpfs", point, "tmpfs", 0, "size=64k")
-        report("attached", folder)
-        for number in range(count):
-            kernel.umount(Path(folder) / str(number))
+    ways = {"none": hold_none, "detached": hold_detached, "attached": hold_attached}
+    acts = {"new mount namespace": in_namespace, "nsjail /bin/true": in_nsjail}
+    launchers = {name: Launcher(hold, count, list(acts.values())) for name, hold in ways.items()}
+    taken: dict[tuple[str, int], list[float]] = {}
+    for number in range(ROUNDS * len(acts)):
+        for name, launcher in launchers.items():  # in turn, so that whatever else runs here hits all alike
+            act = number % len(acts)
+            taken.setdefault((name, act), []).append(launcher.measure(act))
+    for launcher in launchers.values():
+        launcher.close()
+    print(f"{count} mounts, ms   " + "".join(f"{name:>22}" for name in acts))
+    for name in ways:
+        print(
+            f"  {name:16}"
+            + "".join(f"{statistics.median(taken[name, act]):22.2f}" for act in range(len(acts)))
+        )
 
 
-def report(name: str, folder: str) -> None:
-    """Median milliseconds of both acts."""
-    print(f"  {name:12} {timed(in_namespace):18.2f} ms {timed(in_nsjail):16.2f} ms", flush=True)
+class Launcher:
+    """A process with a mount namespace of its own that holds `count` mounts and times acts on demand."""
+
+    def __init__(
+        self, hold: Callable[[int, Path], object], count: int, acts: list[Callable[[], None]]
+    ) -> None:
+        self._near, far = socket.socketpair()
+        self._pid = os.fork()
+        if self._pid:
+            far.close()
+            self._near.recv(1)
+            return
+        self._near.close()
+        try:
+            kernel.unshare(kernel.CLONE_NEWNS)
+            kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+            with tempfile.TemporaryDirectory() as folder:
+                kernel.mount("none", folder, "tmpfs")
+                kept = hold(count, Path(folder))
+                far.send(b"!")
+                while (order := far.recv(1)) != b".":
+                    far.send(struct.pack("d", timed(acts[order[0]])))
+                del kept
+                kernel.umount(folder, kernel.MNT_DETACH)
+        finally:
+            os._exit(0)
+
+    def measure(self, act: int) -> float:
+        """Milliseconds of one act."""
+        self._near.send(bytes([act]))
+        return float(struct.unpack("d", self._near.recv(8))[0])
+
+    def close(self) -> None:
+        """End it; its mounts go with it."""
+        self._near.send(b".")
+        self._near.close()
+        os.waitpid(self._pid, 0)
+
+
+def hold_none(count: int, folder: Path) -> None:
+    """Nothing."""
+
+
+def hold_detached(count: int, folder: Path) -> list[int]:
+    """In no mount table, by descriptors: what a namespace of its own comes to as well."""
+    return [kernel.detached_mount("tmpfs", {"size": "64k"}, 0) for _ in range(count)]
+
+
+def hold_attached(count: int, folder: Path) -> None:
+    """Below a directory of ours."""
+    for number in range(count):
+        (folder / str(number)).mkdir()
+        kernel.mount("tmpfs", folder / str(number), "tmpfs", 0, "size=64k")
 
 
 def timed(act: Callable[[], None]) -> float:
-    """Median milliseconds from fork to the child's end."""
-    taken = []
-    for _ in range(ROUNDS):
-        start = time.perf_counter()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                act()
-                os._exit(0)
-            finally:
-                os._exit(1)
-        status = os.waitpid(pid, 0)[1]
-        assert status == 0, status
-        taken.append((time.perf_counter() - start) * 1000)
-    return statistics.median(taken)
+    """Milliseconds from fork to the child's end."""
+    start = time.perf_counter()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            act()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    status = os.waitpid(pid, 0)[1]
+    assert status == 0, status
+    return (time.perf_counter() - start) * 1000
 
 
 def in_namespace() -> None:

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import socket
 import subprocess
+import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -120,8 +122,6 @@ def test_two_boxes_at_once_see_the_same_files(
         ready.send(b"1")
         assert done.recv(1) == b"1"
         assert (here / "from-inner").read_text() == "y"
-
-    import socket
 
     ready, ready_here = socket.socketpair()
     done_here, done = socket.socketpair()
@@ -360,3 +360,41 @@ def test_removal_stops_when_its_time_is_up_and_goes_on_later(tmp_path: Path) -> 
     workspace_removal.throw_away(tmp_path / "guest", tmp_path / "trash")
     assert not workspace_removal.sweep(tmp_path / "trash", 0)
     assert workspace_removal.sweep(tmp_path / "trash", 60)
+
+
+@pytest.fixture
+def everybodys() -> Iterator[Path]:
+    """A directory that an ordinary user reaches; pytest's own are root's."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o777)
+        yield Path(folder)
+
+
+@pytest.mark.jail
+def test_without_root_a_limit_is_held_in_a_user_namespace(everybodys: Path) -> None:
+    """Also as root, who gives everything up first."""
+    (everybodys / "target").mkdir()
+
+    def box(spaces: workspace.Workspaces) -> None:
+        kernel.setns(spaces.users_fd, kernel.CLONE_NEWUSER)
+        kernel.unshare(kernel.CLONE_NEWNS)
+        kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_SLAVE)
+        spaces.attach("a", everybodys / "target")
+        fill(everybodys / "target")
+
+    def launcher() -> None:
+        if rooted:
+            os.setresgid(GUEST, GUEST, GUEST)
+            os.setresuid(GUEST, GUEST, GUEST)
+            kernel.prctl(kernel.PR_SET_DUMPABLE, 1)
+        spaces = workspace.Workspaces(everybodys / "state", root=False)
+        assert spaces.ensure("a", -1, 8 * MIB) == workspace.Workspace(spaces._base / "a", "tmpfs", "")
+        assert in_child(lambda: box(spaces)) == 0
+        later = workspace.Workspaces(everybodys / "state", root=False, holder_fd=os.dup(spaces.holder_fd))
+        spaces.close()
+        assert 7 * MIB <= (later.used_bytes("a") or 0) <= 8 * MIB
+        later.remove("a")
+        assert later.used_bytes("a") is None
+        later.close()
+
+    assert in_child(launcher) == 0

@@ -269,6 +269,7 @@ def make_order(world: World, box: words.Box, channel: socket.socket, streams: tu
         host=settings.host,
         base=settings.base,
         seccomp="" if box.seccomp == "privileged" else settings.policies[box.seccomp],
+        users=world.workspaces.users_fd,
         attach_workspace=world.workspaces.attach,
     )
 
