@@ -3,13 +3,16 @@
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from agentk.api import errors
-from agentk.cli import columns, connect, jsonpath, options, show, targets, usage
+from agentk.cli import columns, connect, options, show, targets, usage
 from agentk.client import client
+
+if TYPE_CHECKING:
+    from agentk.cli import jsonpath
 
 app = typer.Typer(**options.APP)
 
@@ -53,7 +56,7 @@ def get(
     if any(one.name for one in chosen) and (labels or fields or all_namespaces):
         raise usage.Usage("a NAME and a selector (-l, --field-selector, -A) do not go together")
     where = "" if all_namespaces else options.namespace(namespace)
-    order = jsonpath.compile_path(sort_by) if sort_by else None
+    order = _order(sort_by) if sort_by else None
     api = connect.connect()
     asked = [(one, client.Selection(one.kind, where, labels, fields)) for one in chosen]
     if watch or watch_only:
@@ -75,7 +78,7 @@ def _tables(
     asked: Sequence[tuple[targets.Target, client.Selection]],
     form: show.Format,
     extras: tuple[bool, bool, bool],
-    order: jsonpath.Path | None,
+    order: "jsonpath.Path | None",
     ignore_not_found: bool,
 ) -> int:
     with_namespace, with_labels, headers = extras
@@ -109,7 +112,7 @@ def _objects(
     api: client.Client,
     asked: Sequence[tuple[targets.Target, client.Selection]],
     form: show.Format,
-    order: jsonpath.Path | None,
+    order: "jsonpath.Path | None",
     headers: bool,
     ignore_not_found: bool,
 ) -> int:
@@ -176,7 +179,13 @@ class Rows:
         return cells
 
 
-def sort_key(path: jsonpath.Path, obj: dict[str, Any]) -> tuple[int, float, str]:
+def _order(path: str) -> "jsonpath.Path":
+    from agentk.cli import jsonpath  # its grammar costs 6 ms
+
+    return jsonpath.compile_path(path)
+
+
+def sort_key(path: "jsonpath.Path", obj: dict[str, Any]) -> tuple[int, float, str]:
     """Missing values first, then numbers and quantities by size, then text."""
     found = path.find(obj, obj)
     if not found or found[0] is None:
@@ -191,7 +200,7 @@ def sort_key(path: jsonpath.Path, obj: dict[str, Any]) -> tuple[int, float, str]
             return 1, quantities.parse_cpu(value) / 1000, ""
         except errors.Invalid:
             pass
-    return 2, 0.0, jsonpath.words(value)
+    return 2, 0.0, str(value)
 
 
 def say_none(namespace: str) -> None:

@@ -1,6 +1,5 @@
 """`agentk`: finds the verb, imports only that verb's file, and prints every error in this one place."""
 
-import difflib
 import importlib
 import os
 import sys
@@ -125,6 +124,8 @@ def _place_and_hint(file: str, line: int, column: int, hint: str, indent: str) -
 
 
 def _unknown(verb: str) -> int:
+    import difflib  # heavy, and only for errors
+
     near = difflib.get_close_matches(verb, NAMES, n=1)
     hint = f"did you mean 'agentk {near[0]}'?" if near else "agentk --help lists the verbs"
     _say(f"error: unknown {'option' if verb.startswith('-') else 'verb'} {verb!r}", f"  hint: {hint}")

@@ -1,14 +1,16 @@
 """Objects as people asked for them with `-o`. Fetching is the verbs' business, drawing is done here."""
 
-import difflib
 import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentk.api import kinds
-from agentk.cli import columns, jsonpath, targets, usage
+from agentk.cli import columns, targets, usage
+
+if TYPE_CHECKING:
+    from agentk.cli import jsonpath
 
 Object = dict[str, Any]
 
@@ -35,6 +37,8 @@ def parse(option: str, allowed: Sequence[str] = PLAIN + WITH_ARGUMENT) -> Format
     if not text:
         return Format()
     if name not in allowed:
+        import difflib  # heavy, and only for errors
+
         near = difflib.get_close_matches(name, allowed, n=1)
         hint = f"did you mean '-o {near[0]}'?" if near else f"use {', '.join(allowed)}"
         raise usage.Usage(f"unknown output format {name!r}", hint=hint)
@@ -47,7 +51,7 @@ def parse(option: str, allowed: Sequence[str] = PLAIN + WITH_ARGUMENT) -> Format
     if name in PLAIN and equals:
         raise usage.Usage(f"-o {name} takes no argument")
     if name == "jsonpath":
-        jsonpath.parse(_braced(argument))
+        _template(argument)
     if name == "custom-columns":
         _custom_columns(argument)
     return Format(name, argument)
@@ -62,12 +66,14 @@ def objects(found: Sequence[Object], form: Format, *, single: bool, headers: boo
     shown = [without_managed_fields(obj) for obj in found]
     content: Any = shown[0] if single and len(shown) == 1 else list_of(shown)
     if form.name == "jsonpath":
-        return jsonpath.parse(_braced(form.argument)).render(content)
+        return _template(form.argument).render(content)
     return yaml_text(content) if form.name == "yaml" else json_text(content)
 
 
 def custom(found: Sequence[Object], template: str, headers: bool = True) -> str:
     """`NAME:.metadata.name,…`; what is not there is `<none>`."""
+    from agentk.cli import jsonpath
+
     pairs = _custom_columns(template)
     rows = [[",".join(map(jsonpath.words, path.find(obj, obj))) for _, path in pairs] for obj in found]
     return columns.draw([name for name, _ in pairs], rows, show=headers)
@@ -126,14 +132,18 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _braced(template: str) -> str:
+def _template(text: str) -> "jsonpath.Template":
     """kubectl takes `-o jsonpath=.a.b` for `{.a.b}`."""
-    return (
-        template if "{" in template else "{" + (template if template[:1] in ".[$@" else f".{template}") + "}"
-    )
+    from agentk.cli import jsonpath  # its grammar costs 6 ms
+
+    if "{" not in text:
+        text = "{" + (text if text[:1] in ".[$@" else f".{text}") + "}"
+    return jsonpath.parse(text)
 
 
-def _custom_columns(template: str) -> list[tuple[str, jsonpath.Path]]:
+def _custom_columns(template: str) -> list[tuple[str, "jsonpath.Path"]]:
+    from agentk.cli import jsonpath
+
     pairs = []
     for column in template.split(","):
         name, colon, path = column.partition(":")
