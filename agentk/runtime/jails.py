@@ -38,14 +38,15 @@ class Link:
     async def ask(self, message: wire.Message, fds: Sequence[int] = ()) -> wire.Message:
         """The answer. Raises the launcher's error, ConnectionError when it goes away."""
         self._number += 1
+        number = self._number  # others ask while we wait
         answer: asyncio.Future[wire.Message] = self._loop.create_future()
-        self._answers[self._number] = answer
+        self._answers[number] = answer
         try:
-            self._outbox.put({"id": self._number, **message}, fds)
+            self._outbox.put({"id": number, **message}, fds)
             self._write()
             return await answer
         finally:
-            self._answers.pop(self._number, None)
+            self._answers.pop(number, None)
 
     def close(self) -> None:
         """Repeatable."""
