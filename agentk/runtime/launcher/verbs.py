@@ -148,7 +148,10 @@ def _namespace_limits(world: World, message: wire.Message, answer: Answer) -> No
 
 
 def _probe(world: World, message: wire.Message, answer: Answer) -> None:
-    """In a child: it tries real namespaces and programs, and may take its time."""
+    """In a child: it tries real namespaces and programs, and may take its time. One at a time, for all who ask."""
+    world.asking_probe.append(answer)
+    if len(world.asking_probe) > 1:
+        return
     read, write = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
@@ -170,10 +173,14 @@ def _probe(world: World, message: wire.Message, answer: Answer) -> None:
         world.loop.forget(read)
         os.close(read)
         ending.bury(world, pid)
+        result: wire.Message | errors.AgentkError
         try:
-            answer({"probe": json.loads(told)})
+            result = {"probe": json.loads(told)}
         except ValueError:
-            answer(errors.Unavailable("probing this host failed; the launcher's log says why"))
+            result = errors.Unavailable("probing this host failed; the launcher's log says why")
+        asking, world.asking_probe = world.asking_probe, []
+        for one in asking:
+            one(result)
 
     world.loop.watch(read, loop.READ, more)
 

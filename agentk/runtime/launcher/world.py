@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import cgroup, nsjail, workspace
 from agentk.runtime.launcher import boxes, checking, loop, tools
@@ -85,6 +87,7 @@ class World:
     starting: dict[str, object] = field(default_factory=dict)  # box id → the attempt that is making it
     notify: Callable[[dict[str, object]], None] = lambda _: None  # tells every daemon that is connected
     lend: Callable[[Live], None] = lambda _: None  # gives copies of a box's descriptors to those that asked
+    asking_probe: list[Callable[[dict[str, Any] | errors.AgentkError], None]] = field(default_factory=list)
     exec_count: int = 0
     boot_id: str = ""
 
