@@ -7,6 +7,7 @@ The first process of a box waits for the launcher's word before it becomes the a
 it tells that it is there, and goes on only when its limits are checked and its handle is on disk.
 """
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,10 @@ DEFAULT_PATH = f"{TOOLS_BIN}:/usr/local/bin:/usr/bin:/bin"
 INIT = f"{TOOLS_BIN}/init"
 # 127 and 126 as a shell has them: the init would answer 2 for both.
 _WAIT = f"echo r >&{HANDSHAKE_FD}; read -r _ <&{HANDSHAKE_FD} || exit 125; exec {HANDSHAKE_FD}<&-; "
+_ENTER = "echo 0 >&{0} || exit 125; exec {0}>&-; "
+# What could make the shell, or a library in it, run the agent's code before it is in its cgroup: set only after.
+_LATE = ("BASH_ENV", "ENV", "GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "PS4")
+_NEVER = ("SHELLOPTS", "BASHOPTS")
 _FIND = (
     'no() { echo "agentk: $1: $2" >&2; exit "$3"; }; '
     'case "$1" in */*) [ -e "$1" ] || no "$1" "not found" 127; [ -x "$1" ] || no "$1" "cannot be executed" 126;; '
@@ -68,16 +73,23 @@ class Jail:
     outside_uid: int
     open_files: int
     tmp_bytes: int
-    seccomp: str = ""  # kafel text
+    seccomp: str = ""  # kafel text, quoted: quoting it takes longer than all the rest
+    groups: int = 0  # how many cgroup files the first process has to enter by
     entries: Sequence[Entry] = ()
     tmpfs: Sequence[tuple[str, int]] = ()  # target, bytes
 
 
-def bootstrap(argv: Sequence[str], init: Sequence[str] = (INIT, "--")) -> list[str]:
-    """The command of PID 1: tell that we are there, wait for the word, become the init of `argv`."""
-    if not init:
-        return ["/bin/sh", "-c", f'{_WAIT}{_FIND}exec "$@"', "sh", *argv]
-    return ["/bin/sh", "-c", f'{_WAIT}{_FIND}exec {" ".join(init)} "$@"', "sh", *argv]
+def bootstrap(jail: Jail, init: str = f"{INIT} -- ") -> list[str]:
+    """The command of PID 1: enter the cgroup, tell that we are there, wait for the word, become the init of argv."""
+    enter = "".join(_ENTER.format(HANDSHAKE_FD + 1 + number) for number in range(jail.groups))
+    late = "".join(
+        f"export {name}={shlex.quote(value)}; " for name, value in jail.env.items() if _is_late(name)
+    )
+    return ["/bin/sh", "-c", f'{enter}{_WAIT}{_FIND}{late}exec {init}"$@"', "sh", *jail.argv]
+
+
+def _is_late(name: str) -> bool:
+    return name.startswith("LD_") or name in _LATE
 
 
 def environment(env: Mapping[str, str]) -> dict[str, str]:
@@ -86,12 +98,12 @@ def environment(env: Mapping[str, str]) -> dict[str, str]:
     for name, ours in (("PATH", TOOLS_BIN), ("PYTHONPATH", TOOLS_LIB)):
         if ours not in whole[name].split(":"):
             whole[name] = ":".join(filter(None, (ours, whole[name])))
-    return whole
+    return {name: value for name, value in whole.items() if not _is_late(name) and name not in _NEVER}
 
 
 def render(jail: Jail, host: Host, base: str) -> str:
     """nsjail's configuration for one box; `base` is the text of base.cfg."""
-    argv = bootstrap(jail.argv)
+    argv = bootstrap(jail)
     lines = [
         base.rstrip(),
         f"hostname: {quote(jail.hostname)}",
@@ -99,7 +111,7 @@ def render(jail: Jail, host: Host, base: str) -> str:
         f"nice_level: {host.nice}",
         f"rlimit_nofile: {min(jail.open_files, host.hard_open_files)}",
         f"rlimit_stack: {_stack_mib(host.hard_stack_bytes)}",
-        f"pass_fd: {HANDSHAKE_FD}",
+        *(f"pass_fd: {HANDSHAKE_FD + number}" for number in range(jail.groups + 1)),
         *(
             f'{kind} {{ inside_id: "{INSIDE_UID}" outside_id: "{jail.outside_uid}" count: 1 }}'
             for kind in ("uidmap", "gidmap")
@@ -112,20 +124,20 @@ def render(jail: Jail, host: Host, base: str) -> str:
         *(_tmpfs(target, size) for target, size in jail.tmpfs),
     ]
     if jail.seccomp:
-        lines.append(f"seccomp_string: {quote(jail.seccomp)}")
+        lines.append(f"seccomp_string: {jail.seccomp}")
     words = " ".join(f"arg: {quote(word)}" for word in argv[1:])
     lines.append(f"exec_bin {{ path: {quote(argv[0])} {words} }}")
     return "\n".join(lines) + "\n"
 
 
 def policy(folder: Path, name: str, machine: str) -> str:
-    """kafel text of one of POLICIES, with what only this `machine` (as of uname) has."""
+    """kafel text of one of POLICIES, with what only this `machine` (as of uname) has; quoted."""
     parts = {name: (folder / f"seccomp-{name}.kafel").read_text()}
     special = folder / f"seccomp-{name}.{machine}.kafel"
     if special.is_file():
         parts[f"{name}_machine"] = special.read_text()
     used = ", ".join(f"USE {part}" for part in parts)
-    return "\n".join(parts.values()) + f"\nPOLICY all {{ {used} }}\nUSE all DEFAULT {POLICIES[name]}\n"
+    return quote("\n".join(parts.values()) + f"\nPOLICY all {{ {used} }}\nUSE all DEFAULT {POLICIES[name]}\n")
 
 
 def _system(host: Host) -> list[str]:

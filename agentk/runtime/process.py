@@ -18,14 +18,14 @@ from agentk.runtime import nsjail
 from agentk.runtime.launcher import child
 
 MARK = "AGENTK_BOX"  # in the agent's environment: finds what left its session
-_LOG_FD = 4
+_LOG_FD = 9  # above the channel and the cgroups'; shells know one digit
 _FILES = "files"
 # Only the inner shell becomes the agent: the outer one waits for it, whatever signal its session gets.
 _KEEPER = f"""
 trap '' TERM INT HUP QUIT USR1 USR2
 log() {{ printf '[I][agentk] pid=%s ([PROCESS]) exited with status: %s\\n' "$1" "$2" >&{_LOG_FD}; }}
 (trap - TERM INT HUP QUIT USR1 USR2; exec {_LOG_FD}>&-; exec "$@") &
-exec {nsjail.HANDSHAKE_FD}<&-
+exec 3<&- 4>&- 5>&- 6>&- 7>&- 8>&-
 wait $!
 code=$?
 log $! $code
@@ -44,12 +44,13 @@ def become(order: child.Order) -> NoReturn:
     os.setsid()
     os.umask(0o022)
     child.usual_signals()
-    entries = child.open_entries(order.entry_files)
+    leaf, outside = child.open_entries(order.entry_files), child.open_entries(order.keeper_files)
     null = os.open("/dev/null", os.O_RDWR)
     output = child.waiting(order.output)
     log = child.high(os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
     _enter_folder(order)
-    child.arrange(null, output, order.channel.fileno(), keep=(), entries=entries)
+    child.enter(outside)
+    child.arrange(null, output, order.channel.fileno(), leaf, keep=())
     os.dup2(log, _LOG_FD, inheritable=True)
     _limit(box)
     if box.host_uid >= 0:
@@ -58,8 +59,12 @@ def become(order: child.Order) -> NoReturn:
         os.setresuid(box.host_uid, box.host_uid, box.host_uid)
     home = str(order.folder) if order.folder else "/"
     env = {"PATH": "/usr/local/bin:/usr/bin:/bin", **box.env, "HOME": home, MARK: box.id}
-    inner = nsjail.bootstrap(box.argv, init=())
+    inner = nsjail.bootstrap(_as_jail(box, len(leaf)), init="")
     os.execve("/bin/sh", ["sh", "-c", _KEEPER, "sh", *inner], env)
+
+
+def _as_jail(box: words.Box, groups: int) -> nsjail.Jail:
+    return nsjail.Jail(box.argv, box.hostname, box.cwd, {}, box.host_uid, 0, 0, groups=groups)
 
 
 def _limit(box: words.Box) -> None:

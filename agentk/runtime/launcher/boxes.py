@@ -19,6 +19,8 @@ from typing import Any
 from agentk.runtime import box as words
 from agentk.runtime.launcher import wire
 
+_HANDLE_BYTES = 2048
+
 
 class Records:
     def __init__(self, folder: Path) -> None:
@@ -33,10 +35,23 @@ class Records:
         return sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir(follow_symlinks=False))
 
     def intend(self, box: words.Box) -> None:
-        """Durable before anything is made."""
+        """Before anything is made. It outlives us from now on, and the machine's power from `secure` on: nothing
+        that is made before that survives a power loss anyway."""
         path = self.path(box.id)
         path.mkdir(mode=0o700)
-        self._write(box.id, "box.json", wire.plain(scrub(box)))
+        (path / "box.json").write_text(json.dumps(wire.plain(scrub(box))))
+        (path / "handle.json").write_bytes(b" " * _HANDLE_BYTES)
+
+    def secure(self, box_id: str) -> None:
+        """Make the intent durable, and room for the handle. Done while the child is busy."""
+        path = self.path(box_id)
+        for name in ("box.json", "handle.json"):
+            fd = os.open(path / name, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+        sync(path)
         sync(self.folder)
 
     def box(self, box_id: str) -> words.Box | None:
@@ -45,8 +60,19 @@ class Records:
         return wire.box_from(told) if told else None
 
     def write_handle(self, box_id: str, handle: dict[str, Any]) -> None:
-        """Durable before the box's first instruction."""
-        self._write(box_id, "handle.json", handle)
+        """Durable before the box's first instruction. Into the room made for it: one short write and sync."""
+        text = json.dumps(handle).encode()
+        if len(text) > _HANDLE_BYTES:
+            self._write(box_id, "handle.json", handle)
+            return
+        fd = os.open(
+            self.path(box_id) / "handle.json", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
+        )
+        try:
+            os.pwrite(fd, text.ljust(_HANDLE_BYTES), 0)
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
 
     def handle(self, box_id: str) -> dict[str, Any] | None:
         """None: the box never ran."""

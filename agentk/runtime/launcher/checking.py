@@ -19,7 +19,9 @@ _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
 _NAMESPACE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _LEAF = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
-_ENV_NAME = re.compile(r"[^=\x00]{1,1024}")
+_ENV_NAME = re.compile(
+    r"[-._a-zA-Z][-._a-zA-Z0-9]{0,1023}"
+)  # as Kubernetes; no shell's function can hide in it
 _FILE_NAME = re.compile(r"[^/\x00]{1,255}")
 _ARGUMENTS_MAX_BYTES = 1024 * 1024  # argv and env together; the kernel's own limit is 2 MiB
 _MOUNTS_MAX = 64

@@ -25,7 +25,7 @@ def open_gate(doors: Path, uid: str, host_uid: int) -> socket.socket:
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        listener.bind(str(path))  # the launcher's umask leaves it 0600
+        _bind(listener, folder)  # the launcher's umask leaves it 0600
         if host_uid >= 0:
             os.chown(path, host_uid, host_uid)
         path.chmod(0o600)
@@ -34,6 +34,15 @@ def open_gate(doors: Path, uid: str, host_uid: int) -> socket.socket:
         listener.close()
         raise
     return listener
+
+
+def _bind(listener: socket.socket, folder: Path) -> None:
+    """The name it is bound by is what the box reads in /proc/net/unix: it must not tell where we are."""
+    here = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        listener.bind(f"/proc/self/fd/{here}/{GATE}")
+    finally:
+        os.close(here)
 
 
 def remove(doors: Path, uid: str) -> None:

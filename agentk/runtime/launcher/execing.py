@@ -134,8 +134,6 @@ class Command:
         assert self._channel is not None
         self._guest = processes.identify(pid)
         try:
-            for entry in self._world.groups.keeper_files():
-                entry.write_text(str(self._keeper_pid))
             self._world.records.write_handle(
                 self._box.id, {"guest": dataclasses.asdict(self._guest or _GONE)}
             )

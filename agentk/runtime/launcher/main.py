@@ -6,6 +6,7 @@ boxes go on; the launcher that comes after it adopts them.
 
 import argparse
 import contextlib
+import gc
 import os
 import resource
 import signal
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     adopting.adopt(world)
     server = serving.Server(world, listener)
     _mark(chosen.run / "launcher.pid")
+    gc.collect()
+    gc.freeze()  # what is here stays; a forked child need not copy it to look at it
     with _wake_on_signals(world.loop):
         world.loop.run()
     (chosen.run / "launcher.sock").unlink(missing_ok=True)  # before the next launcher can make its own

@@ -19,6 +19,7 @@ from agentk.runtime.launcher import checking
 # nsjail makes its scratch directories in the first of these that is writable, so covering them keeps those off the
 # host's disk as well.
 _PLACES = ("/run/user", "/tmp", "/dev/shm")
+_DOOR = "/run/agentk"
 _STAGE_BYTES = 64 * 1024 * 1024  # Secrets and ConfigMaps, at most 1 MiB each in the API
 _KEPT_FLAGS = 0x2 | 0x4 | 0x8 | 0x400 | 0x800  # nosuid nodev noexec noatime nodiratime: locked ones must stay
 # Of the host's /etc, where present. Debian's tools are links into alternatives; the rest is certificates.
@@ -38,6 +39,7 @@ class Shown:
     staged: str  # the directory for /opt/agentk
     door: str  # for /run/agentk, "" for none
     prefix: str  # a Python prefix for /opt/python, "" when the host's own serves
+    state: str  # what is below is shown without telling where it is
     owner: int  # uid that owns Secret files, in the numbering of the child
 
 
@@ -58,8 +60,15 @@ def stage(
     kernel.mount("none", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, f"size={_STAGE_BYTES},mode=1777")
     entries = [_etc(root / "etc", box.hostname)]
     entries += [nsjail.Entry(path, path) for path in ETC_SHOWN if os.path.exists(path)]
+    (root / "none").mkdir()
     for number, (source, target, read_only) in enumerate(sources):
-        entries.append(_bind(source, root / f"b{number}", target, read_only))
+        point = root / f"b{number}"
+        ours = os.readlink(f"/proc/self/fd/{source}").startswith(f"{shown.state}/")
+        # a socket of a lower layer cannot be connected to, so the door stays a bind
+        if ours and target != _DOOR and _show_pathless(source, point, root / "none"):
+            entries.append(nsjail.Entry(str(point), target))
+        else:
+            entries.append(_bind(source, point, target, read_only))
     workspace = root / "w"
     workspace.mkdir()
     attach_workspace(workspace)
@@ -77,7 +86,7 @@ def stage(
 def _open_sources(box: words.Box, shown: Shown) -> list[tuple[int, str, bool]]:
     wanted = [(shown.staged, "/opt/agentk", True)]
     if shown.door:
-        wanted.append((shown.door, "/run/agentk", True))
+        wanted.append((shown.door, _DOOR, True))
     if shown.prefix:
         wanted.append((shown.prefix, "/opt/python", True))
     wanted += [(mount.source, mount.target, mount.read_only) for mount in box.mounts if mount.kind == "bind"]
@@ -93,6 +102,23 @@ def _open_sources(box: words.Box, shown: Shown) -> list[tuple[int, str, bool]]:
             )
             raise OSError(error.errno, f"cannot show it at {target}: {what}", source) from None
     return opened
+
+
+def _show_pathless(source: int, point: Path, nothing: Path) -> bool:
+    """Show a directory of ours as a file system of its own: of a bind, mountinfo tells the path on the host's disk.
+
+    Its contents never change (their name is their digest). False where the kernel has no overlay for us.
+    """
+    flags = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+    point.mkdir()
+    os.chdir(nothing.parent)  # the words given here are shown inside as well
+    try:
+        kernel.mount("none", point, "overlay", flags, f"lowerdir=/proc/self/fd/{source}:{nothing.name}")
+    except OSError:
+        point.rmdir()
+        return False
+    os.close(source)
+    return True
 
 
 def _bind(source: int, point: Path, target: str, read_only: bool) -> nsjail.Entry:

@@ -103,6 +103,7 @@ class Attempt:
             raise errors.RuntimeRefused(
                 "this host does not hold these limits: " + "; ".join(unenforced),
                 hint="see `agentk doctor`, or let the Runtime say enforcement: BestEffort",
+                causes=[errors.Cause("limits", text) for text in unenforced],
             )
         live.unenforced = tuple(unenforced)
         folder = world.records.path(box.id)
@@ -116,6 +117,7 @@ class Attempt:
         crashpoint("start.after-door")
         self._fork()
         crashpoint("start.after-fork")
+        world.records.secure(box.id)
 
     def _workspace(self) -> list[str]:
         box = self._box
@@ -188,8 +190,6 @@ class Attempt:
             live.guest = processes.identify(pid)
             if live.keeper is None or live.guest is None:
                 raise errors.RuntimeRefused("the box ended before it began")
-            for entry in world.groups.keeper_files():
-                entry.write_text(str(live.keeper.pid))
             if world.groups.version != "none" and pid not in world.groups.pids(
                 box.namespace, box.uid, box.leaf
             ):
@@ -254,12 +254,14 @@ def make_order(world: World, box: words.Box, channel: socket.socket, streams: tu
         staged=str(world.tools.stage(python)),
         door=str(settings.doors / box.uid),
         prefix=prefix,
+        state=str(settings.state),
         owner=child.ROOT_INSIDE if settings.rootless else box.host_uid,
     )
     return child.Order(
         box=box,
         channel=channel,
         entry_files=tuple(world.groups.entry_files(box.namespace, box.uid, box.leaf)),
+        keeper_files=tuple(world.groups.keeper_files()),
         output=streams,
         log=world.records.path(box.id) / "nsjail.log",
         rootless=settings.rootless,
