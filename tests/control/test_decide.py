@@ -3,12 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-import cases
 import pytest
-from cases import Story
 
 from agentk.control import clock, decide, plans
 from agentk.runtime import box
+from tests.control import cases
+from tests.control.cases import Story
 
 
 def crash(story: Story, attempt: int, at: float, code: int = 1) -> plans.Decision:

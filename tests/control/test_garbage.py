@@ -1,26 +1,27 @@
 import asyncio
 from typing import Any
 
-import model
-from test_steward import story
-
 from agentk.api import kinds, objects
 from agentk.control import garbage
+from tests.control import stories
+from tests.control.stories import story
 
 CONFIGMAP, AGENT, NAMESPACE = kinds.CONFIGMAP, kinds.AGENT, kinds.NAMESPACE
 
 
-async def owned(house: model.House, name: str, *owners: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+async def owned(
+    house: stories.ModelHouse, name: str, *owners: dict[str, Any], **metadata: Any
+) -> dict[str, Any]:
     references = [objects.owner_reference(owner, controller=False) for owner in owners]
     names = {"name": name, "namespace": "default", "ownerReferences": references, **metadata}
     return await house.store.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": names})
 
 
-async def exists(house: model.House, name: str) -> bool:
+async def exists(house: stories.ModelHouse, name: str) -> bool:
     return await house.store.find(CONFIGMAP, "default", name) is not None
 
 
-async def finalized(house: model.House, name: str, finalizer: str) -> None:
+async def finalized(house: stories.ModelHouse, name: str, finalizer: str) -> None:
     def add(obj: Any) -> Any:
         return objects.with_finalizer(obj, finalizer)
 
@@ -29,7 +30,7 @@ async def finalized(house: model.House, name: str, finalizer: str) -> None:
 
 @story
 async def test_dependents_of_dependents_go_with_their_owner() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         one = await house.make("configmap", "one")
         two = await owned(house, "two", one)
         await owned(house, "three", two)
@@ -40,7 +41,7 @@ async def test_dependents_of_dependents_go_with_their_owner() -> None:
 
 @story
 async def test_an_agent_owned_by_another_object_is_ended() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         owner = await house.make("configmap", "owner")
         agent = await house.agent("a")
         await house.change(
@@ -54,7 +55,7 @@ async def test_an_agent_owned_by_another_object_is_ended() -> None:
 
 @story
 async def test_one_owner_left_keeps_it() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         left, right = await house.make("configmap", "left"), await house.make("configmap", "right")
         await owned(house, "child", left, right)
         await house.store.delete(CONFIGMAP, "default", "left")
@@ -69,7 +70,7 @@ async def test_one_owner_left_keeps_it() -> None:
 
 @story
 async def test_what_names_an_owner_that_never_was_goes() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         owner = await house.make("configmap", "owner")
         await house.store.delete(CONFIGMAP, "default", "owner")
         await owned(house, "child", owner)
@@ -78,7 +79,7 @@ async def test_what_names_an_owner_that_never_was_goes() -> None:
 
 @story
 async def test_owners_deleted_while_nobody_looked_are_noticed() -> None:
-    async with model.house(begin=False) as house:
+    async with stories.house(begin=False) as house:
         owner = await house.make("configmap", "owner")
         await owned(house, "child", owner)
         await house.store.delete(CONFIGMAP, "default", "owner")
@@ -88,7 +89,7 @@ async def test_owners_deleted_while_nobody_looked_are_noticed() -> None:
 
 @story
 async def test_a_foreground_owner_waits_for_its_dependents() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         owner = await house.make("configmap", "owner")
         await finalized(house, "owner", garbage.FOREGROUND)
         await owned(house, "child", owner, finalizers=["example.com/slow"])
@@ -109,7 +110,7 @@ async def test_a_foreground_owner_waits_for_its_dependents() -> None:
 
 @story
 async def test_orphans_stay() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         owner = await house.make("configmap", "owner")
         await owned(house, "child", owner)
         await finalized(house, "owner", garbage.ORPHAN)
@@ -121,7 +122,7 @@ async def test_orphans_stay() -> None:
 
 @story
 async def test_a_namespace_goes_with_all_that_is_in_it() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         await house.make("configmap", "c")
         await house.make("secret", "s")
         await house.agent("a")
@@ -136,7 +137,7 @@ async def test_a_namespace_goes_with_all_that_is_in_it() -> None:
 
 @story
 async def test_a_namespace_waits_for_an_agent_that_hears_no_signal() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         house.runtime.deaf = True
         await house.agent("a", terminationGracePeriodSeconds=30)
         await house.until("a", phase="Running")

@@ -7,13 +7,13 @@ import itertools
 from dataclasses import replace
 from typing import Any
 
-import cases
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from agentk.control import clock, decide, digests, plans
 from agentk.runtime import box
+from tests.control import cases
 
 LIVE = ("Starting", "Running")
 

@@ -3,11 +3,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-import virtual
 
 from agentk.api import errors
 from agentk.control import probes
 from agentk.runtime import box
+from tests.control import virtual
 
 EXIT = box.Exit(0, None, "wait", "")
 

@@ -3,11 +3,11 @@ import contextlib
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-import virtual
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentk.control import queueing
+from tests.control import virtual
 
 
 def play(test: Callable[[], Coroutine[Any, Any, None]]) -> None:

@@ -1,31 +1,17 @@
 """The steward on the real store: from objects to boxes and back to status."""
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from functools import wraps
-from typing import Any
-
-import cases
-import model
 
 from agentk.api import errors, kinds
 from agentk.control import decide
 from agentk.runtime import box
-
-Story = Callable[[], Coroutine[Any, Any, None]]
-
-
-def story(test: Story) -> Callable[[], None]:
-    @wraps(test)
-    def play() -> None:
-        asyncio.run(asyncio.wait_for(test(), 60))
-
-    return play
+from tests.control import cases, stories
+from tests.control.stories import story
 
 
 @story
 async def test_an_agent_runs_to_its_end() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         await house.agent("a", restartPolicy="Never")
         status = await house.until("a", phase="Running", ready=True)
         assert status["attempt"] == 1 and status["hostUID"] == 70000
@@ -38,7 +24,7 @@ async def test_an_agent_runs_to_its_end() -> None:
 
 @story
 async def test_a_crash_waits_and_starts_again() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         await house.agent("a")
         await house.until("a", phase="Running")
         house.runtime.end_all(1)
@@ -52,7 +38,7 @@ async def test_a_crash_waits_and_starts_again() -> None:
 
 @story
 async def test_deletion_ends_releases_and_lets_go() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         agent = await house.agent("a")
         await house.until("a", phase="Running")
         obj = await house.store.get(kinds.AGENT, "default", "a")
@@ -65,7 +51,7 @@ async def test_deletion_ends_releases_and_lets_go() -> None:
 
 @story
 async def test_an_agent_that_hears_no_signal_is_killed_after_the_grace() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         house.runtime.deaf = True
         await house.agent("a", terminationGracePeriodSeconds=7)
         await house.until("a", phase="Running")
@@ -79,7 +65,7 @@ async def test_an_agent_that_hears_no_signal_is_killed_after_the_grace() -> None
 
 @story
 async def test_a_changed_spec_replaces_the_box() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         await house.agent("a")
         await house.until("a", phase="Running")
         await house.edit("a", command=["other"])
@@ -89,7 +75,7 @@ async def test_a_changed_spec_replaces_the_box() -> None:
 
 @story
 async def test_metadata_alone_replaces_nothing() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         await house.agent("a")
         await house.until("a", phase="Running")
         await house.change("a", lambda obj: obj["metadata"].update(labels={"x": "y"}))
@@ -100,7 +86,7 @@ async def test_metadata_alone_replaces_nothing() -> None:
 
 @story
 async def test_a_missing_secret_is_waited_for() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         env = [{"name": "T", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]
         await house.agent("a", env=env)
         await house.until("a", phase="Pending", reason="ConfigError")
@@ -111,7 +97,7 @@ async def test_a_missing_secret_is_waited_for() -> None:
 
 @story
 async def test_a_missing_runtime_and_a_missing_source_are_waited_for() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         house.missing_sources.add("sha256:1")
         await house.agent("a", runtimeRef={"name": "mine"}, source={"path": "x", "digest": "sha256:1"})
         await house.until("a", reason="RuntimeNotFound")
@@ -126,7 +112,7 @@ async def test_a_missing_runtime_and_a_missing_source_are_waited_for() -> None:
 
 @story
 async def test_a_runtime_of_an_unknown_type_says_so() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         await house.make("runtime", "odd", {"type": "process"})
         await house.make("policy", "free", {"level": "privileged"})
         await house.agent("a", runtimeRef={"name": "odd"}, policyRef={"name": "free"})
@@ -136,7 +122,7 @@ async def test_a_runtime_of_an_unknown_type_says_so() -> None:
 
 @story
 async def test_a_refused_start_is_tried_again() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         cause = errors.Cause("limits", "memory: no cgroup")
         house.runtime.refuse = errors.RuntimeRefused("limits cannot be held", causes=[cause])
         await house.agent("a")
@@ -150,7 +136,7 @@ async def test_a_refused_start_is_tried_again() -> None:
 
 @story
 async def test_quota_lets_in_by_priority_and_tells_what_is_used() -> None:
-    async with model.house(begin=False) as house:
+    async with stories.house(begin=False) as house:
         await house.make("quota", "q", {"hard": {"agents": 1}})
         for name, priority in [("low", 0), ("high", 9), ("middle", 5)]:
             await house.agent(name, priority=priority, restartPolicy="Never")
@@ -169,7 +155,7 @@ async def test_quota_lets_in_by_priority_and_tells_what_is_used() -> None:
 
 @story
 async def test_a_larger_quota_lets_in_at_once() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         await house.make("quota", "q", {"hard": {"agents": 0}})
         await house.agent("a")
         await house.until("a", reason="QuotaExceeded")
@@ -179,7 +165,7 @@ async def test_a_larger_quota_lets_in_at_once() -> None:
 
 @story
 async def test_one_stuck_agent_does_not_hold_up_the_others() -> None:
-    async with model.house(workers=2) as house:
+    async with stories.house(workers=2) as house:
         house.runtime.stuck = asyncio.Event()
         await house.agent("stuck")
         for number in range(5):
@@ -192,7 +178,7 @@ async def test_one_stuck_agent_does_not_hold_up_the_others() -> None:
 
 @story
 async def test_after_a_crash_of_the_steward_everything_is_found_again() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         for name in "abc":
             await house.agent(name)
             await house.until(name, phase="Running")
@@ -211,7 +197,7 @@ async def test_after_a_crash_of_the_steward_everything_is_found_again() -> None:
 
 @story
 async def test_boxes_of_agents_that_are_gone_are_released() -> None:
-    async with model.house(begin=False) as house:
+    async with stories.house(begin=False) as house:
         made = box.Box("x-1", "x", "default", 1, ["sleep"], annotations={"name": "ghost"})
         await house.runtime.start(made)
         house.begin()
@@ -222,7 +208,7 @@ async def test_boxes_of_agents_that_are_gone_are_released() -> None:
 
 @story
 async def test_a_runtime_that_does_not_answer_starts_nothing() -> None:
-    async with model.house(begin=False) as house:
+    async with stories.house(begin=False) as house:
         house.runtime.away = errors.Unavailable("no launcher")
         await house.agent("a")
         house.begin()
@@ -236,7 +222,7 @@ async def test_a_runtime_that_does_not_answer_starts_nothing() -> None:
 
 @story
 async def test_a_dead_heartbeat_ends_the_agent() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         probe = {"heartbeat": {"file": "/workspace/.heartbeat", "maxAgeSeconds": 5}, "periodSeconds": 2}
         house.runtime.answer = box.ExecResult(box.Exit(0, None, "wait", ""), b"1", b"")
         await house.agent("a", livenessProbe=probe)
@@ -250,7 +236,7 @@ async def test_a_dead_heartbeat_ends_the_agent() -> None:
 
 @story
 async def test_suspend_freezes_and_resume_thaws() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         await house.agent("a")
         await house.until("a", phase="Running")
         await house.edit("a", suspend=True)
@@ -263,7 +249,7 @@ async def test_suspend_freezes_and_resume_thaws() -> None:
 
 @story
 async def test_ttl_deletes_a_finished_agent() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         await house.agent("a", restartPolicy="Never", ttlSecondsAfterFinished=30)
         await house.until("a", phase="Running")
         house.runtime.end_all(0)
@@ -275,7 +261,7 @@ async def test_ttl_deletes_a_finished_agent() -> None:
 
 @story
 async def test_an_agent_of_the_same_name_is_another_agent() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         first = await house.agent("a")
         await house.until("a", phase="Running")
         await house.store.delete(kinds.AGENT, "default", "a")
@@ -288,7 +274,7 @@ async def test_an_agent_of_the_same_name_is_another_agent() -> None:
 
 @story
 async def test_two_hundred_agents_at_once() -> None:
-    async with model.house() as house:
+    async with stories.house() as house:
         names = [f"a{number}" for number in range(200)]
         await asyncio.gather(*(house.agent(name, restartPolicy="Never") for name in names))
         for name in names:
