@@ -137,7 +137,8 @@ class V2:
             throttled_usec=stat.get("throttled_usec"),
             memory_bytes=self._number(group, "memory.current"),
             memory_peak_bytes=self._number(group, "memory.peak"),
-            oom_kills=oom.get("oom_kill"),
+            # one OOM of a whole leaf is one, however many it took; kernels before 5.17 count the processes
+            oom_kills=oom.get("oom_group_kill") or oom.get("oom_kill"),
             pids=self._number(group, "pids.current"),
             pids_denied=max(denied, default=None),
         )
