@@ -1,12 +1,13 @@
 """The verbs of agents against a real API; the test plays the steward and writes their status."""
 
 import asyncio
+import contextlib
 import json
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -112,20 +113,16 @@ def test_logs_of_several_are_prefixed(web: Any, agentk: Run) -> None:
     assert agentk("logs", "web", "b").lines == ["[agent/web] one", "[agent/b] two"]
 
 
-def test_following_survives_a_restart_of_the_daemon_and_loses_no_line(web: Any, agentk: Run) -> None:
+def test_following_survives_a_restart_of_the_daemon_and_loses_no_line(web: Any) -> None:
     stamp = "2026-01-01T00:00:0{}.000000Z stdout F {}"
     web.log("web", 2, stamp.format(0, "same"), stamp.format(0, "same"), stamp.format(1, "b"))
-
-    def later() -> None:
+    with spawned("logs", "-f", "web") as (follower, lines):
+        assert [next(lines) for _ in range(3)] == ["same", "same", "b"]
         web.restart()
         web.log("web", 2, stamp.format(1, "c"), stamp.format(2, "d"))
         web.status("web", phase="Succeeded", lastTermination={"attempt": 2})
-
-    timer = threading.Timer(0.5, later)
-    timer.start()
-    ran = agentk("logs", "-f", "web")
-    timer.join()
-    assert (ran.err, ran.lines) == ("", ["same", "same", "b", "c", "d"])
+        assert list(lines) == ["c", "d"]
+        assert follower.wait(30) == 0
 
 
 def test_events_of_one_object_oldest_first(web: Any, agentk: Run) -> None:
@@ -173,16 +170,26 @@ def test_doctor_is_a_list_and_an_exit_code(daemon: Any, agentk: Run) -> None:
 
 
 def test_get_watch_goes_on_after_the_daemon_restarts(web: Any) -> None:
-    command = [sys.executable, "-m", "agentk.cli.main", "get", "agents", "-w"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as follower:
-        assert follower.stdout
-        assert follower.stdout.readline().split()[0] == "NAME"
-        assert follower.stdout.readline().split()[1] == "Running"
-        web.restart()
-        web.status("web", phase="Failed")
-        assert follower.stdout.readline().split()[1] == "Failed"
+    with spawned("get", "agents", "-w") as (follower, lines):
+        assert [next(lines).split()[0] for _ in range(2)] == ["NAME", "web"]
+        for phase in ("Pending", "Failed", "Succeeded"):
+            web.status("web", phase=phase)
+            assert next(lines).split()[1] == phase
+            web.restart()
         follower.send_signal(signal.SIGINT)
         assert follower.wait(30) == 130
+
+
+@contextlib.contextmanager
+def spawned(*words: str) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
+    """agentk as a process of its own, and its lines as they come."""
+    command = [sys.executable, "-m", "agentk.cli.main", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        try:
+            yield process, (line.rstrip("\n") for line in process.stdout)
+        finally:
+            process.kill()
 
 
 def record(daemon: Any, about: Any, *told: str) -> None:
