@@ -1,0 +1,11 @@
+"""`make bench`: every measurement of tests/bench/README.md, one after the other."""
+
+import subprocess
+import sys
+
+NAMES = ("first_output", "cli_start", "store_writes", "thousand", "mounts")
+
+if __name__ == "__main__":
+    for name in NAMES:
+        print(f"\n== python -m tests.bench.{name}", flush=True)
+        subprocess.run([sys.executable, "-m", f"tests.bench.{name}"], check=True)
