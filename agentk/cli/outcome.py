@@ -56,6 +56,11 @@ def of(obj: dict[str, Any]) -> Outcome:
     )
 
 
+def interrupted(number: int) -> Outcome:
+    """The command itself was told to end by a signal."""
+    return Outcome("Failed", _SIGNAL_BASE + number, "Killed", f"interrupted by signal {number}")
+
+
 def exit_code(status: dict[str, Any]) -> int:
     """0 for success, agentk's own codes, else the child's: 128+N for signal N."""
     if status.get("phase") == "Succeeded":

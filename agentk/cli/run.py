@@ -76,15 +76,19 @@ def run(
     try:
         with _interruptible():
             result = running.run(wanted, use_daemon, keep, logs_to_stderr=bool(form.name))
+    except running.Interrupted as told:
+        result = outcome.interrupted(told.number)
     except errors.AgentkError as error:
         if form.name:
             show.write(
                 show.json_text(outcome.Outcome("Error", outcome.AGENTK, error.code, error.message).envelope())
             )
         raise
+    except running.Interrupted as told:  # before the agent ran
+        return running.interrupted(told.number).exit_code
     if form.name:
         show.write(show.json_text(result.envelope()))
-    elif result.exit_code and result.message:
+    elif result.exit_code and result.message and result.reason != "Error":  # its own failures it tells itself
         show.say(f"agentk: {result.reason}: {result.message}")
     return result.exit_code
 

@@ -35,6 +35,8 @@ def run(
         api = connect_()
         if use_daemon and _exists(api, one):
             raise errors.AlreadyExists(f"{one} is there already", hint="choose another --name")
+        if not use_daemon:
+            _make_namespaces(api, wanted)
         created = False
         try:
             for result in sending.Sender(connect_).send(wanted):
@@ -46,6 +48,13 @@ def run(
             if created and use_daemon and not keep:
                 with contextlib.suppress(errors.NotFound):
                     api.delete(one.kind, one.namespace, one.name)
+
+
+def _make_namespaces(api: client.Client, wanted: Sequence[manifests.Wanted]) -> None:
+    """A daemon of our own has only `default`, whatever the manifest or AGENTK_NAMESPACE says."""
+    for name in sorted({one.namespace for one in wanted if one.namespace}):
+        with contextlib.suppress(errors.AlreadyExists):
+            api.create(kinds.NAMESPACE, "", {"metadata": {"name": name}})
 
 
 def _to_the_end(
@@ -60,7 +69,8 @@ def _to_the_end(
     try:
         return outcome.of(_finished(api, one, private))
     except Interrupted as told:
-        return _interrupted(api, one, told.number)
+        _ask_to_end(api, one, told.number)
+        raise
     finally:
         output.finish()
 
@@ -89,8 +99,8 @@ def _never(obj: dict[str, Any]) -> str:
     return ""
 
 
-def _interrupted(api: client.Client, one: manifests.Wanted, number: int) -> outcome.Outcome:
-    """Ask the agent to end, wait for its grace, and tell of the signal."""
+def _ask_to_end(api: client.Client, one: manifests.Wanted, number: int) -> None:
+    """As it was asked of us; wait for its grace."""
     spec = one.obj.get("spec") or {}
     grace = spec.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_SECONDS)
     with contextlib.suppress(errors.AgentkError):
@@ -103,7 +113,6 @@ def _interrupted(api: client.Client, one: manifests.Wanted, number: int) -> outc
             lambda obj: not obj or waiting.condition(obj, "Finished").get("status") == "True",
             end,
         )
-    return outcome.Outcome("Failed", 128 + number, "Killed", f"interrupted by signal {number}")
 
 
 @contextlib.contextmanager

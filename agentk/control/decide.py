@@ -215,7 +215,8 @@ def _blocked(case: deciding.Case) -> bool:
     problem = next((blocker for blocker in blockers if blocker is not None), None)
     if problem is None:
         return False
-    if case.status.get("reason") != problem.reason or case.status.get("message") != problem.message:
+    changed = case.status.get("reason") != problem.reason or case.status.get("message") != problem.message
+    if changed and problem.reason != deciding.PROBING:
         case.event("Warning", problem.reason, problem.message)
     case.phase("Pending", problem.reason, problem.message)
     return True

@@ -11,6 +11,7 @@ from agentk.control.run import Cause, Ending, Run
 
 QUOTA_EXCEEDED = "QuotaExceeded"
 NODE_FULL = "NodeFull"
+PROBING = "SandboxProbing"  # whether its Runtime works will be known in a moment
 
 # A reason of a higher rank takes over a box that is ending already.
 _RANK: dict[Cause, int] = {"replace": 0, "liveness": 0, "deadline": 1, "kill": 2, "delete": 3}

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentk.api import errors, kinds
-from agentk.control import box, digests, listing, plans, references
+from agentk.control import box, deciding, digests, listing, plans, references
 from agentk.control.clock import Clock
 from agentk.control.run import Run
 from agentk.runtime import box as boxes
@@ -143,7 +143,7 @@ class Eyes:
             return plans.Problem(UNAVAILABLE, f'Runtime "{name}": this daemon has none of type {kind}')
         status = runtime.get("status") or {}
         if "available" not in status:
-            return plans.Problem(UNAVAILABLE, f'Runtime "{name}" is being looked at')
+            return plans.Problem(deciding.PROBING, f'Runtime "{name}" is being looked at')
         if not status["available"]:
             return plans.Problem(
                 UNAVAILABLE, f'Runtime "{name}" is not available: {status.get("reason", "")}'

@@ -76,7 +76,10 @@ def _sandbox(case: deciding.Case, live: boxes.Seen | None) -> Condition:
     if live is not None and live.phase == "Running":
         return Condition("SandboxReady", "True", "Running")
     if case.observed.runtime is not None:
-        return Condition("SandboxReady", "False", case.observed.runtime.reason, case.observed.runtime.message)
+        problem = case.observed.runtime
+        if problem.reason == deciding.PROBING:
+            return Condition("SandboxReady", "Unknown", problem.reason, problem.message)
+        return Condition("SandboxReady", "False", problem.reason, problem.message)
     if case.run.refusals:
         return Condition("SandboxReady", "False", "SandboxUnavailable", str(case.status.get("message", "")))
     return Condition("SandboxReady", "False", "Starting" if live else "NoBox")
