@@ -6,17 +6,16 @@ from typing import Annotated, Any
 
 import typer
 
-from agentk.api import errors, kinds, quantities, tables
+from agentk.api import errors, kinds, tables
 from agentk.cli import columns, connect, events, options, show, targets, usage, watching
 from agentk.client import client
 
 app = typer.Typer(**options.APP)
 
-_WIDTH = 22
+_WIDTH = 30
 # Shown apart, or of no use to people.
-_ELSEWHERE = frozenset({"conditions", "observedGeneration"})
-_WORDS = {"cpu": "CPU", "uid": "UID", "usec": "µs", "id": "ID", "ttl": "TTL"}
-_TIMES = {"Usec": 1_000_000.0}
+_ELSEWHERE = frozenset({"conditions", "observedGeneration", "run"})
+_WORDS = {"cpu": "CPU", "uid": "UID", "id": "ID", "ttl": "TTL", "oom": "OOM"}
 
 
 @app.command()
@@ -99,9 +98,9 @@ def _rest(kind: kinds.Kind, obj: show.Object) -> dict[str, Any]:
 
         data = rest.get("data") or {}
         rest["data"] = {key: f"{len(base64.b64decode(value))} bytes" for key, value in data.items()}
-    if isinstance(rest.get("status"), dict):
-        rest["status"] = {key: value for key, value in rest["status"].items() if key not in _ELSEWHERE}
-    return rest
+    status = rest.pop("status", None) or {}
+    shown = {key: value for key, value in status.items() if key not in _ELSEWHERE}
+    return {"status": shown, **rest}  # how it is comes before how it was asked to be
 
 
 def _fields(value: dict[str, Any], indent: str) -> Iterator[str]:
@@ -109,8 +108,8 @@ def _fields(value: dict[str, Any], indent: str) -> Iterator[str]:
         if inner in (None, {}, []):
             continue
         if isinstance(inner, dict):
-            yield f"{indent}{_title(key, indent)}:"
-            yield from _fields(inner, indent + "  ")
+            below = list(_fields(inner, indent + "  "))
+            yield from [f"{indent}{_title(key)}:", *below] if below else []
         elif isinstance(inner, list):
             yield from _listed(key, inner, indent)
         else:
@@ -122,11 +121,11 @@ def _listed(key: str, items: list[Any], indent: str) -> Iterator[str]:
         if key in ("command", "args"):
             import shlex
 
-            yield _line(_title(key, indent), shlex.join(map(str, items)), indent)
+            yield _line(_title(key), shlex.join(map(str, items)), indent)
         else:
-            yield _line(_title(key, indent), ", ".join(map(str, items)), indent)
+            yield _line(_title(key), ", ".join(map(str, items)), indent)
         return
-    yield f"{indent}{_title(key, indent)}:"
+    yield f"{indent}{_title(key)}:"
     for item in items:
         body = list(_fields(item if isinstance(item, dict) else {"items": item}, indent + "    "))
         if body:
@@ -136,25 +135,25 @@ def _listed(key: str, items: list[Any], indent: str) -> Iterator[str]:
 
 def _scalar(key: str, value: Any, indent: str) -> Iterator[str]:
     if isinstance(value, str) and "\n" in value.strip():
-        yield f"{indent}{_title(key, indent)}:"
+        yield f"{indent}{_title(key)}:"
         yield from (f"{indent}  {columns.safe(line)}" for line in value.strip().splitlines())
     elif key.endswith("Usec") and isinstance(value, int):
-        yield _line(_title(key.removesuffix("Usec"), indent), f"{value / 1e6:.3f} s", indent)
+        yield _line(_title(key.removesuffix("Usec")), f"{value / 1e6:.3f} s", indent)
     elif key.endswith("Bytes") and isinstance(value, int):
-        yield _line(_title(key.removesuffix("Bytes"), indent), _bytes(value), indent)
+        yield _line(_title(key.removesuffix("Bytes")), _bytes(value), indent)
     else:
         shown = str(value).lower() if isinstance(value, bool) else str(value)
-        yield _line(_title(key, indent), shown, indent)
+        yield _line(_title(key), shown, indent)
 
 
 def _bytes(value: int) -> str:
-    exact = quantities.format_quantity(value)
-    return (
-        exact if not exact.isdigit() else f"{value / 2**20:.1f} MiB" if value >= 2**20 else f"{value} bytes"
-    )
+    for name, unit in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if value >= unit:
+            return f"{value / unit:.1f} {name}"
+    return f"{value} bytes"
 
 
-def _title(key: str, indent: str) -> str:
+def _title(key: str) -> str:
     """`restartCount` → `Restart Count`; keys that are names (of files, of limits) stay as they are."""
     if not key.isalnum() or "-" in key or not key[:1].islower():
         return columns.safe(key)

@@ -84,8 +84,6 @@ def run(
                 show.json_text(outcome.Outcome("Error", outcome.AGENTK, error.code, error.message).envelope())
             )
         raise
-    except running.Interrupted as told:  # before the agent ran
-        return running.interrupted(told.number).exit_code
     if form.name:
         show.write(show.json_text(result.envelope()))
     elif result.exit_code and result.message and result.reason != "Error":  # its own failures it tells itself

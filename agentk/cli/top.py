@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from agentk.api import errors, kinds
-from agentk.cli import columns, connect, get, options, show
+from agentk.cli import columns, connect, options, show
 from agentk.client import client
 
 app = typer.Typer(**options.APP)
@@ -69,7 +69,7 @@ def top(
         raise typer.BadParameter("use cpu, memory, pids or name", param_hint="--sort-by")
     before = samples(api, asked, names)
     if not before and not watch:
-        get.say_none(where)
+        show.say("No running agents" + (f" in {where} namespace." if where else ""))
         return 0
     if watch:
         return _live(api, asked, names, interval, sort_by)

@@ -142,7 +142,7 @@ def test_describe_tells_limits_conditions_and_reason(web: Any, agentk: Run) -> N
     counters = {"memoryPeakBytes": 512 << 20, "cpuUsec": 1500000}
     web.status("web", phase="Failed", reason="OOMKilled", conditions=conditions, counters=counters)
     out = agentk("describe", "agent/web").out
-    for words in ("Name:                 web", "512Mi", "1.500 s", "OOMKilled   too much", "Memory"):
+    for words in ("Name:                         web", "512Mi", "1.500 s", "OOMKilled   too much", "Memory"):
         assert words in out
 
 
