@@ -100,7 +100,9 @@ def agent(
     runtime: str,
 ) -> dict[str, Any]:
     """The Agent object that a command line means."""
-    spec: dict[str, Any] = {"command": list(command), "restartPolicy": "Never"}
+    # The words are meant as they are: nothing is expanded in them, as a manifest would have it.
+    words = [word.replace("$", "$$") for word in command]
+    spec: dict[str, Any] = {"command": words, "restartPolicy": "Never"}
     given = {key: value for key, value in limits.items() if value not in ("", None)}
     if given:
         spec["resources"] = {"limits": given}
