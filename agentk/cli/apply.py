@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from agentk.api import errors
-from agentk.cli import connect, manifests, options, sending, show, usage
+from agentk.cli import connect, manifests, options, sending, show, telling, usage
 
 app = typer.Typer(**options.APP)
 
@@ -49,7 +49,7 @@ def apply(
     done: list[show.Object] = []
     for one, result in zip(wanted, sender.send(wanted), strict=True):
         if isinstance(result, errors.AgentkError):
-            _complain(result)
+            telling.error(result)
             continue
         done.append(result.obj)
         if not form.name:
@@ -69,16 +69,10 @@ def _check(wanted: Sequence[manifests.Wanted], form: show.Format) -> int:
             checked.append(admit.admit(one.obj, one.manifest))
         except errors.Invalid as error:
             failed = True
-            _complain(error)
+            telling.error(error)
             continue
         if not form.name:
             print(f"{one} valid (dry run)")
     if form.name and checked:
         show.write(show.objects(checked, form, single=len(wanted) == 1))
     return 1 if failed else 0
-
-
-def _complain(error: errors.AgentkError) -> None:
-    from agentk.cli import main
-
-    show.say("\n".join(main.describe(error)))

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from agentk.api import errors, kinds
-from agentk.cli import connect, manifests, options, show, targets, usage, waiting
+from agentk.cli import connect, manifests, options, show, targets, telling, usage, waiting
 from agentk.client import client
 
 app = typer.Typer(**options.APP)
@@ -127,7 +127,7 @@ def _delete(
         except errors.NotFound as error:
             if not how.ignore_not_found:
                 failed = True
-                show.say(f"error: {error.message}")
+                telling.error(error)
             continue
         suffix = " (server dry run)" if how.dry_run else ""
         print(targets.Target(one.kind, one.name) if how.names_only else f"{one} deleted{suffix}", flush=True)

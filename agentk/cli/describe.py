@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from agentk.api import errors, kinds, tables
-from agentk.cli import columns, connect, events, options, show, targets, usage, watching
+from agentk.cli import columns, connect, events, options, show, targets, telling, usage, watching
 from agentk.client import client
 
 app = typer.Typer(**options.APP)
@@ -52,7 +52,7 @@ def describe(
                 found += [(one.kind, obj) for obj in api.list(selection).items]
         except errors.NotFound as error:
             failed = True
-            show.say(f"error: {error.message}")
+            telling.error(error)
     if not found and not failed:
         show.say("No resources found")
     for at, (kind, obj) in enumerate(found):

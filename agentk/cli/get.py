@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentk.api import errors
-from agentk.cli import columns, connect, options, show, targets, usage
+from agentk.cli import columns, connect, options, show, targets, telling, usage
 from agentk.client import client
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _found(fetch: Callable[[], dict[str, Any]], ignore_not_found: bool) -> dict[
         return fetch()
     except errors.NotFound as error:
         if not ignore_not_found:
-            show.say(f"error: {error.message}")
+            telling.error(error)
         return None
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from agentk.api import errors, kinds
-from agentk.cli import connect, options, show, usage, waiting
+from agentk.cli import connect, options, telling, usage, waiting
 from agentk.client import client
 
 app = typer.Typer(**options.APP)
@@ -49,13 +49,14 @@ def kill(
             api.act(where, name, "signal", body)
         except (errors.NotFound, errors.Conflict) as error:
             failed = True
-            show.say(f"error: {error.message}")
+            telling.error(error)
             continue
         pending.append((name, (before.get("status") or {}).get("attempt", 0)))
     for name, attempt in pending:
         if wait and not _ended(api, where, name, attempt, end):
             failed = True
-            show.say(f"error: agent/{name} has not ended yet\n  hint: agentk describe agent {name}")
+            hint = f"agentk describe agent {name}"
+            telling.error(errors.Timeout(f"agent/{name} has not ended yet", hint=hint))
             continue
         print(f"agent.agentk.dev/{name} {'killed' if wait else 'kill asked for'}")
     return 1 if failed else 0

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from agentk.api import errors, kinds
-from agentk.cli import connect, options, show, usage
+from agentk.cli import connect, options, show, telling, usage
 from agentk.client import client, following
 
 app = typer.Typer(**options.APP)
@@ -97,7 +97,7 @@ def _one(api: client.Client, namespace: str, name: str, how: _How, several: bool
     except (errors.NotFound, errors.BadRequest) as error:
         if not several:
             raise
-        show.say(f"error: {error.message}")
+        telling.error(error)
         return False
     return True
 
@@ -137,7 +137,7 @@ def _together(namespace: str, names: Sequence[str], how: _How) -> int:
     for thread in threads:
         thread.join()
     for error in problems:
-        show.say(f"error: {error.message}")
+        telling.error(error)
     return 1 if problems else 0
 
 

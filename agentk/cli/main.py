@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from agentk.api import errors
+from agentk.cli import telling, usage
 
 # Verb → what it does, in the order people meet them. The file is `agentk/cli/VERB.py` with an `app`.
 VERBS: dict[str, dict[str, str]] = {
@@ -86,11 +87,11 @@ def _run(verb: str, words: list[str]) -> int:
         sys.stdout.flush()
         return int(code or 0)
     except typer.TyperException as error:
-        _say(f"error: {error.format_message()}", f"  hint: agentk {verb} --help")
+        telling.error(usage.Usage(error.format_message(), hint=f"agentk {verb} --help"))
         return error.exit_code if verb not in FAILURE else failure
     except errors.AgentkError as error:
-        _say(*describe(error))
-        return 2 if type(error).__name__ == "Usage" and verb not in FAILURE else failure
+        telling.error(error)
+        return 2 if isinstance(error, usage.Usage) and verb not in FAILURE else failure
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except BrokenPipeError:
@@ -98,29 +99,9 @@ def _run(verb: str, words: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:
-        _say(f"error: {error.strerror or error}" + (f": {error.filename}" if error.filename else ""))
+        where = f": {error.filename}" if error.filename else ""
+        telling.error(errors.Unavailable(f"{error.strerror or error}{where}"))
         return failure
-
-
-def describe(error: errors.AgentkError) -> list[str]:
-    """An error as lines for people: what, where, and what to do next; then each of its causes the same way."""
-    lines = [f"error: {error.message}"]
-    if error.field and not error.causes:
-        lines = [f"error: {error.field}: {error.message}"]
-    lines += _place_and_hint(error.file, error.line, error.column, error.hint, "  ")
-    for cause in error.causes:
-        if cause.message == error.message and len(error.causes) == 1:
-            lines += _place_and_hint(cause.file or error.file, cause.line, cause.column, cause.hint, "  ")
-            continue
-        lines.append(f"  {cause.field}: {cause.message}" if cause.field else f"  {cause.message}")
-        lines += _place_and_hint(cause.file, cause.line, cause.column, cause.hint, "    ")
-    return lines
-
-
-def _place_and_hint(file: str, line: int, column: int, hint: str, indent: str) -> list[str]:
-    place = ":".join([file or "line", *(str(number) for number in (line, column) if number)])
-    lines = [f"{indent}at {place}"] if file or line else []
-    return lines + ([f"{indent}hint: {hint}"] if hint else [])
 
 
 def _unknown(verb: str) -> int:
@@ -128,7 +109,8 @@ def _unknown(verb: str) -> int:
 
     near = difflib.get_close_matches(verb, NAMES, n=1)
     hint = f"did you mean 'agentk {near[0]}'?" if near else "agentk --help lists the verbs"
-    _say(f"error: unknown {'option' if verb.startswith('-') else 'verb'} {verb!r}", f"  hint: {hint}")
+    what = "option" if verb.startswith("-") else "verb"
+    telling.error(usage.Usage(f"unknown {what} {verb!r}", hint=hint))
     return 2
 
 
@@ -139,11 +121,6 @@ def _namespace_after_verb(words: list[str]) -> list[str]:
     if len(words) > 1 and words[0].startswith("--namespace="):
         return [words[1], words[0], *words[2:]]
     return words
-
-
-def _say(*lines: str) -> None:
-    sys.stdout.flush()
-    print("\n".join(lines), file=sys.stderr)
 
 
 if __name__ == "__main__":

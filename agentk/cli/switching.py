@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from agentk.api import errors, kinds
-from agentk.cli import connect, main, options, show, usage
+from agentk.cli import connect, options, show, telling, usage
 from agentk.client import client
 
 
@@ -32,7 +32,7 @@ def each(
             act(api, where, name)
         except (errors.NotFound, errors.Conflict, errors.Invalid) as error:
             failed = True
-            show.say("\n".join(main.describe(error)))
+            telling.error(error)
             continue
         print(f"agent.agentk.dev/{name} {done}")
     return 1 if failed else 0

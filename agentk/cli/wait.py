@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from agentk.api import errors
-from agentk.cli import connect, options, show, targets, usage, waiting
+from agentk.cli import connect, options, targets, telling, usage, waiting
 from agentk.client import client
 
 app = typer.Typer(**options.APP)
@@ -61,7 +61,7 @@ def wait(
             waiting.until(api, one.kind, where if one.kind.namespaced else "", one.name, wanted, end)
         except (errors.Timeout, errors.Conflict) as error:
             failed = True
-            show.say(f"error: {error.message}" + (f"\n  hint: {error.hint}" if error.hint else ""))
+            telling.error(error)
             continue
         print(f"{one} {'condition met' if wanted.kind not in ('delete', 'create') else wanted.kind + 'd'}")
     return 1 if failed else 0

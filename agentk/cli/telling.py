@@ -1,0 +1,33 @@
+"""How errors look to people. Every verb that goes on after one, and `main` for the last, tells it here."""
+
+import sys
+
+from agentk.api import errors
+from agentk.cli import columns
+
+
+def error(problem: errors.AgentkError) -> None:
+    """On stderr, after what stdout already has."""
+    sys.stdout.flush()
+    print("\n".join(map(columns.safe, describe(problem))), file=sys.stderr, flush=True)
+
+
+def describe(problem: errors.AgentkError) -> list[str]:
+    """An error as lines for people: what, where, and what to do next; then each of its causes the same way."""
+    lines = [f"error: {problem.message}"]
+    if problem.field and not problem.causes:
+        lines = [f"error: {problem.field}: {problem.message}"]
+    lines += _place_and_hint(problem.file, problem.line, problem.column, problem.hint, "  ")
+    for cause in problem.causes:
+        if cause.message == problem.message and len(problem.causes) == 1:
+            lines += _place_and_hint(cause.file or problem.file, cause.line, cause.column, cause.hint, "  ")
+            continue
+        lines.append(f"  {cause.field}: {cause.message}" if cause.field else f"  {cause.message}")
+        lines += _place_and_hint(cause.file, cause.line, cause.column, cause.hint, "    ")
+    return lines
+
+
+def _place_and_hint(file: str, line: int, column: int, hint: str, indent: str) -> list[str]:
+    place = ":".join([file or "line", *(str(number) for number in (line, column) if number)])
+    lines = [f"{indent}at {place}"] if file or line else []
+    return lines + ([f"{indent}hint: {hint}"] if hint else [])
