@@ -67,12 +67,13 @@ def _to_the_end(
     output = _Output(connect_, one, logs_to_stderr)
     output.start()
     try:
-        return outcome.of(_finished(api, one, private))
+        result = outcome.of(_finished(api, one, private))
     except Interrupted as told:
         _ask_to_end(api, one, told.number)
-        raise
-    finally:
         output.finish()
+        raise
+    output.finish()  # one that never ran, which raises above, has no last lines to wait for
+    return result
 
 
 def _finished(api: client.Client, one: manifests.Wanted, private: bool) -> dict[str, Any]:
