@@ -1,6 +1,7 @@
 """The named moments at which a test kills the launcher, to prove that any death is survived.
 
-Test-only: `AGENTK_CRASH_AT=NAME` in the launcher's environment makes it kill itself (SIGKILL) when it passes NAME.
+Test-only: `AGENTK_CRASH_AT=NAME` in the launcher's environment makes it kill itself (SIGKILL) when it passes NAME,
+and `AGENTK_CRASH_DIR=DIRECTORY` when there is a file named NAME in it, which it takes away first: so only once.
 Every durable step has a point before and after it; a name that is not in POINTS is a programming error.
 """
 
@@ -45,17 +46,29 @@ POINTS = (
 )
 
 _chosen = ""
+_folder = ""
 
 
-def arm(name: str) -> None:
-    """Called once at start with the value of AGENTK_CRASH_AT ("" for none). Raises ValueError for no such point."""
-    global _chosen
+def arm(name: str, folder: str = "") -> None:
+    """Called once at start with both variables ("" for none). Raises ValueError for no such point."""
+    global _chosen, _folder
     if name and name not in POINTS:
         raise ValueError(f"no crash point {name!r}")
-    _chosen = name
+    _chosen, _folder = name, folder
 
 
 def crashpoint(name: str) -> None:
     """Die here when told to."""
     if _chosen and name == _chosen:
         os.kill(os.getpid(), signal.SIGKILL)
+    if _folder:
+        once(_folder, name)
+
+
+def once(folder: str, name: str) -> None:
+    """Die when `folder` has a file of that name, and take it away."""
+    try:
+        os.unlink(f"{folder}/{name}")
+    except OSError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)

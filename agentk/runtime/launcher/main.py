@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--instance", default="", help="tells two daemons on one machine apart")
     parser.add_argument("--fd", type=int, default=-1, help="a socket that listens already")
     chosen = parser.parse_args(arguments)
-    crash.arm(os.environ.get("AGENTK_CRASH_AT", ""))
+    crash.arm(os.environ.get("AGENTK_CRASH_AT", ""), os.environ.get("AGENTK_CRASH_DIR", ""))
     try:
         world, listener = _build(chosen)
     except (errors.AgentkError, OSError) as error:
