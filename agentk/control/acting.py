@@ -7,13 +7,26 @@ from dataclasses import replace
 from typing import Any
 
 from agentk.api import errors, kinds, objects
-from agentk.control import box, decide, plans, probing, seeing
+from agentk.control import box, crash, decide, plans, probing, seeing
 from agentk.control.run import Run
 from agentk.runtime import box as boxes
 from agentk.store import store as stores
 
 # The field of a refusal's causes that name a limit this host cannot hold.
 LIMITS = "limits"
+
+_STEPS: Mapping[type, str] = {
+    plans.Start: "start",
+    plans.Signal: "signal",
+    plans.Kill: "kill",
+    plans.Remove: "remove",
+    plans.Release: "release",
+    plans.Freeze: "freeze",
+    plans.Thaw: "thaw",
+    plans.AddFinalizer: "add-finalizer",
+    plans.RemoveFinalizer: "remove-finalizer",
+    plans.DeleteObject: "delete-object",
+}
 
 _log = logging.getLogger(__name__)
 
@@ -43,22 +56,29 @@ class Hands:
         """
         changed = False
         for action in actions:
-            match action:
-                case plans.Start():
-                    await self._start(agent, action, sight, Run.from_dict(run))
-                    changed = True
-                case plans.Freeze(box_id) | plans.Thaw(box_id):
-                    changed |= await self._freeze(box_id, isinstance(action, plans.Freeze), sight)
-                case plans.Signal() | plans.Kill() | plans.Remove():
-                    with contextlib.suppress(errors.NotFound):  # ended and gone meanwhile
-                        await self._to_box(action)
-                case plans.RunProbe(kind, box_id):
-                    self._probe(agent, kind, box_id, sight)
-                case plans.Release(uid):
-                    await self.release(agent["metadata"]["namespace"], uid)
-                case plans.AddFinalizer() | plans.RemoveFinalizer() | plans.DeleteObject():
-                    await self._to_object(agent, action)
+            if isinstance(action, plans.RunProbe):
+                self._probe(agent, action.kind, action.box, sight)
+                continue
+            crash.crashpoint(f"{_STEPS[type(action)]}.before")
+            changed |= await self._act(agent, action, sight, Run.from_dict(run))
+            crash.crashpoint(f"{_STEPS[type(action)]}.after")
         return changed
+
+    async def _act(self, agent: Object, action: plans.Action, sight: seeing.Sight, run: Run) -> bool:
+        match action:
+            case plans.Start():
+                await self._start(agent, action, sight, run)
+                return True
+            case plans.Freeze(box_id) | plans.Thaw(box_id):
+                return await self._freeze(box_id, isinstance(action, plans.Freeze), sight)
+            case plans.Signal() | plans.Kill() | plans.Remove():
+                with contextlib.suppress(errors.NotFound):  # ended and gone meanwhile
+                    await self._to_box(action)
+            case plans.Release(uid):
+                await self.release(agent["metadata"]["namespace"], uid)
+            case plans.AddFinalizer() | plans.RemoveFinalizer() | plans.DeleteObject():
+                await self._to_object(agent, action)
+        return False
 
     async def release(self, namespace: str, uid: str) -> None:
         """Forget an agent everywhere but in the store: boxes, files, host uid."""

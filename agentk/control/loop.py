@@ -15,6 +15,7 @@ from agentk.api import errors, kinds
 from agentk.control import (
     acting,
     admission,
+    crash,
     decide,
     feed,
     garbage,
@@ -253,10 +254,12 @@ class Steward:
                     self._post.send(involved, plans.Event("Normal", "Adopted", told))
 
     async def _release_orphan(self, namespace: str, uid: str) -> None:
+        crash.crashpoint("adopt.before")
         try:
             await self._hands.release(namespace, uid)
         except errors.AgentkError as error:
             _log.warning("boxes of agent %s, which is gone, could not be released: %s", uid, error)
+        crash.crashpoint("adopt.after")
 
     async def _look(self, key: Key) -> float | None:
         agent = await self._store.find(kinds.AGENT, *key)
@@ -296,7 +299,9 @@ class Steward:
                 self._uids.get(key, set()).discard(uid)
             if not changed:
                 break
+        crash.crashpoint("status.before")
         written = await self._store.set_status(kinds.AGENT, *key, uid, decision.status)
+        crash.crashpoint("status.after")
         if written is not None:
             await self._hands.act(agent, decision.afterwards, sight, decision.status["run"])
         return self._again(decision, sight)

@@ -69,9 +69,13 @@ class House:
         """As kill -9 does it: nothing is finished first."""
         if self._task is not None:
             self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+            await asyncio.gather(self._task, return_exceptions=True)
             self._task = None
+
+    async def over(self) -> None:
+        """Returns when the steward has died."""
+        assert self._task is not None
+        await asyncio.wait([self._task])
 
     async def make(self, kind: str, name: str, spec: Object | None = None, **fields: Any) -> Object:
         of = kinds.resource(kind)
@@ -153,6 +157,14 @@ class ModelHouse(House):
         self.clock = virtual.Clock()
         self.runtime = model.Runtime(self.clock)
         super().__init__(folder, self.clock, {"nsjail": self.runtime})
+
+    async def run_clock(self) -> None:
+        """Let time go by whenever there is nothing to do now."""
+        while True:
+            with contextlib.suppress(TimeoutError):  # one that has died is never idle
+                async with asyncio.timeout(0.1):
+                    await self.steward.idle()
+            await self.clock.advance(1)
 
 
 async def furnish(house: House) -> None:

@@ -1,0 +1,45 @@
+"""The named moments at which a test ends the steward, to prove that any death is survived.
+
+Test-only. Every durable step has a point before and after it; a name that is not in POINTS is a programming error.
+"""
+
+import os
+import signal
+from collections.abc import Callable
+
+_STEPS = (
+    "start",
+    "signal",
+    "kill",
+    "remove",
+    "release",
+    "freeze",
+    "thaw",
+    "add-finalizer",
+    "remove-finalizer",
+    "delete-object",
+    "status",
+    "adopt",
+)
+POINTS = tuple(f"{step}.{when}" for step in _STEPS for when in ("before", "after"))
+
+_chosen = ""
+_die: Callable[[], None] | None = None
+
+
+def arm(name: str, die: Callable[[], None] | None = None) -> None:
+    """Die when `name` is reached ("" for never): by SIGKILL, or as `die` does it. Raises ValueError."""
+    global _chosen, _die
+    if name and name not in POINTS:
+        raise ValueError(f"no crash point {name!r}")
+    _chosen, _die = name, die
+
+
+def crashpoint(name: str) -> None:
+    """Die here when told to."""
+    if not _chosen or name != _chosen:
+        return
+    if _die is None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    else:
+        _die()
