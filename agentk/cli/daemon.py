@@ -14,7 +14,6 @@ from agentk.client import lifecycle, units
 
 app = typer.Typer(
     **options.APP,
-    no_args_is_help=True,
     help="""Start, stop and look after the daemon.
 
     Examples:

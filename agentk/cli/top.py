@@ -1,8 +1,9 @@
 """`agentk top`: what agents use now, from the kernel's counters read twice."""
 
+import contextlib
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -140,24 +141,28 @@ def _live(
     api: client.Client, asked: client.Selection, names: Sequence[str], interval: float, sort_by: str
 ) -> int:
     """A table drawn anew at every interval; on a terminal in place."""
-    draw = _in_place() if sys.stdout.isatty() else _one_after_another
-    before = samples(api, asked, names)
-    while True:
-        time.sleep(interval)
-        now = samples(api, asked, names)
-        draw(text(before, now, sort_by, True))
-        before = now
+    with _pen() as draw:
+        before = samples(api, asked, names)
+        while True:
+            time.sleep(interval)
+            now = samples(api, asked, names)
+            draw(text(before, now, sort_by, True))
+            before = now
+
+
+@contextlib.contextmanager
+def _pen() -> Iterator[Callable[[str], None]]:
+    """What draws a table, and leaves the terminal as it was."""
+    if not sys.stdout.isatty():
+        yield _one_after_another
+        return
+    from rich.live import Live  # only for those who watch
+    from rich.text import Text
+
+    with Live(auto_refresh=False, vertical_overflow="crop") as live:
+        yield lambda drawn: live.update(Text(drawn, no_wrap=True), refresh=True)
 
 
 def _one_after_another(drawn: str) -> None:
     sys.stdout.write(drawn + "\n")
     sys.stdout.flush()
-
-
-def _in_place() -> Any:
-    from rich.live import Live  # only for those who watch
-    from rich.text import Text
-
-    live = Live(auto_refresh=False, vertical_overflow="crop")
-    live.start()
-    return lambda drawn: live.update(Text(drawn, no_wrap=True), refresh=True)
