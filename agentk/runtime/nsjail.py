@@ -32,13 +32,6 @@ _FIND = (
 # What happens to a call that a policy does not name: a deny list allows it, an allow list knows it not (ENOSYS).
 POLICIES = {"baseline": "ALLOW", "restricted": "ERRNO(38)"}
 _MIB = 1024 * 1024
-_DEVICES = ("null", "zero", "full", "random", "urandom")
-_LINKS = {
-    "fd": "/proc/self/fd",
-    "stdin": "/proc/self/fd/0",
-    "stdout": "/proc/self/fd/1",
-    "stderr": "/proc/self/fd/2",
-}
 
 
 @dataclass(frozen=True)
@@ -118,9 +111,8 @@ def render(jail: Jail, host: Host, base: str) -> str:
         ),
         *(f"envar: {quote(f'{name}={value}')}" for name, value in environment(jail.env).items()),
         *_system(host),
-        *_dev(jail.tmp_bytes),
-        _tmpfs("/tmp", jail.tmp_bytes),
         *(_bind(entry.source, entry.target, entry.read_only) for entry in jail.entries),
+        *(_tmpfs(place, jail.tmp_bytes) for place in ("/tmp", "/dev/shm")),
         *(_tmpfs(target, size) for target, size in jail.tmpfs),
     ]
     if jail.seccomp:
@@ -145,17 +137,6 @@ def _system(host: Host) -> list[str]:
     lines += [_link(target, path) for path, target in host.links.items()]
     lines.append('mount { dst: "/proc" fstype: "proc" }')
     lines += [f'mount {{ src: "/dev/null" dst: {quote(mask)} is_bind: true }}' for mask in host.masks]
-    return lines
-
-
-def _dev(shm_bytes: int) -> list[str]:
-    lines = ['mount { dst: "/dev" fstype: "tmpfs" options: "size=64k,mode=0755" noexec: true nosuid: true }']
-    lines += [
-        f'mount {{ src: "/dev/{name}" dst: "/dev/{name}" is_bind: true rw: true nosuid: true noexec: true }}'
-        for name in _DEVICES
-    ]
-    lines += [_link(target, f"/dev/{name}") for name, target in _LINKS.items()]
-    lines.append(_tmpfs("/dev/shm", shm_bytes))
     return lines
 
 

@@ -10,6 +10,7 @@ import base64
 import os
 import posixpath
 import signal
+import socket
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,24 +34,23 @@ exit $code
 """
 
 
-def fork(order: child.Order) -> int:
+def fork(order: child.Order, channel: socket.socket) -> int:
     """As `child.fork`, without a jail."""
-    return child.fork_into(order, become)
+    return child.fork_into(channel, lambda: _become(order, channel))
 
 
-def become(order: child.Order) -> NoReturn:
+def _become(order: child.Order, channel: socket.socket) -> NoReturn:
     """From a copy of the launcher to the keeping shell."""
     box = order.box
     os.setsid()
     os.umask(0o022)
     child.usual_signals()
     leaf, outside = child.open_entries(order.entry_files), child.open_entries(order.keeper_files)
-    null = os.open("/dev/null", os.O_RDWR)
-    output = child.waiting(order.output)
+    output = order.output or _open_ends(order.record)
     log = child.high(os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
     _enter_folder(order)
     child.enter(outside)
-    child.arrange(null, output, order.channel.fileno(), leaf, keep=())
+    child.arrange(output, channel.fileno(), leaf, keep=())
     os.dup2(log, _LOG_FD, inheritable=True)
     _limit(box)
     if box.host_uid >= 0:
@@ -61,6 +61,14 @@ def become(order: child.Order) -> NoReturn:
     env = {"PATH": "/usr/local/bin:/usr/bin:/bin", **box.env, "HOME": home, MARK: box.id}
     inner = nsjail.bootstrap(_as_jail(box, len(leaf)), init="")
     os.execve("/bin/sh", ["sh", "-c", _KEEPER, "sh", *inner], env)
+
+
+def _open_ends(record: Path) -> tuple[int, int]:
+    folder = os.open(record, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return child.open_ends(folder)
+    finally:
+        os.close(folder)
 
 
 def _as_jail(box: words.Box, groups: int) -> nsjail.Jail:

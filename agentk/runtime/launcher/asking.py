@@ -6,7 +6,7 @@ import socket
 from pathlib import Path
 
 from agentk.api import errors
-from agentk.runtime.launcher import wire
+from agentk.runtime.launcher import processes, wire
 
 _SECONDS = 30.0
 
@@ -19,7 +19,9 @@ def peer(path: Path) -> int | None:
             connection.connect(str(path))
         except OSError:
             return None
-        return wire.peer(connection)[0]
+        pid = wire.peer(connection)[0]
+    # a child of a launcher that was killed may hold its socket open for another moment
+    return pid if processes.identify(pid) else None
 
 
 def ask(path: Path, message: wire.Message) -> wire.Message:

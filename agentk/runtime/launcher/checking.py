@@ -4,9 +4,11 @@ Pure. Refuses by raising Invalid that names the field. The rules: names cannot l
 the reserved block and never as root, it sees of our own directories only staged sources, and every size is bounded.
 """
 
+import errno
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -205,19 +207,24 @@ def _bad(field: str, message: str) -> errors.Invalid:
     return errors.Invalid(message, field=f"box.{field}")
 
 
-def open_beneath(path: str, *, flags: int = os.O_PATH) -> int:
-    """Open a path of which no part is a symbolic link. Raises OSError (ELOOP or ENOTDIR at a link).
+def open_beneath(path: str, folder: int = -1) -> int:
+    """Open (O_PATH) a path of which no part is a symbolic link. Raises OSError (ELOOP or ENOTDIR at a link).
+
+    From "/", or from the directory of which `folder` is a descriptor.
 
     Used for directories the daemon writes: it could swap one for a link between a check and its use.
     """
-    fd = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    parts = [part for part in path.split("/") if part]
+    start = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    fd = os.open("/", start) if folder < 0 else os.open(".", start, dir_fd=folder)
+    parts = [part for part in path.split("/") if part not in ("", ".")]
     try:
         for number, part in enumerate(parts, 1):
-            how = flags if number == len(parts) else os.O_PATH | os.O_DIRECTORY
+            how = os.O_PATH if number == len(parts) else start
             following = os.open(part, how | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
             os.close(fd)
             fd = following
+        if stat.S_ISLNK(os.fstat(fd).st_mode):  # O_PATH opens the link itself
+            raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
     except OSError:
         os.close(fd)
         raise

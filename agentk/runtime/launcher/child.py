@@ -6,120 +6,188 @@ line, and the child is gone with all it mounted. It must not touch the launcher'
 
 import contextlib
 import fcntl
+import gc
 import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from agentk.runtime import box as words
 from agentk.runtime import kernel, nsjail
-from agentk.runtime.launcher import doors, mounts
+from agentk.runtime.launcher import doors, mounts, wire
 
 FAILED = 125
 _LOWEST_FREE = 16  # above every descriptor the box itself has
+_FDS_END = 1 << 20
 ROOT_INSIDE = 0  # what an ordinary user is in the namespace between it and the box
 
 
 @dataclass(frozen=True)
-class Order:
-    """Everything the child needs; made before the fork."""
+class Site:
+    """What is known of every box before it is asked for."""
 
-    box: words.Box
-    channel: socket.socket  # the child's end
-    entry_files: Sequence[Path]  # of the box's leaf
-    keeper_files: Sequence[Path]  # of the group for those that watch
-    output: tuple[int, int]  # descriptors for 1 and 2
-    log: Path  # nsjail's
     rootless: bool
-    binary: Path
-    shown: mounts.Shown
+    binary: Path  # nsjail
     stage_at: Path
     host: nsjail.Host
     base: str  # text of base.cfg
-    seccomp: str  # kafel text, "" for none
+    policies: Mapping[str, str]  # seccomp name → kafel text, quoted
     attach_workspace: Callable[[str, Path], None]
-    network: int = -1  # a network namespace to join; -1 makes one, with the door listening in it
-    users: int = -1  # and the user namespace that owns it, for an ordinary user
+    users: int = -1  # the user namespace to join, for an ordinary user; -1 makes one
+    network: int = -1  # the network namespace to join; -1 makes one, with the door listening in it
+    keep: Sequence[int] = ()  # descriptors that `attach_workspace` uses
+
+
+@dataclass(frozen=True)
+class Order:
+    """One box. Plain data: a child that was forked before it was asked for reads it from a descriptor."""
+
+    box: words.Box
+    record: Path  # the box's directory
+    entry_files: Sequence[Path]  # of the box's leaf
+    keeper_files: Sequence[Path]  # of the group for those that watch
+    shown: mounts.Shown
+    output: tuple[int, int] | None = None  # descriptors for 1 and 2; None: the FIFOs in the record
     folder: Path | None = None  # the workspace's directory, for a box without a jail
 
+    @property
+    def log(self) -> Path:
+        """The keeper's."""
+        return self.record / "nsjail.log"
 
-def fork(order: Order) -> int:
-    """The child's pid. The child never returns."""
-    return fork_into(order, become)
+
+def order_text(order: Order) -> bytes:
+    """An order for a child that waits. It has no descriptors."""
+    told = {"box": wire.plain(order.box), "record": str(order.record), "shown": wire.plain(order.shown)}
+    files = {name: [str(file) for file in getattr(order, name)] for name in ("entry_files", "keeper_files")}
+    return json.dumps({**told, **files}).encode()
 
 
-def fork_into(order: Order, act: Callable[[Order], NoReturn]) -> int:
+def order_from(text: bytes) -> Order:
+    """The inverse of `order_text`."""
+    told = json.loads(text)
+    return Order(
+        box=wire.box_from(told["box"]),
+        record=Path(told["record"]),
+        entry_files=tuple(map(Path, told["entry_files"])),
+        keeper_files=tuple(map(Path, told["keeper_files"])),
+        shown=mounts.Shown(**told["shown"]),
+    )
+
+
+def fork(site: Site, order: Order, channel: socket.socket) -> int:
+    """The pid of a child that becomes this box's keeper at once. The child never returns."""
+    return fork_into(channel, lambda: _become(site, order, _prepare(site, channel), channel))
+
+
+def fork_waiting(site: Site, channel: socket.socket) -> int:
+    """The pid of a child that has done all that is the same for every box, and waits for its order."""
+    return fork_into(channel, lambda: _wait(site, channel))
+
+
+def fork_into(channel: socket.socket, act: Callable[[], NoReturn]) -> int:
     """The pid of a child that does `act` and tells what fails."""
     pid = os.fork()
     if pid:
         return pid
     try:
-        act(order)
+        gc.disable()
+        act()
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        _tell(order.channel, {"error": f"{error.strerror or error}{where}"})
+        _tell(channel, {"error": f"{error.strerror or error}{where}"})
     except BaseException as error:  # noqa: BLE001 (nothing may return into the launcher's loop)
-        _tell(order.channel, {"error": f"{type(error).__name__}: {error}"})
+        _tell(channel, {"error": f"{type(error).__name__}: {error}"})
     finally:
         os._exit(FAILED)
 
 
-def become(order: Order) -> NoReturn:
-    """From a copy of the launcher to nsjail."""
+def _wait(site: Site, channel: socket.socket) -> NoReturn:
+    _close_all_but({channel.fileno(), site.users, *site.keep})
+    stage = _prepare(site, channel)
+    order = order_from(_receive(channel))
+    _become(site, order, stage, channel)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    """A child that waits must hold nothing open that others believe closed when the launcher is gone."""
+    lowest = 3
+    for fd in sorted(fd for fd in kept if fd >= lowest):
+        os.closerange(lowest, fd)
+        lowest = fd + 1
+    os.closerange(lowest, _FDS_END)
+
+
+def _receive(channel: socket.socket) -> bytes:
+    """The order, in a file that has no name; the end of the channel is our own."""
+    word, fds, _, _ = socket.recv_fds(channel, 1, 1)
+    if not word or not fds:
+        os._exit(0)
+    with open(fds[0], "rb") as file:
+        return file.read()
+
+
+def _prepare(site: Site, channel: socket.socket) -> mounts.Stage:
+    """Namespaces, the door that listens in them, and the empty stage."""
     os.setsid()
     os.umask(0o022)
     usual_signals()
-    leaf, outside = open_entries(order.entry_files), open_entries(order.keeper_files)
-    null = os.open("/dev/null", os.O_RDWR)
-    log = high(os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
-    binary = high(os.open(order.binary, os.O_RDONLY | os.O_CLOEXEC))
     uid, gid = os.getuid(), os.getgid()
-    if order.users >= 0:
-        kernel.setns(order.users, kernel.CLONE_NEWUSER)
-    elif order.rootless:
+    if site.users >= 0:
+        kernel.setns(site.users, kernel.CLONE_NEWUSER)
+    elif site.rootless:
         kernel.unshare(kernel.CLONE_NEWUSER)
         kernel.map_ids("self", ROOT_INSIDE, uid, ROOT_INSIDE, gid)
     kernel.unshare(kernel.CLONE_NEWNS)
-    kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
-    output = nameless(order.log.parent, order.output)
-    _network(order)
+    # what the host unmounts goes here too: a box must not keep a disk busy
+    kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_SLAVE)
+    _network(site, channel)
+    return mounts.Stage.make(site.stage_at)
+
+
+def _become(site: Site, order: Order, stage: mounts.Stage, channel: socket.socket) -> NoReturn:
+    """From a copy of the launcher to nsjail."""
     box = order.box
-    staged = mounts.stage(
-        box, order.shown, order.stage_at, lambda target: order.attach_workspace(box.uid, target)
-    )
+    binary = high(os.open(site.binary, os.O_RDONLY | os.O_CLOEXEC))
+    staged = stage.fill(box, order.shown, lambda target: site.attach_workspace(box.uid, target))
+    if order.output is None and not channel.recv(1):
+        os._exit(0)  # the box was given up
+    leaf, outside = open_entries(order.entry_files), open_entries(order.keeper_files)
     jail = nsjail.Jail(
         argv=box.argv,
         hostname=box.hostname,
         cwd=box.cwd,
         env=box.env,
-        outside_uid=ROOT_INSIDE if order.rootless else box.host_uid,
+        outside_uid=ROOT_INSIDE if site.rootless else box.host_uid,
         open_files=box.limits.open_files or 1024,
         tmp_bytes=box.tmp_bytes,
-        seccomp=order.seccomp,
+        seccomp=site.policies.get(box.seccomp, ""),
         groups=len(leaf),
         entries=staged,
         tmpfs=mounts.tmpfs(box),
     )
-    config = _memory_file(nsjail.render(jail, order.host, order.base))
+    config = _memory_file(nsjail.render(jail, site.host, site.base))
+    log = high(os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
+    output = order.output or nameless(order.record)
     own_cgroup_namespace(leaf, outside)
-    arrange(null, output, order.channel.fileno(), leaf, keep=(config, log))
+    arrange(output, channel.fileno(), leaf, keep=(config, log))
     arguments = ["nsjail", "--config", f"/proc/self/fd/{config}", "--log", f"/proc/self/fd/{log}"]
     os.execve(binary, arguments, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
 
 
-def _network(order: Order) -> None:
-    if order.network >= 0:
-        kernel.setns(order.network, kernel.CLONE_NEWNET)
+def _network(site: Site, channel: socket.socket) -> None:
+    if site.network >= 0:
+        kernel.setns(site.network, kernel.CLONE_NEWNET)
         return
     kernel.unshare(kernel.CLONE_NEWNET)
     kernel.loopback_up()
     with doors.listen_inside() as listener:
-        socket.send_fds(order.channel, [b'{"listener": true}\n'], [listener.fileno()])
+        socket.send_fds(channel, [b'{"listener": true}\n'], [listener.fileno()])
 
 
 def usual_signals() -> None:
@@ -157,37 +225,28 @@ def enter(entries: Sequence[int]) -> None:
         os.write(entry, b"0")
 
 
-def nameless(folder: Path, output: tuple[int, int]) -> tuple[int, int]:
-    """The box's own ends of its FIFOs. Pipes stay as they are.
+def nameless(record: Path) -> tuple[int, int]:
+    """The box's own ends of its FIFOs, which wait (ours never do, and that is a property of what was opened).
 
-    Ours never wait, and that is a property of what was opened, so the box opens its own. It reads their names in
-    /proc/self/fd: opened in a mount that is nowhere, they are /out and /err and no paths of the host.
+    It reads their names in /proc/self/fd: opened in a mount that is nowhere, they are /out and /err and no paths
+    of the host.
     """
-    if all(os.get_blocking(fd) for fd in output):
-        return output
-    tree = kernel.open_tree(folder)
+    tree = kernel.open_tree(record)
     try:
-        first, second = (
-            os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=tree) for name in ("out", "err")
-        )
+        return open_ends(tree)
     finally:
         os.close(tree)
-    return first, second
 
 
-def waiting(output: tuple[int, int]) -> tuple[int, int]:
-    """The same for a box without a jail: ends that wait."""
-    first, second = (
-        fd if os.get_blocking(fd) else os.open(f"/proc/self/fd/{fd}", os.O_RDWR | os.O_CLOEXEC)
-        for fd in output
-    )
-    return first, second
+def open_ends(folder: int) -> tuple[int, int]:
+    """Both FIFOs of a box, by its record's descriptor."""
+    flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
+    return os.open("out", flags, dir_fd=folder), os.open("err", flags, dir_fd=folder)
 
 
-def arrange(
-    null: int, output: tuple[int, int], channel: int, leaf: Sequence[int], keep: tuple[int, ...]
-) -> None:
+def arrange(output: tuple[int, int], channel: int, leaf: Sequence[int], keep: tuple[int, ...]) -> None:
     """Descriptors as the first process of the box has them: 0 to 2, the channel, its leaf's; above them `keep`."""
+    null = os.open("/dev/null", os.O_RDWR)
     for number, fd in enumerate([high(fd) for fd in (null, *output, channel, *leaf)]):
         os.dup2(fd, number, inheritable=True)
     for fd in keep:

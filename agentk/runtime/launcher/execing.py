@@ -83,16 +83,14 @@ class Command:
         pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
         spaces = []
         try:
-            order = starting.make_order(world, box, theirs, (pipes[0][1], pipes[1][1]))
+            order = dataclasses.replace(starting.make_order(world, box), output=(pipes[0][1], pipes[1][1]))
             if box.runtime == "process":
-                order = dataclasses.replace(
-                    order, folder=world.workspaces.ensure(box.uid, box.host_uid, None).path
-                )
-                self._keeper_pid = process.fork(order)
+                folder = world.workspaces.ensure(box.uid, box.host_uid, None).path
+                self._keeper_pid = process.fork(dataclasses.replace(order, folder=folder), theirs)
             else:
                 spaces = self._namespaces()
-                order = dataclasses.replace(order, network=spaces[0], users=spaces[1] if spaces[1:] else -1)
-                self._keeper_pid = child.fork(order)
+                site = world.site(network=spaces[0], users=spaces[1] if spaces[1:] else -1)
+                self._keeper_pid = child.fork(site, order, theirs)
         finally:
             theirs.close()
             for fd in [write for _, write in pipes] + spaces:

@@ -20,6 +20,7 @@ from agentk.data import files
 from agentk.runtime import cgroup, finding, kernel, nsjail, uids, workspace
 from agentk.runtime.launcher import (
     adopting,
+    asking,
     boxes,
     checking,
     crash,
@@ -28,6 +29,7 @@ from agentk.runtime.launcher import (
     mounts,
     output,
     serving,
+    sparing,
     tools,
 )
 from agentk.runtime.launcher.world import Settings, World
@@ -52,7 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (errors.AgentkError, OSError) as error:
         print(f"agentk launcher: {error}", file=sys.stderr, flush=True)
         return _EXIT_USAGE
+    world.spares = sparing.Spares(world)
     adopting.adopt(world)
+    world.spares.refill()
     server = serving.Server(world, listener)
     _mark(chosen.run / "launcher.pid")
     gc.collect()
@@ -113,13 +117,10 @@ def _listen(chosen: argparse.Namespace, path: Path) -> socket.socket:
     """Raises AlreadyExists when another launcher answers there."""
     if chosen.fd >= 0:
         return socket.socket(fileno=chosen.fd)
-    with socket.socket(socket.AF_UNIX) as asking:
-        try:
-            asking.connect(str(path))
-        except OSError:
-            path.unlink(missing_ok=True)
-        else:
-            raise errors.AlreadyExists(f"a launcher already answers at {path}")
+    found = asking.peer(path)
+    if found is not None:
+        raise errors.AlreadyExists(f"a launcher already answers at {path} (pid {found})")
+    path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     listener.bind(str(path))
     if chosen.daemon_uid >= 0:
@@ -160,6 +161,7 @@ def _drop(fd: int) -> None:
 
 def _leave(world: World, run: Path) -> None:
     """Boxes go on without us."""
+    world.spares.close()
     for live in world.lives.values():
         if live.output:
             world.records.write_counts(live.box.id, *live.log_counts)

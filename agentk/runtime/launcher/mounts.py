@@ -21,6 +21,17 @@ from agentk.runtime.launcher import checking
 _PLACES = ("/run/user", "/tmp", "/dev/shm")
 _DOOR = "/run/agentk"
 _STAGE_BYTES = 64 * 1024 * 1024  # Secrets and ConfigMaps, at most 1 MiB each in the API
+_DEVICES = ("null", "zero", "full", "random", "urandom")
+_DEVICE_LINKS = {"fd": "/proc/self/fd"} | {
+    name: f"/proc/self/fd/{number}" for number, name in enumerate(("stdin", "stdout", "stderr"))
+}
+_ETC = {
+    "passwd": f"agent:x:{nsjail.INSIDE_UID}:{nsjail.INSIDE_UID}:agent:/workspace:/bin/sh\n"
+    "nobody:x:65534:65534:nobody:/:/bin/false\n",
+    "group": f"agent:x:{nsjail.INSIDE_UID}:\nnogroup:x:65534:\n",
+    "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
+    "resolv.conf": "",
+}
 _KEPT_FLAGS = 0x2 | 0x4 | 0x8 | 0x400 | 0x800  # nosuid nodev noexec noatime nodiratime: locked ones must stay
 # Of the host's /etc, where present. Debian's tools are links into alternatives; the rest is certificates.
 ETC_SHOWN = (
@@ -52,56 +63,80 @@ def place(state: Path) -> Path:
     raise FileNotFoundError(errno.ENOENT, f"none of {', '.join(_PLACES)} can be used to stage a box")
 
 
-def stage(
-    box: words.Box, shown: Shown, root: Path, attach_workspace: Callable[[Path], None]
-) -> list[nsjail.Entry]:
-    """Cover `root` and fill it. Answers what nsjail is to mount, parents first. Raises OSError with a path."""
-    sources = _open_sources(box, shown)
-    kernel.mount("none", root, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, f"size={_STAGE_BYTES},mode=1777")
-    entries = [_etc(root / "etc", box.hostname)]
-    entries += [nsjail.Entry(path, path) for path in ETC_SHOWN if os.path.exists(path)]
-    (root / "none").mkdir()
-    for number, (source, target, read_only) in enumerate(sources):
-        point = root / f"b{number}"
-        ours = os.readlink(f"/proc/self/fd/{source}").startswith(f"{shown.state}/")
-        # a socket of a lower layer cannot be connected to, so the door stays a bind
-        if ours and target != _DOOR and _show_pathless(source, point, root / "none"):
-            entries.append(nsjail.Entry(str(point), target))
-        else:
-            entries.append(_bind(source, point, target, read_only))
-    workspace = root / "w"
-    workspace.mkdir()
-    attach_workspace(workspace)
-    entries.append(nsjail.Entry(str(workspace), "/workspace", read_only=False))
-    for number, mount in enumerate(box.mounts):
-        if mount.kind == "files":
-            folder = root / f"f{number}"
-            _write_files(folder, mount, shown.owner)
-            entries.append(nsjail.Entry(str(folder), mount.target))
-        elif mount.kind == "workspace" and mount.target != "/workspace":
-            entries.append(nsjail.Entry(str(workspace), mount.target, mount.read_only))
-    return sorted(entries, key=lambda entry: entry.target.count("/"))
+@dataclass(frozen=True)
+class Stage:
+    """The private tmpfs in which a box's tree is put together."""
 
+    root: Path
+    beneath: int  # what `root` covers: a source may be in there
 
-def _open_sources(box: words.Box, shown: Shown) -> list[tuple[int, str, bool]]:
-    wanted = [(shown.staged, "/opt/agentk", True)]
-    if shown.door:
-        wanted.append((shown.door, _DOOR, True))
-    if shown.prefix:
-        wanted.append((shown.prefix, "/opt/python", True))
-    wanted += [(mount.source, mount.target, mount.read_only) for mount in box.mounts if mount.kind == "bind"]
-    opened = []
-    for source, target, read_only in wanted:
-        try:
-            opened.append((checking.open_beneath(source), target, read_only))
-        except OSError as error:
-            what = (
-                "a part of the path is a link"
-                if error.errno in (errno.ELOOP, errno.ENOTDIR)
-                else error.strerror
-            )
-            raise OSError(error.errno, f"cannot show it at {target}: {what}", source) from None
-    return opened
+    @classmethod
+    def make(cls, root: Path) -> "Stage":
+        """Cover `root`, and make what is the same for every box."""
+        beneath = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV
+        kernel.mount("none", root, "tmpfs", flags, f"size={_STAGE_BYTES},mode=1777")
+        os.mkdir(root / "none")
+        _make_etc(f"{root}/etc")
+        _make_dev(f"{root}/dev")
+        return cls(root, beneath)
+
+    def fill(
+        self, box: words.Box, shown: Shown, attach_workspace: Callable[[Path], None]
+    ) -> list[nsjail.Entry]:
+        """What this box is to see. Answers what nsjail is to mount, parents first. Raises OSError with a path."""
+        root = self.root
+        entries = [nsjail.Entry(f"{root}/dev", "/dev"), nsjail.Entry(f"{root}/etc", "/etc")]
+        for name, text in etc_names(box.hostname).items():
+            _write(f"{root}/etc/{name}", text)
+        for number, (source, target, read_only) in enumerate(self._open_sources(box, shown)):
+            point = root / f"b{number}"
+            ours = os.readlink(f"/proc/self/fd/{source}").startswith(f"{shown.state}/")
+            # a socket of a lower layer cannot be connected to, so the door stays a bind
+            if ours and target != _DOOR and _show_pathless(source, point, root / "none"):
+                entries.append(nsjail.Entry(str(point), target))
+            else:
+                entries.append(_bind(source, point, target, read_only))
+        workspace = root / "w"
+        os.mkdir(workspace)
+        attach_workspace(workspace)
+        entries.append(nsjail.Entry(str(workspace), "/workspace", read_only=False))
+        for number, mount in enumerate(box.mounts):
+            if mount.kind == "files":
+                folder = root / f"f{number}"
+                _write_files(folder, mount, shown.owner)
+                entries.append(nsjail.Entry(str(folder), mount.target))
+            elif mount.kind == "workspace" and mount.target != "/workspace":
+                entries.append(nsjail.Entry(str(workspace), mount.target, mount.read_only))
+        return sorted(entries, key=lambda entry: entry.target.count("/"))
+
+    def _open_sources(self, box: words.Box, shown: Shown) -> list[tuple[int, str, bool]]:
+        wanted = [(shown.staged, "/opt/agentk", True)]
+        if shown.door:
+            wanted.append((shown.door, _DOOR, True))
+        if shown.prefix:
+            wanted.append((shown.prefix, "/opt/python", True))
+        wanted += [
+            (mount.source, mount.target, mount.read_only) for mount in box.mounts if mount.kind == "bind"
+        ]
+        opened = []
+        for source, target, read_only in wanted:
+            try:
+                opened.append((self._open(source), target, read_only))
+            except OSError as error:
+                what = (
+                    "a part of the path is a link"
+                    if error.errno in (errno.ELOOP, errno.ENOTDIR)
+                    else error.strerror
+                )
+                raise OSError(error.errno, f"cannot show it at {target}: {what}", source) from None
+        return opened
+
+    def _open(self, source: str) -> int:
+        inside = os.path.relpath(source, self.root)
+        if inside.startswith(".."):
+            return checking.open_beneath(source)
+        return checking.open_beneath(inside, self.beneath)
 
 
 def _show_pathless(source: int, point: Path, nothing: Path) -> bool:
@@ -143,33 +178,50 @@ def _bind(source: int, point: Path, target: str, read_only: bool) -> nsjail.Entr
     return nsjail.Entry(str(point), target, read_only)
 
 
-def _etc(folder: Path, hostname: str) -> nsjail.Entry:
-    """A made-up /etc: what programs look up, and nothing of the host's users."""
-    folder.mkdir(mode=0o755)
-    for name, text in etc_files(hostname).items():
-        (folder / name).write_text(text)
+def _make_etc(folder: str) -> None:
+    """A made-up /etc: what programs look up, certificates, and nothing of the host's users."""
+    os.mkdir(folder, 0o755)
+    for name, text in _ETC.items():
+        _write(f"{folder}/{name}", text)
     for path in ETC_SHOWN:
-        point = folder / path.removeprefix("/etc/")
-        if os.path.isdir(path):
-            point.mkdir(parents=True, exist_ok=True)
-        elif os.path.exists(path):
-            point.touch()
+        if os.path.exists(path):
+            _show(path, folder + path.removeprefix("/etc"))
     if os.path.islink("/etc/localtime") and os.readlink("/etc/localtime").startswith("/usr/"):
-        (folder / "localtime").symlink_to(os.readlink("/etc/localtime"))
-    return nsjail.Entry(str(folder), "/etc")
+        os.symlink(os.readlink("/etc/localtime"), f"{folder}/localtime")
 
 
-def etc_files(hostname: str) -> dict[str, str]:
-    """Names and texts of the files in a box's /etc."""
-    uid = nsjail.INSIDE_UID
-    return {
-        "passwd": f"agent:x:{uid}:{uid}:agent:/workspace:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n",
-        "group": f"agent:x:{uid}:\nnogroup:x:65534:\n",
-        "hosts": f"127.0.0.1 localhost {hostname}\n::1 localhost\n",
-        "hostname": f"{hostname}\n",
-        "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
-        "resolv.conf": "",
-    }
+def _show(path: str, point: str) -> None:
+    """A part of the host, read-only."""
+    if os.path.isdir(path):
+        os.makedirs(point, exist_ok=True)
+    else:
+        _write(point, "")
+    kernel.mount(path, point, flags=kernel.MS_BIND | kernel.MS_REC)
+    flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_RDONLY
+    kernel.mount("none", point, flags=flags | os.statvfs(point).f_flag & _KEPT_FLAGS)
+
+
+def _make_dev(folder: str) -> None:
+    os.mkdir(folder, 0o755)
+    os.mkdir(f"{folder}/shm", 0o755)
+    for name in _DEVICES:
+        _write(f"{folder}/{name}", "")
+        kernel.mount(f"/dev/{name}", f"{folder}/{name}", flags=kernel.MS_BIND)
+    for name, target in _DEVICE_LINKS.items():
+        os.symlink(target, f"{folder}/{name}")
+
+
+def etc_names(hostname: str) -> dict[str, str]:
+    """Names and texts of the files in a box's /etc that tell its own name."""
+    return {"hosts": f"127.0.0.1 localhost {hostname}\n::1 localhost\n", "hostname": f"{hostname}\n"}
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
 
 
 def _write_files(folder: Path, mount: words.Mount, owner: int) -> None:

@@ -30,6 +30,7 @@ from agentk.runtime.launcher import (
     output,
     processes,
     reaping,
+    sparing,
     wire,
 )
 from agentk.runtime.launcher.crash import crashpoint
@@ -90,14 +91,33 @@ class Attempt:
             self.fail(errors.RuntimeRefused(f"cannot make the box: {error}"))
 
     def _prepare(self) -> None:
+        """While the child puts its files together, we make what it needs last. Nothing here waits for it."""
         world, box, live = self._world, self._box, self._live
         crashpoint("start.before-intent")
         world.records.intend(box)
         world.lives[box.id] = live
         crashpoint("start.after-intent")
+        self._limit()
+        crashpoint("start.after-group")
+        spare = self._order() if box.runtime == "nsjail" else None
+        folder = world.records.path(box.id)
+        fifos = {
+            "stdout": output.open_fifo(folder / "out", box.host_uid),
+            "stderr": output.open_fifo(folder / "err", box.host_uid),
+        }
+        crashpoint("start.after-fifos")
+        if spare:
+            spare.channel.send(b"f")
+        else:
+            self._fork_process()
+        crashpoint("start.after-fork")
+        live.output = ending.open_output(world, live, fifos)
+        world.records.secure(box.id)
+
+    def _limit(self) -> None:
+        world, box = self._world, self._box
         unenforced = list(world.groups.make_group(box.namespace, box.uid, box.limits))
         world.groups.make_leaf(box.namespace, box.uid, box.leaf)
-        crashpoint("start.after-group")
         unenforced += self._workspace()
         if unenforced and box.enforcement == "Strict":
             raise errors.RuntimeRefused(
@@ -105,19 +125,7 @@ class Attempt:
                 hint="see `agentk doctor`, or let the Runtime say enforcement: BestEffort",
                 causes=[errors.Cause("limits", text) for text in unenforced],
             )
-        live.unenforced = tuple(unenforced)
-        folder = world.records.path(box.id)
-        fifos = {
-            "stdout": output.open_fifo(folder / "out", box.host_uid),
-            "stderr": output.open_fifo(folder / "err", box.host_uid),
-        }
-        live.output = ending.open_output(world, live, fifos)
-        crashpoint("start.after-fifos")
-        live.gate = doors.open_gate(world.settings.doors, box.uid, box.host_uid)
-        crashpoint("start.after-door")
-        self._fork()
-        crashpoint("start.after-fork")
-        world.records.secure(box.id)
+        self._live.unenforced = tuple(unenforced)
 
     def _workspace(self) -> list[str]:
         box = self._box
@@ -140,35 +148,56 @@ class Attempt:
         self._live.workspace, self._folder = made.medium, made.path
         return ["storage: the process runtime limits no disk"] if size else []
 
-    def _fork(self) -> None:
-        world, box, live = self._world, self._box, self._live
+    def _order(self) -> sparing.Spare:
+        """A child that waits becomes this box's. The door must be there before it looks for it."""
+        world, box = self._world, self._box
+        order = make_order(world, box)
+        self._live.gate = doors.open_gate(world.settings.doors, box.uid, box.host_uid)
+        crashpoint("start.after-door")
+        spare = world.spares.take()
+        self._watch(spare.pid, spare.channel)
+        spare.order(order)
+        return spare
+
+    def _fork_process(self) -> None:
+        world, box = self._world, self._box
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         ours.setblocking(False)
-        self._channel = ours
-        fifos = live.output.fifos if live.output else {}
+        self._live.gate = doors.open_gate(world.settings.doors, box.uid, box.host_uid)
         try:
-            order = make_order(world, box, theirs, (fifos["stdout"], fifos["stderr"]))
-            order = dataclasses.replace(order, folder=self._folder)
-            pid = process.fork(order) if box.runtime == "process" else child.fork(order)
+            pid = process.fork(dataclasses.replace(make_order(world, box), folder=self._folder), theirs)
+        except OSError:
+            ours.close()
+            raise
         finally:
             theirs.close()
+        self._watch(pid, ours)
+
+    def _watch(self, pid: int, channel: socket.socket) -> None:
+        world, live = self._world, self._live
+        self._channel = channel
         live.keeper = processes.identify(pid) or words.Process(pid, 0, world.boot_id)
         live.keeper_fd = os.pidfd_open(pid)
         world.loop.watch(live.keeper_fd, loop.READ, lambda _: self._keeper_ended())
-        world.loop.watch(ours.fileno(), loop.READ, lambda _: self._heard())
+        world.loop.watch(channel.fileno(), loop.READ, lambda _: self._listen())
         self._timer = world.loop.after(_START_SECONDS, self._too_slow)
 
-    def _heard(self) -> None:
-        assert self._channel is not None
+    def _listen(self) -> None:
+        self._heard()
+
+    def _heard(self) -> bool:
+        """One message of the child's. False when there is none."""
+        if self._channel is None:
+            return False
         space = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(4)
         try:
             data, ancillary, _, _ = self._channel.recvmsg(_CHANNEL_BYTES, space, socket.MSG_CMSG_CLOEXEC)
-        except BlockingIOError:
-            return
+        except OSError:  # none, or it died without reading ours
+            return False
         if not data:
             self._world.loop.forget(self._channel.fileno())  # its end is told by the pidfd
-            return
+            return False
         sender = 0
         for _, kind, content in ancillary:
             if kind == socket.SCM_CREDENTIALS:
@@ -181,6 +210,7 @@ class Attempt:
                 self._ready(sender)
             else:
                 self._complaint = str(message_of(line).get("error", ""))
+        return True
 
     def _ready(self, pid: int) -> None:
         """The box's first process waits for our word. `pid` is the kernel's, not the guest's."""
@@ -216,8 +246,11 @@ class Attempt:
         for answer in self.answers:
             answer(world.seen(live))
         world.changed(live)
+        world.spares.refill()
 
     def _keeper_ended(self) -> None:
+        while self._heard():
+            pass
         log = ending.log_text(self._world, self._live)
         said = self._complaint or reaping.complaints(log) or "the jail ended before it began"
         self.fail(errors.RuntimeRefused(f"cannot make the box: {said}"))
@@ -243,7 +276,7 @@ class Attempt:
         self._box = self._live.box  # lets go of the secrets
 
 
-def make_order(world: World, box: words.Box, channel: socket.socket, streams: tuple[int, int]) -> child.Order:
+def make_order(world: World, box: words.Box) -> child.Order:
     """All that the child needs to know. Raises RuntimeRefused when something of it is missing."""
     settings = world.settings
     jailed = box.runtime == "nsjail"
@@ -259,20 +292,10 @@ def make_order(world: World, box: words.Box, channel: socket.socket, streams: tu
     )
     return child.Order(
         box=box,
-        channel=channel,
+        record=world.records.path(box.id),
         entry_files=tuple(world.groups.entry_files(box.namespace, box.uid, box.leaf)),
         keeper_files=tuple(world.groups.keeper_files()),
-        output=streams,
-        log=world.records.path(box.id) / "nsjail.log",
-        rootless=settings.rootless,
-        binary=settings.binary or settings.state,
         shown=shown,
-        stage_at=settings.stage_at,
-        host=settings.host,
-        base=settings.base,
-        seccomp="" if box.seccomp == "privileged" else settings.policies[box.seccomp],
-        users=world.workspaces.users_fd,
-        attach_workspace=world.workspaces.attach,
     )
 
 

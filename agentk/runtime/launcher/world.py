@@ -6,13 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import cgroup, nsjail, workspace
-from agentk.runtime.launcher import boxes, checking, loop, tools
+from agentk.runtime.launcher import boxes, checking, child, loop, tools
 from agentk.runtime.launcher import output as outputs
+
+if TYPE_CHECKING:
+    from agentk.runtime.launcher import sparing
 
 _FDS_OF_OURS = 64
 _FDS_A_BOX = 8  # keeper, two FIFOs, log, two listeners, and two more while it starts
@@ -89,7 +92,24 @@ class World:
     lend: Callable[[Live], None] = lambda _: None  # gives copies of a box's descriptors to those that asked
     asking_probe: list[Callable[[dict[str, Any] | errors.AgentkError], None]] = field(default_factory=list)
     exec_count: int = 0
+    spares: "sparing.Spares" = field(init=False)
     boot_id: str = ""
+
+    def site(self, users: int = -1, network: int = -1) -> child.Site:
+        """What children are told of this host; `users` and `network`: namespaces to join."""
+        settings = self.settings
+        return child.Site(
+            rootless=settings.rootless,
+            binary=settings.binary or settings.state,
+            stage_at=settings.stage_at,
+            host=settings.host,
+            base=settings.base,
+            policies=settings.policies,
+            attach_workspace=self.workspaces.attach,
+            users=users if users >= 0 else self.workspaces.users_fd,
+            network=network,
+            keep=(self.workspaces.holder_fd,),
+        )
 
     def log_path(self, box: words.Box) -> Path:
         """Where this attempt's log is."""
