@@ -14,6 +14,8 @@ app = typer.Typer(**options.APP)
 
 _MARKS = {"ok": ("ok", "32"), "bad": ("FAIL", "31"), "warn": ("warn", "33")}
 _SECONDS = 120
+# Every agent has these by default, and does not start where they cannot be held.
+_LIMITS = ("cgroup cpu", "cgroup memory", "cgroup pids", "workspace limit")
 
 
 @app.command()
@@ -53,7 +55,14 @@ def text(findings: list[dict[str, Any]], colour: bool) -> str:
         if not one["ok"] and one.get("fix"):
             lines += [f"{'':<{width + 8}}mend it: {line}" for line in one["fix"].splitlines()]
     bad = sum(1 for one in findings if not one["ok"] and one.get("needed", True))
-    lines.append("everything needed is there" if not bad else f"{bad} needed thing{'s' * (bad > 1)} missing")
+    unheld = [one["name"] for one in findings if not one["ok"] and one["name"] in _LIMITS]
+    if bad:
+        lines.append(f"{bad} needed thing{'s' * (bad > 1)} missing")
+    elif unheld:
+        lines.append(f"jails can be made, but this host does not hold: {', '.join(unheld)}")
+        lines.append("agents do not start without, unless their Runtime says enforcement: BestEffort")
+    else:
+        lines.append("everything needed is there")
     return "\n".join(lines) + "\n"
 
 
