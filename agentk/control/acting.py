@@ -60,7 +60,10 @@ class Hands:
                 self._probe(agent, action.kind, action.box, sight)
                 continue
             crash.crashpoint(f"{_STEPS[type(action)]}.before")
-            changed |= await self._act(agent, action, sight, Run.from_dict(run))
+            try:
+                changed |= await self._act(agent, action, sight, Run.from_dict(run))
+            finally:
+                self._eyes.boxes.doubt(agent["metadata"]["uid"])
             crash.crashpoint(f"{_STEPS[type(action)]}.after")
         return changed
 
@@ -140,6 +143,7 @@ class Hands:
                 await runtime.kill(box_id, intent)
             case plans.Remove(box_id):
                 await runtime.remove(box_id)
+                self._eyes.boxes.forget(box_id)
 
     def _probe(self, agent: Object, kind: plans.ProbeKind, box_id: str, sight: seeing.Sight) -> None:
         runtime = self._eyes.boxes.where.get(box_id)

@@ -55,7 +55,7 @@ class Settings:
     workers: int = 16  # agents looked at, and started, at once
     look_seconds: float = 120.0  # one look may take so long; then it is given up and tried again
     counters_seconds: float = 15.0  # between two readings of one agent's counters …
-    counters_per_second: float = 10.0  # … or longer, so that all agents together stay below this
+    counters_per_second: float = 5.0  # … or longer, so that all agents together stay below this
     source_seconds: float = 30.0  # between two tries to stage a source
     runtimes_seconds: float = 600.0  # between two looks at a Runtime nobody asked about
     backoff: queueing.Backoff = field(default_factory=queueing.Backoff)
@@ -207,6 +207,7 @@ class Steward:
                 first = asyncio.ensure_future(anext(stream))
                 try:
                     await asyncio.sleep(0)  # it listens from here on: what happened before is seen by looking
+                    self._eyes.boxes.listen(runtime, heard=True)
                     for key in self._asked:
                         self._queue.add(key)
                     self._wake_uid(await first)
@@ -217,10 +218,12 @@ class Steward:
                     self._wake_uid(uid)
             except (errors.AgentkError, OSError, StopAsyncIteration) as error:
                 _log.warning("boxes are not heard of: %s", error)
+            self._eyes.boxes.listen(runtime, heard=False)
             failures += 1
             await self._clock.sleep(restart.delay(failures, 0.1, 5.0))
 
     def _wake_uid(self, uid: str) -> None:
+        self._eyes.boxes.doubt(uid)
         key = self._keys.get(uid)
         if key is not None:
             self._queue.add(key)
@@ -299,9 +302,11 @@ class Steward:
                 self._uids.get(key, set()).discard(uid)
             if not changed:
                 break
-        crash.crashpoint("status.before")
-        written = await self._store.set_status(kinds.AGENT, *key, uid, decision.status)
-        crash.crashpoint("status.after")
+        written: Object | None = stored
+        if decision.status != stored.get("status"):
+            crash.crashpoint("status.before")
+            written = await self._store.set_status(kinds.AGENT, *key, uid, decision.status)
+            crash.crashpoint("status.after")
         if written is not None:
             await self._hands.act(agent, decision.afterwards, sight, decision.status["run"])
         return self._again(decision, sight)

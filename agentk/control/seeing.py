@@ -52,7 +52,7 @@ class Eyes:
         """Everything but admission, which has to be asked without anything awaited after it."""
         uid = str(agent["metadata"]["uid"])
         try:
-            seen = [one for one in (await self.boxes.fresh()).get(uid, ()) if one.leaf == "box"]
+            seen = [one for one in await self.boxes.of(uid) if one.leaf == "box"]
         except errors.AgentkError as error:
             return Sight(plans.Observed(boxes=None, blind=f"the runtime does not answer: {error.message}"))
         live = [one for one in seen if one.phase in ("Starting", "Running")]
@@ -73,6 +73,8 @@ class Eyes:
         self._host_uids.pop(uid, None)
         for box_id in [one for one in self._counted_at if one.startswith(uid)]:
             del self._counted_at[box_id]
+        for box_id in [one for one in self.boxes.where if one.startswith(uid)]:
+            self.boxes.forget(box_id)
 
     async def _counters(self, live: boxes.Seen, every_seconds: float) -> boxes.Counters | None:
         """None when they were read a short while ago, or cannot be."""
