@@ -51,7 +51,7 @@ def of(obj: dict[str, Any]) -> Outcome:
         exit_code=exit_code(status),
         reason=reason,
         message=str(status.get("message", "")),
-        run_id=f"{metadata['uid']}-{metadata.get('generation', 1)}",
+        run_id=f"{metadata['uid']}-{status.get('run', {}).get('firstAttempt', 1)}",
         usage=usage(status),
     )
 

@@ -1,6 +1,5 @@
 """Where agentk keeps its state and its sockets. Read once at the start of a process, then passed down."""
 
-import hashlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,6 +27,8 @@ class Places:
     @property
     def instance(self) -> str:
         """Eight hex digits that tell two daemons on one machine apart (cgroup names, uid blocks)."""
+        import hashlib  # every command would pay for it
+
         return hashlib.sha256(str(self.state).encode()).hexdigest()[:8]
 
 
