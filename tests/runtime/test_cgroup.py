@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agentk.runtime import box, cgroup, cgroup_text
+from agentk.runtime import box, cgroup, cgroup_proof, cgroup_text
 
 pytestmark = pytest.mark.jail
 
@@ -248,6 +248,19 @@ def test_every_limit_is_proved_to_bite(groups: cgroup.Cgroups, tmp_path: Path) -
         "cgroup cpu limit": True,
     }, findings
     assert groups.leftovers() == []
+
+
+def test_a_limit_that_did_not_bite_is_told_as_not_held(
+    groups: cgroup.Cgroups, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits, _, judge = cgroup_proof._CHILDREN["pids"]
+    tame = cgroup_proof._CHILDREN | {"pids": (limits, lambda: 0, judge)}  # as if forks had been allowed
+    monkeypatch.setattr(cgroup_proof, "_CHILDREN", tame)
+    groups.self_test(tmp_path / "proof")
+    assert not (tmp_path / "proof").exists()
+    unheld = groups.make_group("ns", "a", box.Limits(memory_bytes=1 << 26, pids=5))
+    assert [answer.partition(":")[0] for answer in unheld] == ["pids"]
+    assert groups.make_group("ns", "b", box.Limits(memory_bytes=1 << 26)) == []
 
 
 def test_the_proof_is_believed_only_for_this_boot(groups: cgroup.Cgroups, tmp_path: Path) -> None:

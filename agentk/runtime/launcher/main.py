@@ -37,6 +37,7 @@ from agentk.runtime.launcher.world import Settings, World
 _BACKLOG = 64
 _SHIELD = "-900"  # of the OOM killer: a thousand boxes hang on this process
 _EXIT_USAGE = 64
+_PROVED = Path("/run/agentk-limits-proved")  # this machine's, for root: gone with the boot it speaks of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (errors.AgentkError, OSError) as error:
         print(f"agentk launcher: {error}", file=sys.stderr, flush=True)
         return _EXIT_USAGE
+    _prove_limits(world)
     world.spares = sparing.Spares(world)
     adopting.adopt(world)
     world.spares.refill()
@@ -111,6 +113,16 @@ def _build(chosen: argparse.Namespace) -> tuple[World, socket.socket]:
         boot_id=kernel.boot_id(),
     )
     return world, listener
+
+
+def _prove_limits(world: World) -> None:
+    """Once a boot, before any box: a limit that does not bite is not held, whatever its file says."""
+    if world.groups.version == "none":
+        return
+    marker = world.settings.state / "limits-proved" if world.settings.rootless else _PROVED
+    for proof in world.groups.self_test(marker):
+        if not proof.ok:
+            print(f"agentk launcher: {proof.name}: {proof.message}", file=sys.stderr, flush=True)
 
 
 def _listen(chosen: argparse.Namespace, path: Path) -> socket.socket:
