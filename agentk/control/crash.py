@@ -7,6 +7,8 @@ import os
 import signal
 from collections.abc import Callable
 
+from agentk.runtime.launcher import crash
+
 _STEPS = (
     "start",
     "signal",
@@ -24,6 +26,7 @@ _STEPS = (
 POINTS = tuple(f"{step}.{when}" for step in _STEPS for when in ("before", "after"))
 
 _chosen = ""
+_folder = ""
 _die: Callable[[], None] | None = None
 
 
@@ -35,8 +38,16 @@ def arm(name: str, die: Callable[[], None] | None = None) -> None:
     _chosen, _die = name, die
 
 
+def arm_once(folder: str) -> None:
+    """Die where `folder` has a file of the point's name, which is taken away first. "" for never."""
+    global _folder
+    _folder = folder
+
+
 def crashpoint(name: str) -> None:
     """Die here when told to."""
+    if _folder:
+        crash.once(_folder, name)
     if not _chosen or name != _chosen:
         return
     if _die is None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import admit, errors, kinds, manifest, ownership
-from agentk.control import clock, loop
+from agentk.control import clock, crash, loop
 from agentk.daemon import http, keeper, serving, settings, sockets
 from agentk.daemon.services import Services
 from agentk.data import files
@@ -51,6 +51,7 @@ def run(places: Places, chosen: settings.Settings, start: Start) -> int:
     """Until told to stop. Returns the exit code for the keeper."""
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)  # no daemon without its keeper
     _set_up_log(chosen)
+    crash.arm_once(os.environ.get("AGENTK_CRASH_DIR", ""))
     return asyncio.run(House(places, chosen, start).live())
 
 
