@@ -229,9 +229,13 @@ class Keeper:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self.daemon.pidfd, signal.SIGKILL)
             self._reap(self.daemon)
+        self.end_agents |= self.life_fd >= 0  # a private daemon takes everything along, whoever ends it
         if self.launcher.pidfd >= 0:
-            with contextlib.suppress(errors.AgentkError, OSError):
+            try:
                 asking.end(self.places.launcher_socket, kill_boxes=self.end_agents)
+            except (errors.AgentkError, OSError):  # it does not listen yet, so it keeps nothing that it started
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(self.launcher.pidfd, signal.SIGTERM)
             if self.end_agents and not _ended(self.launcher.pidfd, _STOP_SECONDS):
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self.launcher.pidfd, signal.SIGKILL)
