@@ -9,10 +9,12 @@ nsjail.log   the keeper's own words; the exit code of a box whose launcher died 
 out, err     FIFOs
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from agentk.runtime import box as words
 from agentk.runtime.launcher import wire
 
 _HANDLE_BYTES = 2048
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Records:
@@ -59,20 +62,26 @@ class Records:
         told = self._read(box_id, "box.json")
         return wire.box_from(told) if told else None
 
-    def write_handle(self, box_id: str, handle: dict[str, Any]) -> None:
-        """Durable before the box's first instruction. Into the room made for it: one short write and sync."""
-        text = json.dumps(handle).encode()
-        if len(text) > _HANDLE_BYTES:
-            self._write(box_id, "handle.json", handle)
-            return
-        fd = os.open(
-            self.path(box_id) / "handle.json", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600
-        )
+    @contextlib.contextmanager
+    def handle_written(self, box_id: str, handle: dict[str, Any]) -> Iterator[None]:
+        """Written when the block begins, durable when it ends; one short write into the room made for it.
+
+        The block lets the box go: should we die in it, the handle is there. Should the machine's power go, there is
+        no box, and nobody was told yet that there was one.
+        """
+        text = json.dumps(handle).encode().ljust(_HANDLE_BYTES)
+        fd = os.open(self.path(box_id) / "handle.json", _WRITE, 0o600)
         try:
-            os.pwrite(fd, text.ljust(_HANDLE_BYTES), 0)
+            os.pwrite(fd, text, 0)
+            yield
             os.fdatasync(fd)
         finally:
             os.close(fd)
+
+    def write_handle(self, box_id: str, handle: dict[str, Any]) -> None:
+        """The same with nothing in between."""
+        with self.handle_written(box_id, handle):
+            pass
 
     def handle(self, box_id: str) -> dict[str, Any] | None:
         """None: the box never ran."""
@@ -115,7 +124,7 @@ class Records:
     def _write(self, box_id: str, name: str, content: dict[str, Any]) -> None:
         path = self.path(box_id) / name
         scratch = path.with_name(f".{name}")
-        fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        fd = os.open(scratch, _WRITE | os.O_TRUNC, 0o600)
         try:
             with open(fd, "w", closefd=False) as file:
                 json.dump(content, file)

@@ -28,6 +28,8 @@ _FILE_NAME = re.compile(r"[^/\x00]{1,255}")
 _ARGUMENTS_MAX_BYTES = 1024 * 1024  # argv and env together; the kernel's own limit is 2 MiB
 _MOUNTS_MAX = 64
 _FILES_MAX = 4096
+_ANNOTATIONS_MAX = 64
+_LOG_FILES_MAX = 1000
 _TMP_MAX_BYTES = 1 << 34
 # Where a mount would hide what makes the box a box.
 _OURS = ("/proc", "/dev", "/opt/agentk", "/run/agentk", "/usr", "/bin", "/sbin", "/etc", "/sys")
@@ -55,7 +57,8 @@ def check(box: words.Box, bounds: Bounds) -> None:
     if len(box.mounts) > _MOUNTS_MAX:
         raise _bad("mounts", f"more than {_MOUNTS_MAX}")
     for mount in box.mounts:
-        _check_mount(mount, box, bounds)
+        _check_mount(mount, bounds)
+    _check_apart([mount.target for mount in box.mounts])
     _check_numbers(box)
 
 
@@ -98,6 +101,8 @@ def _check_names(box: words.Box) -> None:
         raise _bad("enforcement", "is neither Strict nor BestEffort")
     if box.seccomp not in ("privileged", "baseline", "restricted"):
         raise _bad("seccomp", "is none of privileged, baseline, restricted")
+    if not _is_text_map(box.annotations) or len(box.annotations) > _ANNOTATIONS_MAX:
+        raise _bad("annotations", f"must be at most {_ANNOTATIONS_MAX} texts by name")
 
 
 def _check_uid(box: words.Box, bounds: Bounds) -> None:
@@ -112,18 +117,28 @@ def _check_uid(box: words.Box, bounds: Bounds) -> None:
 
 def _check_process(box: words.Box) -> None:
     check_argv(box.argv)
+    if not _is_text_map(box.env):
+        raise _bad("env", "must be texts by name")
     size = 0
     for name, value in box.env.items():
-        if not _ENV_NAME.fullmatch(name) or not isinstance(value, str) or "\0" in value:
+        if not _ENV_NAME.fullmatch(name) or "\0" in value:
             raise _bad("env", f"{name!r} is not a variable")
         size += len(name) + len(value) + 2
     if size > _ARGUMENTS_MAX_BYTES:
         raise _bad("env", f"is over {_ARGUMENTS_MAX_BYTES} bytes")
     _check_inside(box.cwd, "cwd")
+    if box.prefix != "":
+        _check_inside(box.prefix, "prefix")
 
 
-def _check_mount(mount: words.Mount, box: words.Box, bounds: Bounds) -> None:
+def _check_mount(mount: words.Mount, bounds: Bounds) -> None:
     _check_inside(mount.target, "mounts.target")
+    if not isinstance(mount.read_only, bool):
+        raise _bad("mounts.read_only", "must be true or false")
+    if not isinstance(mount.size_bytes, int) or isinstance(mount.size_bytes, bool):
+        raise _bad("mounts.size_bytes", "must be a number")  # it names a file later
+    if not _is_text_map(mount.files):
+        raise _bad("mounts.files", "must be base64 texts by name")
     if mount.target == "/" or any(_is_below(mount.target, ours) for ours in _OURS):
         raise _bad("mounts.target", f"{mount.target} belongs to the box itself")
     if mount.kind == "bind":
@@ -133,16 +148,24 @@ def _check_mount(mount: words.Mount, box: words.Box, bounds: Bounds) -> None:
     elif mount.kind == "tmpfs":
         if not 0 < mount.size_bytes <= _TMP_MAX_BYTES:
             raise _bad("mounts.size_bytes", f"{mount.target}: a tmpfs needs a size")
-    elif mount.kind != "workspace":
+    elif mount.kind == "workspace":
+        if mount.size_bytes < 0:
+            raise _bad("mounts.size_bytes", "must not be below 0")
+    else:
         raise _bad("mounts.kind", f"{mount.kind!r} is not known")
+
+
+def _check_apart(targets: Sequence[str]) -> None:
+    """A mount inside of another would be made at a place that whoever writes the other one can turn into a link."""
+    for target in targets:
+        for other in targets:
+            if target != other and _is_below(target, other):
+                raise _bad("mounts.target", f"{target} is inside of another mount, {other}")
 
 
 def _check_source(mount: words.Mount, bounds: Bounds) -> None:
     source = mount.source
-    if not isinstance(source, str) or "\0" in source or not source.startswith("/"):
-        raise _bad("mounts.source", "must be an absolute path")
-    if posixpath.normpath(source) != source:
-        raise _bad("mounts.source", f"{source!r} is not in its plain form")
+    _check_inside(source, "mounts.source")
     if any(_is_below(source, str(shown)) and source != str(shown) for shown in bounds.shown):
         if not mount.read_only:
             raise _bad("mounts.read_only", "sources are read-only")
@@ -159,15 +182,13 @@ def _check_files(mount: words.Mount) -> None:
         raise _bad("mounts.files", f"more than {_FILES_MAX}")
     if not isinstance(mount.mode, int) or mount.mode & ~0o777:
         raise _bad("mounts.mode", "is not a file mode")
-    for name, content in mount.files.items():
+    for name in mount.files:
         parts = name.split("/")
         if (
             any(part in ("", ".", "..") or not _FILE_NAME.fullmatch(part) for part in parts)
             or len(parts) > 16
         ):
             raise _bad("mounts.files", f"{name!r} is not a relative path")
-        if not isinstance(content, str):
-            raise _bad("mounts.files", f"{name!r} must be base64 text")
 
 
 def _check_numbers(box: words.Box) -> None:
@@ -190,13 +211,21 @@ def _check_numbers(box: words.Box) -> None:
             not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 1 << 62
         ):
             raise _bad(name, "must be a number above 0")
+    if log.max_files > _LOG_FILES_MAX:
+        raise _bad("log.max_files", f"is over {_LOG_FILES_MAX}")
 
 
 def _check_inside(path: object, field: str) -> None:
     if not isinstance(path, str) or "\0" in path or not path.startswith("/") or len(path) > 4000:
         raise _bad(field, "must be an absolute path")
-    if posixpath.normpath(path) != path:
+    if posixpath.normpath(path) != path or path.startswith("//"):  # two slashes stay two: POSIX allows it
         raise _bad(field, f"{path!r} is not in its plain form")
+
+
+def _is_text_map(value: object) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(text, str) for name, text in value.items()
+    )
 
 
 def _is_below(path: str, folder: str) -> bool:

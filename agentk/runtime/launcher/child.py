@@ -154,10 +154,8 @@ def _become(site: Site, order: Order, stage: mounts.Stage, channel: socket.socke
     """From a copy of the launcher to nsjail."""
     box = order.box
     binary = high(os.open(site.binary, os.O_RDONLY | os.O_CLOEXEC))
+    outside = open_entries(order.keeper_files)
     staged = stage.fill(box, order.shown, lambda target: site.attach_workspace(box.uid, target))
-    if order.output is None and not channel.recv(1):
-        os._exit(0)  # the box was given up
-    leaf, outside = open_entries(order.entry_files), open_entries(order.keeper_files)
     jail = nsjail.Jail(
         argv=box.argv,
         hostname=box.hostname,
@@ -167,12 +165,16 @@ def _become(site: Site, order: Order, stage: mounts.Stage, channel: socket.socke
         open_files=box.limits.open_files or 1024,
         tmp_bytes=box.tmp_bytes,
         seccomp=site.policies.get(box.seccomp, ""),
-        groups=len(leaf),
+        groups=len(order.entry_files),
         entries=staged,
         tmpfs=mounts.tmpfs(box),
     )
     config = _memory_file(nsjail.render(jail, site.host, site.base))
+    # From here on we need what the launcher makes at the same time: record, cgroup and FIFOs.
+    if order.output is None and not channel.recv(1):
+        os._exit(0)  # the box was given up
     log = high(os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
+    leaf = open_entries(order.entry_files)
     output = order.output or nameless(order.record)
     own_cgroup_namespace(leaf, outside)
     arrange(output, channel.fileno(), leaf, keep=(config, log))

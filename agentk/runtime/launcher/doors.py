@@ -16,11 +16,18 @@ PORT = 8700
 _BACKLOG = 128
 
 
+def make(doors: Path, uid: str) -> Path:
+    """The door directory of an agent. Repeatable."""
+    folder = doors / uid
+    if not folder.is_dir():
+        folder.mkdir(mode=0o755)
+        folder.chmod(0o755)
+    return folder
+
+
 def open_gate(doors: Path, uid: str, host_uid: int) -> socket.socket:
     """Make the door of an agent, or its socket anew. Only the box's uid may connect."""
-    folder = doors / uid
-    folder.mkdir(mode=0o755, exist_ok=True)
-    folder.chmod(0o755)
+    folder = make(doors, uid)
     path = folder / GATE
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)

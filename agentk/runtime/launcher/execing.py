@@ -8,10 +8,12 @@ them. Output is bounded; a command that takes too long is killed with all it sta
 import array
 import base64
 import dataclasses
+import errno
 import os
 import shutil
 import signal
 import socket
+import stat
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,7 +21,7 @@ from pathlib import Path
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import process
-from agentk.runtime.launcher import child, ending, loop, processes, reaping, starting, wire
+from agentk.runtime.launcher import checking, child, ending, loop, processes, reaping, starting, wire
 from agentk.runtime.launcher.world import Live, World, now_text
 
 OUTPUT_MAX_BYTES = 1024 * 1024  # of each stream
@@ -40,7 +42,7 @@ def run(world: World, live: Live, argv: Sequence[str], seconds: float, answer: A
     if len(others) >= _AT_ONCE:
         raise errors.TooManyRequests(f"{_AT_ONCE} commands run in this box already", retry_after_seconds=1)
     world.exec_count += 1
-    box = _sibling(live, argv, world.exec_count)
+    box = _sibling(world, live, argv, world.exec_count)
     Command(world, live, box, answer).begin(max(0.0, min(seconds, _TIMEOUT_MAX_SECONDS)))
 
 
@@ -215,7 +217,7 @@ class Command:
 _GONE = words.Process(0, 0, "")
 
 
-def _sibling(live: Live, argv: Sequence[str], number: int) -> words.Box:
+def _sibling(world: World, live: Live, argv: Sequence[str], number: int) -> words.Box:
     box, guest = live.box, live.guest
     assert guest is not None
     env = dict(
@@ -226,7 +228,12 @@ def _sibling(live: Live, argv: Sequence[str], number: int) -> words.Box:
         .split("\0")
         if "=" in pair
     )
-    mounts = tuple(_read_back(guest.pid, mount) if mount.kind == "files" else mount for mount in box.mounts)
+    mounts = tuple(
+        _read_back(world, live, at, mount) if mount.kind == "files" else mount
+        for at, mount in enumerate(box.mounts)
+    )
+    if not processes.is_alive(guest):
+        raise errors.Conflict("the box has just ended")  # what we read may be of another process
     return dataclasses.replace(
         box,
         id=f"{box.id}-exec-{number}",
@@ -237,13 +244,22 @@ def _sibling(live: Live, argv: Sequence[str], number: int) -> words.Box:
     )
 
 
-def _read_back(pid: int, mount: words.Mount) -> words.Mount:
+def _read_back(world: World, live: Live, number: int, mount: words.Mount) -> words.Mount:
     """The files of a mount as the running box has them. No link of the guest's making is followed."""
+    assert live.guest is not None
+    place, inside = f"/proc/{live.guest.pid}/root", f"{mount.target}/"
+    if (
+        live.box.runtime == "process"
+    ):  # its root is the host's: what is there at the target is not ours to read
+        place, inside = str(process.files_folder(world.records.path(live.box.id), number)), ""
+        if not os.path.isdir(place):
+            return mount  # the box does not see this one
+    owner = live.box.host_uid if live.box.host_uid >= 0 else os.geteuid()
     files, left = {}, _FILES_MAX_BYTES
-    root = os.open(f"/proc/{pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for name in mount.files:
-            data = _read_beneath(root, f"{mount.target}/{name}", left)
+            data = _read_beneath(root, f"{inside}{name}", owner, left)
             left -= len(data)
             files[name] = base64.b64encode(data).decode()
     finally:
@@ -251,16 +267,17 @@ def _read_back(pid: int, mount: words.Mount) -> words.Mount:
     return dataclasses.replace(mount, files=files)
 
 
-def _read_beneath(root: int, path: str, limit: int) -> bytes:
-    fd = os.dup(root)
-    parts = [part for part in path.split("/") if part]
+def _read_beneath(root: int, path: str, owner: int, limit: int) -> bytes:
+    """Only what we gave to the box's uid: we may read more than it may, and it gets what we read."""
+    handle = checking.open_beneath(path, root)
     try:
-        for number, part in enumerate(parts, 1):
-            last = number == len(parts)
-            how = os.O_RDONLY | os.O_NONBLOCK if last else os.O_PATH | os.O_DIRECTORY
-            following = os.open(part, how | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
-            os.close(fd)
-            fd = following
+        seen = os.fstat(handle)
+        if not stat.S_ISREG(seen.st_mode) or seen.st_uid != owner:
+            raise OSError(errno.EACCES, "this is not the file that was put there", f"/{path.lstrip('/')}")
+        fd = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(handle)
+    try:
         return os.read(fd, limit)
     finally:
         os.close(fd)

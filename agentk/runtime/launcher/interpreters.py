@@ -40,6 +40,8 @@ def choose(prefix: str, host_uid: int) -> tuple[str, str]:
 
 
 def _check(tree: Path, host_uid: int) -> None:
+    if tree == Path("/"):
+        raise errors.RuntimeRefused("/ is no Python prefix: a box would see the whole host", hint="name one")
     hint = f"chmod -R o+rX {tree}, or install the system's own: apt-get install python3"
     program = tree / "bin" / "python3"
     if not program.exists():

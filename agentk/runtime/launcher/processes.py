@@ -1,5 +1,6 @@
 """Processes by an identity that a reused pid cannot fake: pid, start time and boot id."""
 
+import functools
 import os
 import signal
 from pathlib import Path
@@ -15,7 +16,12 @@ def identify(pid: int) -> words.Process | None:
     fields = stat(pid)
     if fields is None or fields[_STATE] in ("Z", "X"):
         return None
-    return words.Process(pid, int(fields[_START]), kernel.boot_id())
+    return words.Process(pid, int(fields[_START]), _boot_id())
+
+
+@functools.cache
+def _boot_id() -> str:
+    return kernel.boot_id()
 
 
 def stat(pid: int) -> list[str] | None:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from agentk.runtime.launcher import child
 from agentk.runtime.launcher.world import World
 
+_PAUSE_SECONDS = 0.05
+
 
 @dataclass
 class Spare:
@@ -59,10 +61,10 @@ class Spares:
         return spare or self._make()
 
     def refill(self) -> None:
-        """Make one as soon as there is nothing else to do."""
+        """Make one soon, when the box that was started last has had its processor for a moment."""
         if not self._due:
             self._due = True
-            self._world.loop.after(0, self._fill)
+            self._world.loop.after(_PAUSE_SECONDS, self._fill)
 
     def close(self) -> None:
         """Nobody is asked for any more."""

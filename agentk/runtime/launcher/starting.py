@@ -7,6 +7,7 @@ leaves by itself.
 """
 
 import array
+import contextlib
 import dataclasses
 import json
 import os
@@ -93,32 +94,36 @@ class Attempt:
     def _prepare(self) -> None:
         """While the child puts its files together, we make what it needs last. Nothing here waits for it."""
         world, box, live = self._world, self._box, self._live
+        unenforced = self._workspace()
+        # A child that waits makes nothing that outlives it before it hears that all is ready, so it may begin.
+        spare = self._order() if box.runtime == "nsjail" else None
         crashpoint("start.before-intent")
         world.records.intend(box)
         world.lives[box.id] = live
         crashpoint("start.after-intent")
-        self._limit()
+        self._limit(unenforced)
         crashpoint("start.after-group")
-        spare = self._order() if box.runtime == "nsjail" else None
         folder = world.records.path(box.id)
         fifos = {
             "stdout": output.open_fifo(folder / "out", box.host_uid),
             "stderr": output.open_fifo(folder / "err", box.host_uid),
         }
         crashpoint("start.after-fifos")
+        live.gate = doors.open_gate(world.settings.doors, box.uid, box.host_uid)
+        crashpoint("start.after-door")
         if spare:
-            spare.channel.send(b"f")
+            with contextlib.suppress(BrokenPipeError):  # it has failed already: its end is told by its pidfd
+                spare.channel.send(b"f")
         else:
             self._fork_process()
         crashpoint("start.after-fork")
         live.output = ending.open_output(world, live, fifos)
         world.records.secure(box.id)
 
-    def _limit(self) -> None:
+    def _limit(self, unenforced: list[str]) -> None:
         world, box = self._world, self._box
-        unenforced = list(world.groups.make_group(box.namespace, box.uid, box.limits))
+        unenforced = [*world.groups.make_group(box.namespace, box.uid, box.limits), *unenforced]
         world.groups.make_leaf(box.namespace, box.uid, box.leaf)
-        unenforced += self._workspace()
         if unenforced and box.enforcement == "Strict":
             raise errors.RuntimeRefused(
                 "this host does not hold these limits: " + "; ".join(unenforced),
@@ -152,8 +157,7 @@ class Attempt:
         """A child that waits becomes this box's. The door must be there before it looks for it."""
         world, box = self._world, self._box
         order = make_order(world, box)
-        self._live.gate = doors.open_gate(world.settings.doors, box.uid, box.host_uid)
-        crashpoint("start.after-door")
+        doors.make(world.settings.doors, box.uid)
         spare = world.spares.take()
         self._watch(spare.pid, spare.channel)
         spare.order(order)
@@ -164,7 +168,6 @@ class Attempt:
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         ours.setblocking(False)
-        self._live.gate = doors.open_gate(world.settings.doors, box.uid, box.host_uid)
         try:
             pid = process.fork(dataclasses.replace(make_order(world, box), folder=self._folder), theirs)
         except OSError:
@@ -226,19 +229,19 @@ class Attempt:
                 raise errors.RuntimeRefused("the box is not in its cgroup")
             live.started_at, live.started_boottime = now_text(), boottime()
             crashpoint("start.before-handle")
-            world.records.write_handle(box.id, handle(live))
-            crashpoint("start.after-handle")
-            self._release()
+            with world.records.handle_written(box.id, handle(live)):
+                crashpoint("start.after-handle")
+                assert self._channel is not None
+                self._channel.send(b"g\n")
+                crashpoint("start.after-release")
+            self._running()
         except errors.AgentkError as error:
             self.fail(error)
         except OSError as error:
             self.fail(errors.RuntimeRefused(f"cannot start the box: {error}"))
 
-    def _release(self) -> None:
+    def _running(self) -> None:
         world, live = self._world, self._live
-        assert self._channel is not None
-        self._channel.send(b"g\n")
-        crashpoint("start.after-release")
         self._close()
         live.phase = "Running"
         world.loop.watch(live.keeper_fd, loop.READ, lambda _: ending.keeper_ended(world, live))

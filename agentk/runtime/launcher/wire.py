@@ -131,8 +131,12 @@ def peer(connection: socket.socket) -> tuple[int, int, int]:
 
 
 def plain(value: Any) -> Any:
-    """A dataclass of `runtime.box` as JSON-ready data."""
-    return dataclasses.asdict(value)
+    """A dataclass of `runtime.box` as JSON-ready data. Shares its mappings, which nobody changes."""
+    if dataclasses.is_dataclass(value):
+        return {name: plain(held) for name, held in vars(value).items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return value
 
 
 def box_from(told: Mapping[str, Any]) -> words.Box:
