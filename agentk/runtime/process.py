@@ -16,11 +16,10 @@ from typing import NoReturn
 
 from agentk.runtime import box as words
 from agentk.runtime import nsjail
-from agentk.runtime.launcher import child
+from agentk.runtime.launcher import checking, child
 
 MARK = "AGENTK_BOX"  # in the agent's environment: finds what left its session
 _LOG_FD = 9  # above the channel and the cgroups'; shells know one digit
-_FILES = "files"
 # Only the inner shell becomes the agent: the outer one waits for it, whatever signal its session gets.
 _KEEPER = f"""
 trap '' TERM INT HUP QUIT USR1 USR2
@@ -91,15 +90,22 @@ def _enter_folder(order: child.Order) -> None:
         inside = posixpath.relpath(box.cwd, mount.target)
         if inside.startswith("..") or mount.kind not in ("bind", "files"):
             continue
-        source = Path(mount.source) if mount.kind == "bind" else _write_files(order, number, mount)
-        os.chdir(source / inside)
+        if mount.kind == "files":
+            os.chdir(_write_files(order, number, mount) / inside)
+        else:  # whoever writes there must not lead us, who may be root, elsewhere
+            os.fchdir(checking.open_beneath(inside, checking.open_beneath(mount.source)))
         return
     os.chdir(order.folder or "/")
 
 
+def files_folder(record: Path, number: int) -> Path:
+    """Where the files of a box's mount of that number are."""
+    return record / "files" / str(number)
+
+
 def _write_files(order: child.Order, number: int, mount: words.Mount) -> Path:
     """Beside the box's record, and gone with it."""
-    folder = order.log.parent / _FILES / str(number)
+    folder = files_folder(order.record, number)
     for name, content in mount.files.items():
         path = folder / name
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
