@@ -1,0 +1,340 @@
+"""A real launcher with real boxes, and the look at the host afterwards. What hostile programs run in."""
+
+import base64
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentk.runtime import box as words
+from agentk.runtime import logs, uids
+from agentk.runtime.launcher import asking, wire
+
+HOSTILE = Path(__file__).parent / "hostile"
+MIB = 1024 * 1024
+PATIENCE_SECONDS = (
+    100.0  # an emulated machine is ten times slower; nothing here asserts how long something took
+)
+CANARY = "AGENTK_ESCAPES_CANARY"  # in the launcher's environment: no box may see it
+LIMITS = words.Limits(cpu_millis=2000, memory_bytes=192 * MIB, pids=64, open_files=256, storage_bytes=8 * MIB)
+
+
+@dataclass(frozen=True)
+class Agent:
+    uid: str
+    host_uid: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A box that is over: how, what it reported (its one JSON line), and every line it wrote."""
+
+    exit: words.Exit
+    seen: words.Seen
+    lines: Sequence[bytes] = field(repr=False)
+
+    @property
+    def text(self) -> str:
+        return b"\n".join(self.lines).decode(errors="replace")
+
+    @property
+    def report(self) -> Any:
+        for line in reversed(self.lines):
+            if line.startswith(b"REPORT "):
+                return json.loads(line.removeprefix(b"REPORT "))
+        raise AssertionError(
+            f"no report: {self.exit}\n" + b"\n".join(self.lines[-40:]).decode(errors="replace")
+        )
+
+
+def until(what: str, true: Callable[[], Any]) -> Any:
+    """What `true` answers as soon as that is something; fails naming `what`."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not (answer := true()):
+        assert time.monotonic() < deadline, f"never: {what}"
+        time.sleep(0.02)
+    return answer
+
+
+class Prison:
+    def __init__(self, runtime: str) -> None:
+        self.runtime = runtime
+        # wide open, so that what guards agentk's own directories is only what the launcher does to them
+        self.folder = Path(tempfile.mkdtemp(prefix="agentk-escapes-"))
+        self.folder.chmod(0o755)
+        self.rootless = os.geteuid() != 0
+        self.state = self.folder / "state"
+        self.state.mkdir(mode=0o750)
+        run = os.environ.get("XDG_RUNTIME_DIR", "/tmp") if self.rootless else "/run"
+        self.run_dir = Path(tempfile.mkdtemp(prefix="agentk-run-", dir=run))
+        self.run_dir.chmod(0o710)
+        self.instance = f"escapes{os.getpid()}"
+        self.agents: list[Agent] = []
+        self._numbers = itertools.count(1)
+        self.launch()
+        self.block = range(0) if self.rootless else uids.block(self.state, self.instance)
+        self.hello = self.ask("hello", version=wire.VERSION)
+        told = self.ask("probe")["probe"]
+        self.unhappy = "" if told["available"] else str(told["reason"])
+        self.quiet_mounts = self.launcher_mounts()
+
+    @property
+    def missing(self) -> dict[str, str]:
+        """Controller → why this host cannot limit it."""
+        return dict(self.hello["missing"])
+
+    # the launcher
+
+    def launch(self, crash_at: str = "") -> None:
+        command = [sys.executable, "-I", "-m", "agentk.runtime.launcher", "--state", str(self.state)]
+        command += ["--run", str(self.run_dir), "--instance", self.instance]
+        env = {**os.environ, CANARY: "a host's secret", "AGENTK_CRASH_AT": crash_at}
+        self.process = subprocess.Popen(command, env=env)
+        until("the launcher answers", self._answers)
+
+    def _answers(self) -> bool:
+        assert self.process.poll() is None, "the launcher ended at its start"
+        return asking.peer(self.run_dir / "launcher.sock") is not None
+
+    def murder(self) -> None:
+        """kill -9 of the launcher."""
+        self.process.kill()
+        self.process.wait()
+
+    def end_launcher(self) -> None:
+        """In peace, with every box and group."""
+        asking.end(self.run_dir / "launcher.sock", kill_boxes=True)
+        self.process.wait(PATIENCE_SECONDS)
+
+    def close(self) -> None:
+        self.end_launcher()
+        uids.release(self.state)
+        shutil.rmtree(self.run_dir, ignore_errors=True)
+        shutil.rmtree(self.folder)
+
+    def ask(self, verb: str, **fields: Any) -> dict[str, Any]:
+        return asking.ask(self.run_dir / "launcher.sock", {"verb": verb, **fields})
+
+    # boxes
+
+    def agent(self) -> Agent:
+        number = next(self._numbers)
+        made = Agent(str(uuid.uuid4()), -1 if self.rootless else self.block[number])
+        self.agents.append(made)
+        return made
+
+    def box(self, argv: Sequence[str], agent: Agent | None = None, **fields: Any) -> words.Box:
+        agent = agent or self.agent()
+        code = {path.name: base64.b64encode(path.read_bytes()).decode() for path in HOSTILE.glob("*.py")}
+        mounts = [
+            words.Mount("workspace", "/workspace", read_only=False),
+            words.Mount("files", "/hostile", files=code),
+            *fields.pop("mounts", ()),
+        ]
+        attempt = fields.pop("attempt", 1)
+        return words.Box(
+            id=f"{agent.uid}-{attempt}",
+            uid=agent.uid,
+            namespace="escapes",
+            attempt=attempt,
+            argv=argv,
+            runtime=self.runtime,
+            host_uid=agent.host_uid,
+            mounts=mounts,
+            # escapes are tried also where this host lacks a limit; the tests of limits say what they need
+            **{"limits": LIMITS, "enforcement": "BestEffort" if self.missing else "Strict", **fields},
+        )
+
+    def start(self, program: str, facts: Any = None, **fields: Any) -> words.Seen:
+        """A box that runs hostile/PROGRAM.py with `facts` about the host."""
+        argv = ["python", f"/hostile/{program}.py", json.dumps(facts)]
+        return self.start_box(self.box(argv, **fields))
+
+    def start_box(self, made: words.Box) -> words.Seen:
+        return wire.seen_from(self.ask("start", box=wire.plain(made))["seen"])
+
+    def see(self, box_id: str) -> words.Seen:
+        for told in self.ask("list")["boxes"]:
+            if told["id"] == box_id:
+                return wire.seen_from(told)
+        raise AssertionError(f"no box {box_id}")
+
+    def wait(self, seen: words.Seen) -> Ended:
+        def over() -> words.Seen | None:
+            now = self.see(seen.id)
+            return now if now.phase in ("Exited", "Lost") else None
+
+        ended = until(f"{seen.id} ends", over)
+        return Ended(ended.exit, ended, self.lines(ended))
+
+    def run(self, program: str, facts: Any = None, **fields: Any) -> Ended:
+        return self.wait(self.start(program, facts, **fields))
+
+    def run_box(self, made: words.Box) -> Ended:
+        return self.wait(self.start_box(made))
+
+    def log_files(self, seen: words.Seen) -> list[Path]:
+        return logs.rotated(Path(seen.log_path))
+
+    def lines(self, seen: words.Seen) -> list[bytes]:
+        return [line.text for line in logs.read(Path(seen.log_path))]
+
+    def said(self, seen: words.Seen, words_: bytes) -> None:
+        """Wait until a running box has written a line that begins so."""
+
+        def spoken() -> bool:
+            assert self.see(seen.id).phase == "Running", b"\n".join(self.lines(seen)).decode(errors="replace")
+            return any(line.startswith(words_) for line in self.lines(seen))
+
+        until(f"{seen.id} says {words_!r}", spoken)
+
+    def counters(self, seen: words.Seen) -> words.Counters:
+        return wire.counters_from(self.ask("counters", box_id=seen.id)["counters"])
+
+    def kill(self, seen: words.Seen) -> Ended:
+        self.ask("kill", box_id=seen.id, intent=wire.plain(words.Intent("Killed")))
+        return self.wait(seen)
+
+    # what is left
+
+    def release_all(self) -> None:
+        for agent in self.agents:
+            self.ask("release", namespace="escapes", uid=agent.uid)
+        try:
+            until("nothing is left", lambda: not self.leftovers())
+        except AssertionError:
+            pytest.fail("left behind: " + "; ".join(self.leftovers()))
+        finally:
+            self.agents = []
+
+    def leftovers(self) -> list[str]:
+        """Everything on the host that any of our agents still has, one line each."""
+        host_uids = {agent.host_uid for agent in self.agents} - {-1}
+        # a corpse whose keeper died with it waits for the host's init, which takes its time
+        found = [
+            f"process {pid}" for pid in processes() if set(owners(pid)) & host_uids and not is_corpse(pid)
+        ]
+        # one child of the launcher may be ready for the next box
+        found += [f"process {pid} of the launcher" for pid in self._kin()[1:]]
+        names = {agent.uid for agent in self.agents}
+        found += [f"cgroup {path}" for path in self.groups() if path.name in names]
+        ours = (self.folder.name, self.run_dir.name)
+        found += [f"mount {line}" for line in mounts_of("self") if any(name in line for name in ours)]
+        now = self.launcher_mounts()
+        found += [f"{len(now)} mounts of the launcher"] if len(now) > len(self.quiet_mounts) else []
+        found += [f"loop device {file}" for file in loops() if str(self.folder) in file]
+        folders = [self.state / place for place in ("boxes", "workspaces", "logs")]
+        for folder in [*folders, self.run_dir / "doors"]:
+            entries = os.listdir(folder) if folder.is_dir() else []
+            found += [f"{folder}/{entry}" for entry in entries if any(name in entry for name in names)]
+        return found
+
+    def groups(self) -> list[Path]:
+        """Every cgroup of this instance."""
+        top = Path("/sys/fs/cgroup")
+        roots = [Path(at) / f"agentk-{self.instance}" for at, *_ in os.walk(top) if self._is_ours(Path(at))]
+        return [Path(at) for root in roots for at, *_ in os.walk(root)]
+
+    def _is_ours(self, folder: Path) -> bool:
+        return (folder / f"agentk-{self.instance}").is_dir()
+
+    def launcher_mounts(self) -> list[str]:
+        return mounts_of(str(self.process.pid))
+
+    def _kin(self) -> list[int]:
+        """Children of the launcher, then what an earlier one left."""
+        told = {pid: status(pid) for pid in processes() if pid != self.process.pid}
+        children = [pid for pid in told if told[pid].get("PPid") == str(self.process.pid)]
+        strangers = [pid for pid in told if pid not in children and str(self.state) in command_of(pid)]
+        return (children or [0]) + strangers
+
+
+def processes() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def owners(pid: int) -> list[int]:
+    """Real, effective, saved and file-system uid of a process, in our numbering; [] when it is gone."""
+    return [int(word) for word in status(pid).get("Uid", "").split()]
+
+
+def status(pid: int) -> dict[str, str]:
+    try:
+        text = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return {}
+    pairs = (line.partition(":")[::2] for line in text.splitlines())
+    return {name: value.strip() for name, value in pairs}
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def is_corpse(pid: int) -> bool:
+    return status(pid).get("State", "X")[0] in "ZX"
+
+
+def mounts_of(pid: str) -> list[str]:
+    try:
+        return Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+    except OSError:
+        return []
+
+
+def loops() -> list[str]:
+    """Files that a loop device shows."""
+    found = []
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        try:
+            found.append(file.read_text().strip())
+        except OSError:
+            continue  # let go of just now
+    return found
+
+
+def as_uid(uid: int, act: Callable[[], str]) -> str:
+    """What `act` answers in a forked child that has nothing but `uid`."""
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, uid)
+            os.write(write, act().encode())
+        except BaseException as error:
+            os.write(write, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as answer:
+        said = answer.read()
+    os.waitpid(child, 0)
+    return said
+
+
+def bystander(uid: int) -> subprocess.Popen[bytes]:
+    """A process of the host with the uid of a box (-1: our own)."""
+    user = {} if uid < 0 else {"user": uid, "group": uid, "extra_groups": ()}
+    return subprocess.Popen(["/bin/sleep", "1000"], **user)  # type: ignore[call-overload, no-any-return]
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGKILL)
+    process.wait()

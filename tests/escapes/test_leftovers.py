@@ -1,0 +1,53 @@
+"""A launcher that dies leaves nothing but what the next one finds. What boxes leave is checked after every test."""
+
+import signal
+
+import pytest
+
+from agentk.api import errors
+from agentk.runtime import box as words
+from tests.escapes import prison as prisons
+
+pytestmark = pytest.mark.jail
+
+VICTIM = {"secret": "", "name": "v", "port": 9999}
+
+
+def test_a_box_outlives_its_launcher_and_is_ended_by_the_next(prison: prisons.Prison) -> None:
+    made = prison.start("victim", VICTIM)
+    prison.said(made, b"VICTIM")
+    prison.murder()
+    assert made.process and prisons.owners(made.process.pid)
+    prison.launch()
+    assert prison.see(made.id).process == made.process
+    ended = prison.kill(made)
+    assert (ended.exit.signal, ended.exit.intent) == (signal.SIGKILL, words.Intent("Killed"))
+
+
+@pytest.mark.parametrize("point", ["start.after-fork", "start.after-ready", "start.after-handle"])
+def test_a_launcher_dead_in_the_middle_leaves_no_process(prison: prisons.Prison, point: str) -> None:
+    """Half-made boxes leave by themselves, before anybody looks; the next launcher takes away the rest."""
+    prison.end_launcher()
+    prison.launch(crash_at=point)
+    agent = prison.agent()
+    before = set(prisons.processes())
+    with pytest.raises(errors.Unavailable):
+        prison.start("victim", VICTIM, agent=agent)
+    prison.process.wait(prisons.PATIENCE_SECONDS)
+    prisons.until("its processes are gone", lambda: not _new_guests(before))
+    prison.launch()
+    prisons.until("no box runs", lambda: not _running(prison))
+
+
+def _running(prison: prisons.Prison) -> list[str]:
+    return [told["id"] for told in prison.ask("list")["boxes"] if told["phase"] in ("Starting", "Running")]
+
+
+def _new_guests(before: set[int]) -> list[int]:
+    """Processes since then that are a box's, or on the way to be one."""
+    return [
+        pid
+        for pid in set(prisons.processes()) - before
+        if prisons.status(pid).get("Name") in ("nsjail", "sh", "init", "python")
+        and len(prisons.status(pid).get("NSpid", "").split()) > 1
+    ]
