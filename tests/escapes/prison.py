@@ -120,7 +120,8 @@ class Prison:
 
     def close(self) -> None:
         self.end_launcher()
-        uids.release(self.state)
+        if not self.rootless:
+            uids.release(self.state)
         shutil.rmtree(self.run_dir, ignore_errors=True)
         shutil.rmtree(self.folder)
 
