@@ -31,6 +31,7 @@ _FILES_MAX = 4096
 _ANNOTATIONS_MAX = 64
 _LOG_FILES_MAX = 1000
 _TMP_MAX_BYTES = 1 << 34
+_WORKSPACE = "/workspace"  # in every box, asked for or not
 # Where a mount would hide what makes the box a box.
 _OURS = ("/proc", "/dev", "/opt/agentk", "/run/agentk", "/usr", "/bin", "/sbin", "/etc", "/sys")
 
@@ -58,7 +59,7 @@ def check(box: words.Box, bounds: Bounds) -> None:
         raise _bad("mounts", f"more than {_MOUNTS_MAX}")
     for mount in box.mounts:
         _check_mount(mount, bounds)
-    _check_apart([mount.target for mount in box.mounts])
+    _check_apart([_WORKSPACE, *(mount.target for mount in box.mounts)])
     _check_numbers(box)
 
 

@@ -248,9 +248,7 @@ def _read_back(world: World, live: Live, number: int, mount: words.Mount) -> wor
     """The files of a mount as the running box has them. No link of the guest's making is followed."""
     assert live.guest is not None
     place, inside = f"/proc/{live.guest.pid}/root", f"{mount.target}/"
-    if (
-        live.box.runtime == "process"
-    ):  # its root is the host's: what is there at the target is not ours to read
+    if live.box.runtime == "process":  # its root is the host's: what is at the target there was not ours
         place, inside = str(process.files_folder(world.records.path(live.box.id), number)), ""
         if not os.path.isdir(place):
             return mount  # the box does not see this one
