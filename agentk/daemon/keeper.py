@@ -233,7 +233,7 @@ class Keeper:
         if self.launcher.pidfd >= 0:
             try:
                 asking.end(self.places.launcher_socket, kill_boxes=self.end_agents)
-            except (errors.AgentkError, OSError):  # it does not listen yet, so it keeps nothing that it started
+            except (errors.AgentkError, OSError):  # not listening yet: it has started nothing
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(self.launcher.pidfd, signal.SIGTERM)
             if self.end_agents and not _ended(self.launcher.pidfd, _STOP_SECONDS):
