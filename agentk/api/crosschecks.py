@@ -19,6 +19,7 @@ _MAX_BYTES = 2**50  # 1 PiB: above it somebody mistyped
 
 # The box's own: a mount over, in or around one of these would hide or replace it.
 _SYSTEM = ("/proc", "/sys", "/dev", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/run/agentk")
+_WORKSPACE = "/workspace"
 _SOURCE = "/app"  # spec.source is seen there
 
 _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
@@ -125,6 +126,7 @@ def _mounts(spec: Mapping[str, Any]) -> Checks:
         if target is not None:
             guarded = (*_SYSTEM, _SOURCE) if "source" in spec else _SYSTEM
             yield from _mount_target(target, guarded, (*path, "mountPath"))
+            yield from _mount_alone(spec, target, (*path, "mountPath"))
 
 
 def _mount_target(target: str, guarded: tuple[str, ...], path: Path) -> Checks:
@@ -133,8 +135,19 @@ def _mount_target(target: str, guarded: tuple[str, ...], path: Path) -> Checks:
     plain = target.rstrip("/")
     for system in guarded if not wrong else ():
         if plain == system or plain.startswith(f"{system}/") or system.startswith(f"{plain}/"):
-            hint = "mount it below /workspace, /mnt, /opt or /srv"
+            hint = "mount it below /mnt, /opt or /srv"
             yield Problem(path, f"must not hide {system}, which is the box's own", hint)
+            return
+
+
+def _mount_alone(spec: Mapping[str, Any], target: str, path: Path) -> Checks:
+    """Inside of another mount, whoever writes that one could make the place a link to anywhere."""
+    others = [mount.get("mountPath") or "" for mount in spec.get("volumeMounts") or ()]
+    for other in sorted({_WORKSPACE, *(other.rstrip("/") for other in others)} - {""}):
+        if target.rstrip("/").startswith(f"{other}/"):
+            yield Problem(
+                path, f"must not be inside of another mount, {other}", "mount it below /mnt or /srv"
+            )
             return
 
 

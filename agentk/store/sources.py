@@ -17,6 +17,7 @@ from agentk.api import errors
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_MEMBERS = 50_000
+_MAX_DEPTH = 64
 _MAX_BYTES = 1 << 30  # extracted; the archive itself is limited where it is received
 
 
@@ -58,7 +59,8 @@ def _extract(archive: bytes, into: Path, digest: str) -> None:
     """By hand, because Python 3.11.2 has no extraction filters. Links last: nothing is written through one."""
     members, total, links = 0, 0, dict[Path, str]()
     try:
-        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:*") as tar:
+        # Never compressed: a kilobyte could claim one header of gigabytes, which tarfile reads whole.
+        with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
             for member in tar:
                 members, total = members + 1, total + max(0, member.size)
                 if members > _MAX_MEMBERS or total > _MAX_BYTES:
@@ -80,7 +82,7 @@ def _extract(archive: bytes, into: Path, digest: str) -> None:
                     raise errors.Invalid(f"source {digest}: {member.name!r} is not a file, directory or link")
         for path, target in links.items():
             path.symlink_to(target)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, RecursionError) as error:  # chained headers
         raise errors.Invalid(f"source {digest} is not a usable archive: {error}") from error
 
 
@@ -88,6 +90,8 @@ def _inside(name: str, digest: str) -> str:
     """The name, when it stays below the source's own directory."""
     if name.startswith("/") or ".." in name.split("/"):
         raise errors.Invalid(f"source {digest}: {name!r} leads out of the source")
+    if name.count("/") > _MAX_DEPTH:
+        raise errors.Invalid(f"source {digest}: {name[:80]!r}… is deeper than {_MAX_DEPTH} directories")
     return name
 
 

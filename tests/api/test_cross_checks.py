@@ -20,7 +20,7 @@ def mounted(path: str, name: str = "v") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/data", "/workspace", "/workspace/x", "/etc/app", "/tmp/x", "/runner", "/usrlocal/"]
+    "path", ["/data", "/workspace", "/workspaces/x", "/etc/app", "/tmp/x", "/runner", "/usrlocal/"]
 )
 def test_ordinary_mounts_are_fine(path: str) -> None:
     assert admit.admit(mounted(path))["spec"]["volumeMounts"][0]["mountPath"] == path
@@ -50,6 +50,13 @@ def test_a_mount_hides_no_source() -> None:
     assert admit.admit(obj)
     obj["spec"]["source"] = {"path": "x"}
     assert "must not hide /app" in problem(obj)
+
+
+@pytest.mark.parametrize(("path", "around"), [("/workspace/x", "/workspace"), ("/data/x/", "/data")])
+def test_no_mount_is_inside_of_another(path: str, around: str) -> None:
+    obj = mounted(path)
+    obj["spec"]["volumeMounts"].append({"name": "v", "mountPath": "/data"})
+    assert f"must not be inside of another mount, {around}" in problem(obj)
 
 
 @pytest.mark.parametrize("path", ["/a/../proc", "/..", "/a/./b", "//proc", "/a//b"])

@@ -1,5 +1,6 @@
 """Sources from the wire become directories, or are refused whole."""
 
+import gzip
 import io
 import os
 import tarfile
@@ -65,6 +66,28 @@ def test_what_would_leave_the_directory_is_refused_whole(tmp_path: Path, info: t
 def test_rubbish_is_refused(tmp_path: Path) -> None:
     with pytest.raises(errors.Invalid, match="not a usable archive"):
         sources.stage(tmp_path, DIGEST, b"rubbish")
+
+
+def test_a_small_archive_stays_small(tmp_path: Path) -> None:
+    """One header of a kilobyte, packed, could ask for gigabytes of memory."""
+    with pytest.raises(errors.Invalid, match="not a usable archive"):
+        sources.stage(tmp_path, DIGEST, gzip.compress(archive((member("a"), b"x"))))
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_headers_of_headers_are_refused(tmp_path: Path, kind: bytes) -> None:
+    info = member("x", kind)
+    info.size = tarfile.BLOCKSIZE
+    header = info.tobuf(tarfile.GNU_FORMAT) + b"11 foo=bar\n".ljust(tarfile.BLOCKSIZE, b"\0")
+    with pytest.raises(errors.Invalid):
+        sources.stage(tmp_path, DIGEST, header * 2000 + archive((member("a"), b"x")))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_tower_of_directories_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(errors.Invalid, match="deeper than"):
+        sources.stage(tmp_path, DIGEST, archive((member("a/" * 1500 + "b"), b"x")))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_collect_removes_what_nobody_uses(tmp_path: Path) -> None:
