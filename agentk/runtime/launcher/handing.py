@@ -8,10 +8,10 @@ import os
 import socket
 from collections.abc import Iterator, Sequence
 
-from agentk.runtime.launcher import doors, wire
+from agentk.runtime.launcher import doors, holding, wire
 from agentk.runtime.launcher.world import Live, World
 
-OUT, ERR, GATE, INSIDE = "out", "err", "gate", "inside"
+OUT, ERR, GATE, INSIDE, HOLDER = "out", "err", "gate", "inside", "holder"
 _RETRY_SECONDS = 1.0
 Names = list[dict[str, str]]
 
@@ -32,9 +32,27 @@ def descriptors(lives: Sequence[Live]) -> tuple[Names, list[int]]:
     return names, fds
 
 
-def portions(lives: Sequence[Live]) -> Iterator[tuple[Names, list[int]]]:
-    """The same in messages of as many as one can carry."""
-    names, fds = descriptors([live for live in lives if live.phase in ("Starting", "Running")])
+def lend(world: World, live: Live) -> None:
+    """A box that runs now, to every daemon that asked for copies."""
+    world.lend(*descriptors([live]))
+
+
+def lend_holder(world: World) -> None:
+    """The namespace of tmpfs workspaces, once there is one."""
+    holding.remember(world)
+    world.lend(*_holder(world))
+
+
+def _holder(world: World) -> tuple[Names, list[int]]:
+    fd = world.workspaces.holder_fd
+    return ([{"box_id": "", "uid": "", "what": HOLDER}], [fd]) if fd >= 0 else ([], [])
+
+
+def portions(world: World) -> Iterator[tuple[Names, list[int]]]:
+    """Everything we have, in messages of as many as one can carry."""
+    names, fds = descriptors([live for live in world.lives.values() if live.phase in ("Starting", "Running")])
+    held = _holder(world)
+    names, fds = held[0] + names, held[1] + fds
     for start in range(0, len(fds), wire.FDS_A_MESSAGE):
         stop = start + wire.FDS_A_MESSAGE
         yield names[start:stop], fds[start:stop]
@@ -47,7 +65,9 @@ def receive(world: World, names: object, fds: Sequence[int]) -> None:
         name = told[number] if number < len(told) and isinstance(told[number], dict) else {}
         live = world.lives.get(str(name.get("box_id")))
         what = name.get("what")
-        if live is None or live.phase != "Running" or not _is_listener(fd):
+        if what == HOLDER:
+            holding.accept(world, fd)
+        elif live is None or live.phase != "Running" or not _is_listener(fd):
             os.close(fd)
         elif what == GATE and live.gate is None:
             live.gate = socket.socket(fileno=fd)
@@ -85,6 +105,6 @@ def make_missing(world: World) -> None:
             except OSError:
                 again = True
         if made:
-            world.lend(live)
+            lend(world, live)
     if again:
         world.loop.after(_RETRY_SECONDS, lambda: make_missing(world))

@@ -146,12 +146,11 @@ class Server:
             if connection.hears:
                 self._answer(connection, note)
 
-    def _lend(self, live: object) -> None:
-        names, fds = handing.descriptors([live])  # type: ignore[list-item]
+    def _lend(self, names: handing.Names, fds: list[int]) -> None:
         for connection in list(self._connections.values()):
             if connection.borrows and fds:
                 self._answer(connection, {"note": "fds", "names": names}, fds)
 
     def _lend_all(self, connection: Connection) -> None:
-        for names, fds in handing.portions(list(self._world.lives.values())):
+        for names, fds in handing.portions(self._world):
             self._answer(connection, {"note": "fds", "names": names}, fds)

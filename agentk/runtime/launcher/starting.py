@@ -25,6 +25,7 @@ from agentk.runtime.launcher import (
     child,
     doors,
     ending,
+    handing,
     interpreters,
     loop,
     mounts,
@@ -138,7 +139,10 @@ class Attempt:
         size = box.limits.storage_bytes or (wanted.size_bytes if wanted else 0)
         if box.runtime == "process":
             return self._plain_workspace(size)
+        before = self._world.workspaces.holder_fd
         made = self._world.workspaces.ensure(box.uid, box.host_uid, size or None)
+        if self._world.workspaces.holder_fd != before:
+            handing.lend_holder(self._world)
         self._live.workspace = made.medium
         return [made.unenforced] if made.unenforced else []
 
@@ -245,7 +249,7 @@ class Attempt:
         self._close()
         live.phase = "Running"
         world.loop.watch(live.keeper_fd, loop.READ, lambda _: ending.keeper_ended(world, live))
-        world.lend(live)
+        handing.lend(world, live)
         for answer in self.answers:
             answer(world.seen(live))
         world.changed(live)

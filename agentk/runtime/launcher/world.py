@@ -89,7 +89,7 @@ class World:
     lives: dict[str, Live] = field(default_factory=dict)
     starting: dict[str, object] = field(default_factory=dict)  # box id → the attempt that is making it
     notify: Callable[[dict[str, object]], None] = lambda _: None  # tells every daemon that is connected
-    lend: Callable[[Live], None] = lambda _: None  # gives copies of a box's descriptors to those that asked
+    lend: Callable[[list[dict[str, str]], list[int]], None] = lambda *_: None  # copies to daemons that asked
     asking_probe: list[Callable[[dict[str, Any] | errors.AgentkError], None]] = field(default_factory=list)
     exec_count: int = 0
     spares: "sparing.Spares" = field(init=False)
