@@ -94,6 +94,17 @@ def output(told: dict[str, Any]) -> str:
     return base64.b64decode(told["stdout"]).decode() + base64.b64decode(told["stderr"]).decode()
 
 
+@pytest.mark.parametrize("after", [b"{}\n", b"rubbish\n"])
+def test_descriptors_that_no_message_promised_are_closed(after: bytes) -> None:
+    inbox = wire.Inbox()
+    pipes = [os.pipe() for _ in range(wire.FDS_A_MESSAGE)]
+    fds = [fd for pipe in pipes for fd in pipe]
+    with pytest.raises(errors.AgentkError):
+        inbox.feed(b'{"fds": 2}\n' + after, fds)
+    inbox.close()
+    assert not any(os.path.exists(f"/proc/self/fd/{fd}") for fd in fds)
+
+
 @needs_root
 @pytest.mark.jail
 @pytest.mark.skipif(bool(launching.why_no_jail()), reason=launching.why_no_jail() or "-")

@@ -50,26 +50,35 @@ class Inbox:
         if max((len(line) for line in [*lines, rest]), default=0) > LINE_MAX_BYTES:
             raise errors.TooLarge(f"a message is over {LINE_MAX_BYTES} bytes")
         self._bytes = bytearray(rest)
-        return [self._message(line) for line in lines if line]
-
-    def _message(self, line: bytes | bytearray) -> tuple[Message, list[int]]:
-        try:
-            message = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise errors.BadRequest(f"not a message: {error}") from None
-        if not isinstance(message, dict):
-            raise errors.BadRequest("a message is a JSON object")
-        count = message.get("fds", 0)
-        if not isinstance(count, int) or not 0 <= count <= len(self._fds):
-            raise errors.BadRequest(f"{count} descriptors promised, {len(self._fds)} arrived")
-        mine, self._fds = self._fds[:count], self._fds[count:]
-        return message, mine
+        messages, taken = [], 0
+        for line in filter(None, lines):
+            message, count = _message(line, len(self._fds) - taken)
+            messages.append((message, self._fds[taken : taken + count]))
+            taken += count
+        if len(self._fds) - taken > FDS_A_MESSAGE:
+            raise errors.TooLarge(f"{len(self._fds) - taken} descriptors came that no message promised")
+        del self._fds[:taken]  # only now: until here `close` knows them all
+        return messages
 
     def close(self) -> None:
         """Close descriptors that no message took."""
         for fd in self._fds:
             os.close(fd)
         self._fds = []
+
+
+def _message(line: bytes | bytearray, arrived: int) -> tuple[Message, int]:
+    """A message and how many of the descriptors that arrived are its own."""
+    try:
+        message = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise errors.BadRequest(f"not a message: {error}") from None
+    if not isinstance(message, dict):
+        raise errors.BadRequest("a message is a JSON object")
+    count = message.get("fds", 0)
+    if not isinstance(count, int) or not 0 <= count <= arrived:
+        raise errors.BadRequest(f"{count} descriptors promised, {arrived} arrived")
+    return message, count
 
 
 class Outbox:
