@@ -51,7 +51,7 @@ def ensure_daemon(places: Places, env: Mapping[str, str]) -> bool:
         return False
     _check(places)
     places.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    lock = os.open(places.state / "start.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(places.state / "start.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if answers(places):

@@ -5,8 +5,10 @@ for the next one when the whole answer was read.
 """
 
 import io
+import os
 import select
 import socket
+import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -15,6 +17,7 @@ from agentk.api import errors
 
 HEADERS_MAX = 200
 CHUNK_BYTES = 64 * 1024
+_UCRED = struct.Struct("iII")
 # Repeating these is harmless, so an idle connection that died under us is simply opened anew.
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
@@ -205,6 +208,13 @@ class Connection:
         except OSError as error:
             opened.close()
             raise errors.Unavailable(f"cannot reach the daemon at {self._path}: {error}") from None
+        owner = _UCRED.unpack(opened.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
+        if owner not in (0, os.getuid()):  # /tmp/agentk-UID may be somebody else's, and Secrets are sent here
+            opened.close()
+            raise errors.Forbidden(
+                f"{self._path} is the socket of uid {owner}, not of uid {os.getuid()} or root",
+                hint="set AGENTK_RUN_DIR to a directory of your own",
+            )
         self._socket, self._stream = opened, io.BufferedReader(socket.SocketIO(opened, "r"), CHUNK_BYTES)
 
 

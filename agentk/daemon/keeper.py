@@ -23,13 +23,14 @@ from agentk.api import errors
 from agentk.client import lifecycle
 from agentk.daemon import revealing, rights, sockets
 from agentk.data.places import Places
-from agentk.runtime import uids
+from agentk.runtime import uids, workspace_removal
 from agentk.runtime.launcher import asking
 
 _RESTART_FIRST_SECONDS = 0.1
 _RESTART_MAX_SECONDS = 5.0
 _STEADY_SECONDS = 10.0  # running this long forgives earlier deaths
 _STOP_SECONDS = 10.0  # for the daemon to end what it is writing
+_REMOVE_SECONDS = 20.0
 EXIT_STOP = 0  # the daemon was asked to stop: do not start it again
 EXIT_STOP_AGENTS = 3  # … and to end every agent with it
 EXIT_CONFIG = 78  # EX_CONFIG of sysexits.h: starting again would fail the same way
@@ -244,10 +245,17 @@ class Keeper:
             with contextlib.suppress(OSError):
                 self.places.socket.unlink()
         if self.life_fd >= 0:
-            for path in (self.places.run, self.places.state):
-                shutil.rmtree(path, ignore_errors=True)
-            if os.getuid() == 0:
-                uids.release(self.places.state)
+            self._remove_all()
+
+    def _remove_all(self) -> None:
+        """A private daemon's state. What guests made is deeper and more closed than rmtree can remove."""
+        trash = self.places.state / "trash"
+        workspace_removal.throw_away(self.places.state / "workspaces", trash)
+        workspace_removal.sweep(trash, _REMOVE_SECONDS)
+        for path in (self.places.run, self.places.state):
+            shutil.rmtree(path, ignore_errors=True)
+        if os.getuid() == 0:
+            uids.release(self.places.state)
 
 
 def usual_config(env: Mapping[str, str], uid: int) -> Path | None:
@@ -283,7 +291,13 @@ def _spawn(
 def lock(places: Places) -> int:
     """One keeper for one state directory."""
     places.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    fd = os.open(places.state / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    owner = places.state.stat().st_uid
+    if owner != os.getuid():  # who owns it could send us, who may be root, anywhere
+        raise errors.Forbidden(
+            f"{places.state} belongs to uid {owner}, not to uid {os.getuid()}",
+            hint="set AGENTK_STATE_DIR to a directory of your own",
+        )
+    fd = os.open(places.state / "keeper.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -1,6 +1,7 @@
 """HTTP over a unix socket, against a server that answers byte by byte what the test says."""
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -52,6 +53,21 @@ def server(tmp_path: Path) -> Iterator[Server]:
     listening.close()
     for thread in threads:
         thread.join(10)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+def test_somebody_elses_daemon_is_told_nothing(tmp_path: Path) -> None:
+    """Where there is no XDG_RUNTIME_DIR the socket is below /tmp, and another user may have been there first."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as stranger:
+        stranger.bind(str(path))
+        os.seteuid(12345)
+        try:
+            stranger.listen()
+        finally:
+            os.seteuid(0)
+        with pytest.raises(errors.Forbidden, match="uid 12345"):
+            wire.Connection(path, 10).exchange("POST", "/", {}, b"a secret")
 
 
 def read(path: Path, method: str = "GET") -> bytes:
