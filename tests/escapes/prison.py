@@ -82,6 +82,7 @@ class Prison:
         self.run_dir.chmod(0o710)
         self.instance = f"escapes{os.getpid()}"
         self.agents: list[Agent] = []
+        self._group_roots: list[Path] = []
         self._numbers = itertools.count(1)
         self.launch()
         self.block = range(0) if self.rootless else uids.block(self.state, self.instance)
@@ -244,12 +245,11 @@ class Prison:
 
     def groups(self) -> list[Path]:
         """Every cgroup of this instance."""
-        top = Path("/sys/fs/cgroup")
-        roots = [Path(at) / f"agentk-{self.instance}" for at, *_ in os.walk(top) if self._is_ours(Path(at))]
-        return [Path(at) for root in roots for at, *_ in os.walk(root)]
-
-    def _is_ours(self, folder: Path) -> bool:
-        return (folder / f"agentk-{self.instance}").is_dir()
+        if not self._group_roots:  # they stay where the first launcher found room for them
+            name = f"agentk-{self.instance}"
+            found = os.walk("/sys/fs/cgroup")
+            self._group_roots = [Path(at) / name for at, folders, _ in found if name in folders]
+        return [Path(at) for root in self._group_roots for at, *_ in os.walk(root)]
 
     def launcher_mounts(self) -> list[str]:
         return mounts_of(str(self.process.pid))

@@ -131,7 +131,7 @@ def test_a_guest_cannot_make_the_launcher_wait(prison: prisons.Prison) -> None:
 def test_cpu_is_throttled_to_its_quota(prison: prisons.Prison, need: Need) -> None:
     """Two programs that burn all they can get a fifth of one CPU between them."""
     need("cpu")
-    ended = prison.run("greedy", {"kind": "cpu", "amount": 300_000}, limits=limits(cpu_millis=200))
+    ended = prison.run("greedy", {"kind": "cpu", "amount": 200_000}, limits=limits(cpu_millis=200))
     counted = ended.exit.counters
     assert (counted.throttled_periods or 0) >= 5 and (counted.throttled_usec or 0) > 0
     assert (counted.cpu_usec or 0) >= ended.report["used"] * 900_000
