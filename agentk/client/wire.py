@@ -8,7 +8,7 @@ import io
 import os
 import select
 import socket
-import struct
+import stat
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
@@ -17,7 +17,6 @@ from agentk.api import errors
 
 HEADERS_MAX = 200
 CHUNK_BYTES = 64 * 1024
-_UCRED = struct.Struct("iII")
 # Repeating these is harmless, so an idle connection that died under us is simply opened anew.
 _REPEATABLE = frozenset({"GET", "HEAD", "PUT", "DELETE"})
 
@@ -194,7 +193,10 @@ class Connection:
         opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         opened.settimeout(self._timeout_seconds)
         try:
-            opened.connect(str(self._path))
+            _connect(opened, self._path)
+        except errors.Forbidden:
+            opened.close()
+            raise
         except (FileNotFoundError, ConnectionRefusedError) as error:
             opened.close()
             raise Down(
@@ -208,14 +210,22 @@ class Connection:
         except OSError as error:
             opened.close()
             raise errors.Unavailable(f"cannot reach the daemon at {self._path}: {error}") from None
-        owner = _UCRED.unpack(opened.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
-        if owner not in (0, os.getuid()):  # /tmp/agentk-UID may be somebody else's, and Secrets are sent here
-            opened.close()
+        self._socket, self._stream = opened, io.BufferedReader(socket.SocketIO(opened, "r"), CHUNK_BYTES)
+
+
+def _connect(opened: socket.socket, path: Path) -> None:
+    """Below /tmp another user may have made the directory first, and Secrets are sent here."""
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        seen = os.fstat(folder)
+        if seen.st_uid not in (0, os.getuid()) or seen.st_mode & stat.S_IWOTH:
             raise errors.Forbidden(
-                f"{self._path} is the socket of uid {owner}, not of uid {os.getuid()} or root",
+                f"{path.parent} belongs to uid {seen.st_uid} or is open to others: what answers there is not trusted",
                 hint="set AGENTK_RUN_DIR to a directory of your own",
             )
-        self._socket, self._stream = opened, io.BufferedReader(socket.SocketIO(opened, "r"), CHUNK_BYTES)
+        opened.connect(f"/proc/self/fd/{folder}/{path.name}")
+    finally:
+        os.close(folder)
 
 
 def _status(stream: io.BufferedReader) -> int:
