@@ -73,22 +73,7 @@ def run(
         obj = agent(command or [], name, limits, env or [], source, runtime)
         wanted = [manifests.resolve(manifest.Manifest(obj, "command line"), namespace, where)]
     wanted = _with_deadline(wanted, options.seconds(timeout, "--timeout"))
-    try:
-        with _interruptible():
-            result = running.run(wanted, use_daemon, keep, logs_to_stderr=bool(form.name))
-    except running.Interrupted as told:
-        result = outcome.interrupted(told.number)
-    except errors.AgentkError as error:
-        if form.name:
-            show.write(
-                show.json_text(outcome.Outcome("Error", outcome.AGENTK, error.code, error.message).envelope())
-            )
-        raise
-    if form.name:
-        show.write(show.json_text(result.envelope()))
-    elif result.exit_code and result.message and result.reason != "Error":  # its own failures it tells itself
-        show.say(f"agentk: {result.reason}: {result.message}")
-    return result.exit_code
+    return _carry_out(wanted, use_daemon, keep, form)
 
 
 def agent(
@@ -114,6 +99,26 @@ def agent(
         spec["runtimeRef"] = {"name": runtime}
     metadata = {"name": name or f"run-{secrets.token_hex(4)}"}
     return {"apiVersion": kinds.API_VERSION, "kind": "Agent", "metadata": metadata, "spec": spec}
+
+
+def _carry_out(wanted: list[manifests.Wanted], use_daemon: bool, keep: bool, form: show.Format) -> int:
+    """Run it, tell how it ended, and give its exit code."""
+    try:
+        with _interruptible():
+            result = running.run(wanted, use_daemon, keep, logs_to_stderr=bool(form.name))
+    except running.Interrupted as told:
+        result = outcome.interrupted(told.number)
+    except errors.AgentkError as error:
+        if form.name:
+            show.write(
+                show.json_text(outcome.Outcome("Error", outcome.AGENTK, error.code, error.message).envelope())
+            )
+        raise
+    if form.name:
+        show.write(show.json_text(result.envelope()))
+    elif result.exit_code and result.message and result.reason != "Error":  # its own failures it tells itself
+        show.say(f"agentk: {result.reason}: {result.message}")
+    return result.exit_code
 
 
 def _variable(text: str) -> dict[str, str]:

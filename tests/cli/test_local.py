@@ -139,7 +139,7 @@ def test_exit_code_of_a_run(status: dict[str, Any], code: int) -> None:
 def test_the_envelope_has_what_ci_reads() -> None:
     counters = {"cpuUsec": 1500000, "memoryPeakBytes": 1024, "oomKills": 0}
     times = {"startedAt": "2026-01-01T00:00:00Z", "finishedAt": "2026-01-01T00:00:02Z"}
-    status = {"phase": "Failed", "reason": "Error", "exitCode": 3, "attempt": 4, "counters": counters} | times
+    status = {"phase": "Failed", "reason": "Error", "exitCode": 3, "attempt": 1, "counters": counters} | times
     status["run"] = {"firstAttempt": 2}
     told = outcome.of({"metadata": {"uid": "u", "generation": 2}, "status": status}).envelope()
     assert (told["schema_version"], told["status"], told["exit_code"]) == (1, "Failed", 3)
