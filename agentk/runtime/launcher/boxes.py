@@ -7,27 +7,31 @@ kill.json    why we ended it, written before the signal
 exit.json    how it ended, with the counters read before its cgroup went
 nsjail.log   the keeper's own words; the exit code of a box whose launcher died is in there
 out, err     FIFOs
+
+A record is whole against any death of ours as soon as it is written. Against a loss of power it is made whole soon
+after, by a child (`settle`): boxes do not outlive the power, and waiting for the disk would be the longest part of a
+start.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from agentk.runtime import box as words
 from agentk.runtime.launcher import wire
 
-_HANDLE_BYTES = 2048
-_WRITE = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+_WRITE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Records:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.unsettled: set[str] = set()  # boxes whose records are not yet safe from a loss of power
+        self.on_write: Callable[[], None] = lambda: None
 
     def path(self, box_id: str) -> Path:
         """The directory of one box."""
@@ -38,57 +42,26 @@ class Records:
         return sorted(entry.name for entry in os.scandir(self.folder) if entry.is_dir(follow_symlinks=False))
 
     def intend(self, box: words.Box) -> None:
-        """Before anything is made. It outlives us from now on, and the machine's power from `secure` on: nothing
-        that is made before that survives a power loss anyway."""
+        """Before anything is made."""
         path = self.path(box.id)
         path.mkdir(mode=0o700)
-        (path / "box.json").write_text(json.dumps(wire.plain(scrub(box))))
-        (path / "handle.json").write_bytes(b" " * _HANDLE_BYTES)
-
-    def secure(self, box_id: str) -> None:
-        """Make the intent durable, and room for the handle. Done while the child is busy."""
-        path = self.path(box_id)
-        for name in ("box.json", "handle.json"):
-            fd = os.open(path / name, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
-        sync(path)
-        sync(self.folder)
+        self._write(box.id, "box.json", wire.plain(scrub(box)))
 
     def box(self, box_id: str) -> words.Box | None:
         """None when the intent was not written whole: then nothing else was made."""
         told = self._read(box_id, "box.json")
         return wire.box_from(told) if told else None
 
-    @contextlib.contextmanager
-    def handle_written(self, box_id: str, handle: dict[str, Any]) -> Iterator[None]:
-        """Written when the block begins, durable when it ends; one short write into the room made for it.
-
-        The block lets the box go: should we die in it, the handle is there. Should the machine's power go, there is
-        no box, and nobody was told yet that there was one.
-        """
-        text = json.dumps(handle).encode().ljust(_HANDLE_BYTES)
-        fd = os.open(self.path(box_id) / "handle.json", _WRITE, 0o600)
-        try:
-            os.pwrite(fd, text, 0)
-            yield
-            os.fdatasync(fd)
-        finally:
-            os.close(fd)
-
     def write_handle(self, box_id: str, handle: dict[str, Any]) -> None:
-        """The same with nothing in between."""
-        with self.handle_written(box_id, handle):
-            pass
+        """Before the box's first instruction."""
+        self._write(box_id, "handle.json", handle)
 
     def handle(self, box_id: str) -> dict[str, Any] | None:
         """None: the box never ran."""
         return self._read(box_id, "handle.json")
 
     def write_intent(self, box_id: str, intent: words.Intent) -> None:
-        """Durable before the signal."""
+        """Before the signal."""
         self._write(box_id, "kill.json", wire.plain(intent))
 
     def intent(self, box_id: str) -> words.Intent | None:
@@ -96,7 +69,7 @@ class Records:
         return wire.intent_from(self._read(box_id, "kill.json"))
 
     def write_exit(self, box_id: str, ended: words.Exit, lost: bool = False) -> None:
-        """Durable before the cgroup that was counted goes."""
+        """Before the cgroup that was counted goes."""
         self._write(box_id, "exit.json", {**wire.plain(ended), "lost": lost})
 
     def exit(self, box_id: str) -> tuple[words.Exit, bool] | None:
@@ -121,18 +94,30 @@ class Records:
         """Repeatable."""
         shutil.rmtree(self.path(box_id), ignore_errors=True)
 
+    def settle(self) -> list[str]:
+        """Make what was written durable. It waits for the disk, so it is for a child. Answers whose records."""
+        for box_id in self.unsettled:
+            try:
+                for entry in os.scandir(self.path(box_id)):
+                    if entry.name.endswith(".json"):
+                        sync(Path(entry.path))
+                sync(self.path(box_id))
+            except OSError:
+                continue  # forgotten meanwhile
+        sync(self.folder)
+        return sorted(self.unsettled)
+
     def _write(self, box_id: str, name: str, content: dict[str, Any]) -> None:
         path = self.path(box_id) / name
-        scratch = path.with_name(f".{name}")
-        fd = os.open(scratch, _WRITE | os.O_TRUNC, 0o600)
+        scratch = f"{self.folder}/{box_id}/.{name}"
+        fd = os.open(scratch, _WRITE, 0o600)
         try:
-            with open(fd, "w", closefd=False) as file:
-                json.dump(content, file)
-            os.fsync(fd)
+            os.write(fd, json.dumps(content).encode())
         finally:
             os.close(fd)
-        scratch.rename(path)
-        sync(path.parent)
+        os.rename(scratch, path)
+        self.unsettled.add(box_id)
+        self.on_write()
 
     def _read(self, box_id: str, name: str) -> dict[str, Any] | None:
         try:
@@ -151,9 +136,9 @@ def scrub(box: words.Box) -> words.Box:
     return dataclasses.replace(box, env=dict.fromkeys(box.env, ""), mounts=mounts)
 
 
-def sync(folder: Path) -> None:
-    """Make names in a directory durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def sync(path: Path) -> None:
+    """Make a file, or the names in a directory, durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
     try:
         os.fsync(fd)
     finally:

@@ -29,6 +29,7 @@ from agentk.runtime.launcher import (
     mounts,
     output,
     serving,
+    settling,
     sparing,
     tools,
 )
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _EXIT_USAGE
     _prove_limits(world)
     world.spares = sparing.Spares(world)
+    settling.Settler(world).watch()
     adopting.adopt(world)
     world.spares.refill()
     server = serving.Server(world, listener)

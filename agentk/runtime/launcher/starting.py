@@ -119,7 +119,6 @@ class Attempt:
             self._fork_process()
         crashpoint("start.after-fork")
         live.output = ending.open_output(world, live, fifos)
-        world.records.secure(box.id)
 
     def _limit(self, unenforced: list[str]) -> None:
         world, box = self._world, self._box
@@ -233,11 +232,11 @@ class Attempt:
                 raise errors.RuntimeRefused("the box is not in its cgroup")
             live.started_at, live.started_boottime = now_text(), boottime()
             crashpoint("start.before-handle")
-            with world.records.handle_written(box.id, handle(live)):
-                crashpoint("start.after-handle")
-                assert self._channel is not None
-                self._channel.send(b"g\n")
-                crashpoint("start.after-release")
+            world.records.write_handle(box.id, handle(live))
+            crashpoint("start.after-handle")
+            assert self._channel is not None
+            self._channel.send(b"g\n")
+            crashpoint("start.after-release")
             self._running()
         except errors.AgentkError as error:
             self.fail(error)
