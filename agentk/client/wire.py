@@ -10,6 +10,7 @@ import select
 import socket
 import stat
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +34,14 @@ class Cut(errors.Unavailable):
     """The daemon went away in the middle of an answer; whether it did what was asked is not known."""
 
 
+@dataclass
+class _Progress:
+    """How far an answer is. Shared, so that connection and answer need not know each other in a circle."""
+
+    finished: bool
+    reusable: bool
+
+
 class Response:
     """An answer whose body is still on the wire: use `read`, or iterate `chunks` or `lines`, once.
 
@@ -48,10 +57,9 @@ class Response:
         self._chunked = not bodiless and "chunked" in self.headers.get("transfer-encoding", "").lower()
         length = self.headers.get("content-length")
         self._left = 0 if bodiless else int(length) if length and not self._chunked else None
-        self.finished = self._left == 0
-        self.reusable = (self._left is not None or self._chunked) and (
-            self.headers.get("connection", "").lower() != "close"
-        )
+        bounded = self._left is not None or self._chunked
+        kept = self.headers.get("connection", "").lower() != "close"
+        self.progress = _Progress(finished=self._left == 0, reusable=bounded and kept)
 
     def read(self) -> bytes:
         return b"".join(self.chunks())
@@ -64,7 +72,7 @@ class Response:
             raise errors.Timeout("the daemon did not answer in time") from None
         except (OSError, ValueError) as error:
             raise Cut(f"the connection to the daemon broke: {error}") from None
-        self.finished = True
+        self.progress.finished = True
 
     def lines(self) -> Iterator[bytes]:
         """The body line by line, ends included; the last one may have none."""
@@ -115,7 +123,7 @@ class Connection:
         self._timeout_seconds = timeout_seconds
         self._socket: socket.socket | None = None
         self._stream: io.BufferedReader | None = None
-        self._last: Response | None = None
+        self._last: _Progress | None = None
 
     def exchange(
         self,
@@ -168,14 +176,15 @@ class Connection:
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
         try:
             self._send(head, body)
-            self._last = Response(self._stream, method, self.close)
+            response = Response(self._stream, method, self.close)
         except TimeoutError:
             self.close()
             raise errors.Timeout("the daemon did not answer in time", hint="agentk daemon status") from None
         except (OSError, ValueError) as error:
             self.close()
             raise Cut(f"the connection to the daemon broke: {error}") from None
-        return self._last
+        self._last = response.progress
+        return response
 
     def _send(self, head: bytes, body: bytes | Readable) -> None:
         assert self._socket
