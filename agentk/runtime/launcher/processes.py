@@ -8,7 +8,7 @@ from pathlib import Path
 from agentk.runtime import box as words
 from agentk.runtime import kernel
 
-_STATE, _PARENT, _SESSION, _START = 0, 1, 3, 19  # of the fields after the name in /proc/PID/stat
+_STATE, _START = 0, 19  # of the fields after the name in /proc/PID/stat
 
 
 def identify(pid: int) -> words.Process | None:
@@ -74,9 +74,10 @@ def children(pid: int) -> list[int]:
 
 
 def listens(pid: int, number: int) -> bool:
-    """Whether PID 1 of a box already forwards signals: it blocks or handles them, and its child has its session.
+    """Whether a signal to PID 1 of a box would reach its agent by now.
 
-    Before that the kernel drops a signal to the first process of a pid namespace, and nobody would ever know.
+    Before its init blocks or handles signals the kernel drops them for the first process of a pid namespace, and
+    before the init's child has become another program it swallows them, as the init does.
     """
     try:
         status = Path(f"/proc/{pid}/status").read_text()
@@ -86,7 +87,15 @@ def listens(pid: int, number: int) -> bool:
     masks = [
         int(line.split()[1], 16) for line in status.splitlines() if line.startswith(("SigBlk:", "SigCgt:"))
     ]
-    if not any(mask & bit for mask in masks):
-        return False
-    fields = [(child, stat(child)) for child in children(pid)]
-    return any(seen is not None and int(seen[_SESSION]) == child for child, seen in fields)
+    return any(mask & bit for mask in masks) and any(
+        _program(child) != _program(pid) for child in children(pid)
+    )
+
+
+def _program(pid: int) -> tuple[int, int]:
+    """What it executes, whatever its name is."""
+    try:
+        seen = os.stat(f"/proc/{pid}/exe")
+    except OSError:
+        return 0, 0
+    return seen.st_dev, seen.st_ino
