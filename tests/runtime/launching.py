@@ -69,6 +69,11 @@ class Place:
                 pytest.fail(f"the launcher ended with {self.process.returncode}")
             pause()
 
+    def need_cgroups(self) -> None:
+        """Skip the test where this account has none."""
+        if asking.ask(self.socket, {"verb": "hello"})["missing"]:
+            pytest.skip("needs cgroups")
+
     def die(self) -> None:
         """kill -9 of the launcher."""
         assert self.process is not None

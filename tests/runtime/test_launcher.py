@@ -208,8 +208,8 @@ def test_door_cannot_be_written_or_replaced(there: Place) -> None:
     assert all("Read-only file system" in line for line in there.log(uid="m"))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs cgroups")
 def test_too_much_memory_is_counted_as_an_oom_kill(there: Place) -> None:
+    there.need_cgroups()
     limits = box.Limits(memory_bytes=64 << 20, pids=16)
     seen = run(there, there.python("x = bytearray(1 << 30)", uid="n", limits=limits))
     assert seen.exit is not None
@@ -217,8 +217,8 @@ def test_too_much_memory_is_counted_as_an_oom_kill(there: Place) -> None:
     assert seen.exit.code == 137
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs cgroups")
 def test_forks_beyond_the_limit_are_denied_and_counted(there: Place) -> None:
+    there.need_cgroups()
     code = "import os,time\ntry:\n  while True:\n    if os.fork()==0: time.sleep(100)\nexcept OSError as e: print(e)"
     seen = run(there, there.python(code, uid="o", limits=box.Limits(pids=12)))
     assert seen.exit is not None
@@ -310,8 +310,8 @@ def test_exec_output_is_bounded(there: Place) -> None:
     assert (len(result.stdout), result.truncated) == (1024 * 1024, True)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs cgroups")
 def test_frozen_box_does_nothing_until_thawed(there: Place) -> None:
+    there.need_cgroups()
     async def flow() -> tuple[bool, bool]:
         async with launching.connected(there) as runtime:
             wanted = there.python(
