@@ -18,7 +18,8 @@ _MAX_CPU_MILLIS = 4096 * 1000
 _MAX_BYTES = 2**50  # 1 PiB: above it somebody mistyped
 
 # The box's own: a mount over, in or around one of these would hide or replace it.
-_SYSTEM = ("/proc", "/sys", "/dev", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/run/agentk")
+_SYSTEM = ("/proc", "/sys", "/dev", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/tmp")
+_OURS = ("/run/agentk", "/opt/agentk", "/opt/python")
 _WORKSPACE = "/workspace"
 _SOURCE = "/app"  # spec.source is seen there
 
@@ -124,7 +125,7 @@ def _mounts(spec: Mapping[str, Any]) -> Checks:
                 (*path, "name"), f"no volume is named {shown(name)}", hint, reason="FieldValueNotFound"
             )
         if target is not None:
-            guarded = (*_SYSTEM, _SOURCE) if "source" in spec else _SYSTEM
+            guarded = (*_SYSTEM, *_OURS, *((_SOURCE,) if "source" in spec else ()))
             yield from _mount_target(target, guarded, (*path, "mountPath"))
             yield from _mount_alone(spec, target, (*path, "mountPath"))
 
@@ -226,6 +227,8 @@ def _namespace(obj: Mapping[str, Any]) -> Checks:
     name = (obj.get("metadata") or {}).get("name") or "a"
     if len(name) > 63 or "." in name:
         yield Problem(("metadata", "name"), "a namespace has at most 63 letters, digits and '-', and no '.'")
+    if name == "tasks":
+        yield Problem(("metadata", "name"), "every cgroup (v1) has a file of that name", "take another")
 
 
 def _secret(obj: Mapping[str, Any]) -> Checks:

@@ -28,6 +28,7 @@ _BLOCK = 4096
 _INODE_BYTES = 8192  # one inode for each so many bytes: 128 MiB holds 16,000 files
 _STATE_OFFSET = 1024 + 58  # s_state of the superblock
 _CLEAN = 1
+_MAX_BYTES = 64 * 1024**3  # mke2fs: 0.15 s, in which the launcher does nothing else
 _PROBE_BYTES = 1024 * 1024
 _TRIES = 20  # another process may take the free loop device first
 _TOOLS_SECONDS = 120.0
@@ -84,6 +85,8 @@ def _in_child(act: Callable[[], None]) -> str:
 
 def make(folder: Path, templates: Path, size: int) -> None:
     """An empty image in which about `size` bytes fit. Raises OSError."""
+    if size > _MAX_BYTES:
+        raise OSError(errno.EFBIG, f"over {_MAX_BYTES >> 30} GiB: making it would hold everyone up")
     template = templates / f"{size}.ext4"
     if not template.exists():
         _make_template(template, size)

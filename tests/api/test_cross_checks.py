@@ -20,7 +20,7 @@ def mounted(path: str, name: str = "v") -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    "path", ["/data", "/workspace", "/workspaces/x", "/etc/app", "/tmp/x", "/runner", "/usrlocal/"]
+    "path", ["/data", "/workspace", "/workspaces/x", "/config/app", "/tmpfs", "/runner", "/usrlocal/"]
 )
 def test_ordinary_mounts_are_fine(path: str) -> None:
     assert admit.admit(mounted(path))["spec"]["volumeMounts"][0]["mountPath"] == path
@@ -33,6 +33,9 @@ def test_ordinary_mounts_are_fine(path: str) -> None:
         "/proc/1",
         "/sys/",
         "/dev/shm",
+        "/etc/app",
+        "/tmp/x",
+        "/opt/agentk/bin",
         "/usr/lib",
         "/run/agentk",
         "/run/agentk/x",
@@ -158,3 +161,8 @@ def test_annotations_are_bounded() -> None:
 def test_policy_paths_are_plain() -> None:
     obj = ours("Policy", level="baseline", isolation={"hostPaths": [{"pathPrefix": "/a/../b"}]})
     assert "spec.isolation.hostPaths[0].pathPrefix" in problem(obj)
+
+
+def test_a_namespace_is_no_file_of_the_kernel() -> None:
+    obj = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tasks"}}
+    assert "cgroup" in problem(obj)
