@@ -298,6 +298,23 @@ def test_death_while_adopting_leaves_the_same_to_adopt(there: Place, point: str)
     assert not (there.state / "boxes" / "half-1").exists()
 
 
+def test_tools_of_an_older_version_stay_while_a_box_uses_them(there: Place) -> None:
+    async def flow() -> box.ExecResult:
+        there.launch()
+        seen = await start(there, there.python(SLEEP))
+        staged = there.state / "staged"
+        used = next(iter(staged.iterdir()))
+        (staged / "0123").mkdir()
+        there.die()
+        there.launch()
+        async with launching.connected(there) as runtime:
+            await runtime.list()
+            assert list(staged.iterdir()) == [used]
+            return await runtime.exec(seen.id, ["/opt/agentk/bin/python", "-c", "print(1)"], 60)
+
+    assert asyncio.run(flow()).stdout == b"1\n"
+
+
 def test_command_whose_launcher_died_is_ended(there: Place) -> None:
     async def flow() -> list[str]:
         there.launch()

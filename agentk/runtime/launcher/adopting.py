@@ -32,6 +32,7 @@ def adopt(world: World) -> None:
             _known(world, box, told or {})
             crashpoint("adopt.after-box")
     _strangers(world)
+    world.tools.collect(live.tools for live in world.lives.values() if live.phase == "Running")
     crashpoint("adopt.after-scan")
     world.loop.after(_DAEMON_SECONDS, lambda: handing.make_missing(world))
 
@@ -46,6 +47,7 @@ def _known(world: World, box: words.Box, told: dict[str, object]) -> None:
         started_boottime=_number(told.get("started_boottime")),
         unenforced=tuple(str(text) for text in _list(told.get("unenforced"))),
         workspace=str(told.get("workspace", "")),
+        tools=str(told.get("tools", "")),
         intent=world.records.intent(box.id),
         counts=world.records.counts(box.id),
     )

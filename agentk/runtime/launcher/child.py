@@ -108,14 +108,14 @@ def fork_into(channel: socket.socket, act: Callable[[], NoReturn]) -> int:
 
 
 def _wait(site: Site, channel: socket.socket) -> NoReturn:
-    _close_all_but({channel.fileno(), site.users, *site.keep})
+    close_all_but({channel.fileno(), site.users, *site.keep})
     stage = _prepare(site, channel)
     order = order_from(_receive(channel))
     _become(site, order, stage, channel)
 
 
-def _close_all_but(kept: set[int]) -> None:
-    """A child that waits must hold nothing open that others believe closed when the launcher is gone."""
+def close_all_but(kept: set[int]) -> None:
+    """A child that lives for a while must hold nothing open that others believe closed when the launcher is gone."""
     lowest = 3
     for fd in sorted(fd for fd in kept if fd >= lowest):
         os.closerange(lowest, fd)

@@ -2,7 +2,7 @@
 
 import os
 
-from agentk.runtime.launcher import loop
+from agentk.runtime.launcher import child, loop
 from agentk.runtime.launcher.world import World
 
 _SOON_SECONDS = 0.3  # one child for all that is written meanwhile
@@ -27,6 +27,7 @@ class Settler:
         pid = os.fork()
         if pid == 0:
             try:
+                child.close_all_but(set())
                 records.settle()
             finally:
                 os._exit(0)

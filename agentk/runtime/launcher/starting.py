@@ -160,6 +160,7 @@ class Attempt:
         """A child that waits becomes this box's. The door must be there before it looks for it."""
         world, box = self._world, self._box
         order = make_order(world, box)
+        self._live.tools = Path(order.shown.staged).name
         doors.make(world.settings.doors, box.uid)
         spare = world.spares.take()
         self._watch(spare.pid, spare.channel)
@@ -314,6 +315,7 @@ def handle(live: Live) -> dict[str, object]:
         "started_boottime": live.started_boottime,
         "unenforced": list(live.unenforced),
         "workspace": live.workspace,
+        "tools": live.tools,
     }
 
 

@@ -65,6 +65,7 @@ class Live:
     started_boottime: float = 0.0
     unenforced: tuple[str, ...] = ()
     workspace: str = ""
+    tools: str = ""  # the directory it sees at /opt/agentk: kept as long as it runs
     frozen: bool = False
     listens: bool = False  # PID 1 forwards signals by now
     intent: words.Intent | None = None
