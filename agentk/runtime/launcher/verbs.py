@@ -8,7 +8,6 @@ from collections.abc import Callable
 from agentk.api import errors
 from agentk.data import places
 from agentk.runtime import box as words
-from agentk.runtime import probing
 from agentk.runtime.launcher import checking, ending, execing, loop, output, processes, starting, wire
 from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.world import Live, World, boottime
