@@ -372,3 +372,15 @@ def test_log_is_rotated_and_bounded(there: Place) -> None:
     files = sorted(path.name for path in (there.state / "logs" / "default_z").iterdir())
     assert files == ["1.log", "1.log.1"]
     assert there.log(uid="z")[-1].startswith("19999 ")
+
+
+def test_probe_is_answered_by_the_launcher_while_it_serves_others(there: Place) -> None:
+    async def flow() -> box.Probe:
+        async with launching.connected(there) as runtime:
+            probing = asyncio.ensure_future(runtime.probe())
+            await runtime.list()
+            return await probing
+
+    probe = asyncio.run(flow())
+    assert probe.available, probe.reason
+    assert {finding.name for finding in probe.findings} >= {"nsjail", "python", "init"}

@@ -155,6 +155,8 @@ def _probe(world: World, message: wire.Message, answer: Answer) -> None:
     pid = os.fork()
     if pid == 0:
         try:
+            from agentk.runtime import probing  # here only: it costs the launcher a tenth of its start
+
             probed = probing.probe(
                 places.Places(world.settings.state, world.settings.run), world.groups, world.workspaces
             )
