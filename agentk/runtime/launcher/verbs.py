@@ -8,7 +8,7 @@ from collections.abc import Callable
 from agentk.api import errors
 from agentk.data import places
 from agentk.runtime import box as words
-from agentk.runtime.launcher import checking, ending, execing, loop, output, processes, starting, wire
+from agentk.runtime.launcher import checking, child, ending, execing, loop, output, processes, starting, wire
 from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.world import Live, World, boottime
 
@@ -155,6 +155,7 @@ def _probe(world: World, message: wire.Message, answer: Answer) -> None:
     pid = os.fork()
     if pid == 0:
         try:
+            child.close_all_but({write, world.workspaces.holder_fd, world.workspaces.users_fd})
             from agentk.runtime import probing  # here only: it costs the launcher a tenth of its start
 
             probed = probing.probe(
