@@ -193,8 +193,8 @@ def _network(site: Site, channel: socket.socket) -> None:
 
 
 def usual_signals() -> None:
-    """What the launcher ignores would stay ignored across exec; what it handles would not."""
-    for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ):
+    """What the launcher ignores would stay ignored across exec; what it handles is not for a child to handle."""
+    for number in (signal.SIGHUP, signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)
     # the launcher shields itself from the OOM killer; a box must not inherit that
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "wb", buffering=0) as file:
