@@ -19,7 +19,8 @@ TOOLS_LIB = "/opt/agentk/lib"
 DEFAULT_PATH = f"{TOOLS_BIN}:/usr/local/bin:/usr/bin:/bin"
 INIT = f"{TOOLS_BIN}/init"
 # 127 and 126 as a shell has them: the init would answer 2 for both.
-_WAIT = f"echo r >&{HANDSHAKE_FD}; read -r _ <&{HANDSHAKE_FD} || exit 125; exec {HANDSHAKE_FD}<&-; "
+UNTOLD = 125  # the box's exit code when its launcher ended before it said go on
+_WAIT = f"echo r >&{HANDSHAKE_FD}; read -r _ <&{HANDSHAKE_FD} || exit {UNTOLD}; exec {HANDSHAKE_FD}<&-; "
 _ENTER = "echo 0 >&{0} || exit 125; exec {0}>&-; "
 # What could make the shell, or a library in it, run the agent's code before it is in its cgroup: set only after.
 _LATE = ("BASH_ENV", "ENV", "GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "PS4")

@@ -43,6 +43,7 @@ def _known(world: World, box: words.Box, told: dict[str, object]) -> None:
         keeper=wire.process_from(told.get("keeper")),
         guest=wire.process_from(told.get("guest")),
         ours=False,
+        begun=world.records.has_begun(box.id),
         started_at=str(told.get("started_at", "")),
         started_boottime=_number(told.get("started_boottime")),
         unenforced=tuple(str(text) for text in _list(told.get("unenforced"))),

@@ -3,6 +3,7 @@
 box.json     the intent: everything of the Box but values of its environment and contents of its files. A
              half-made box is never finished by another launcher, only removed, so Secrets need not be on disk.
 handle.json  the box runs: its processes, by pid, start time and boot id
+begun        it was told to go on
 kill.json    why we ended it, written before the signal
 exit.json    how it ended, with the counters read before its cgroup went
 nsjail.log   the keeper's own words; the exit code of a box whose launcher died is in there
@@ -59,6 +60,14 @@ class Records:
     def handle(self, box_id: str) -> dict[str, Any] | None:
         """None: the box never ran."""
         return self._read(box_id, "handle.json")
+
+    def mark_begun(self, box_id: str) -> None:
+        """Its first process has our word to go on. A launcher that is killed just before leaves it unsaid."""
+        os.close(os.open(self.path(box_id) / "begun", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+    def has_begun(self, box_id: str) -> bool:
+        """False: whether it ever heard the word is not known."""
+        return (self.path(box_id) / "begun").exists()
 
     def write_intent(self, box_id: str, intent: words.Intent) -> None:
         """Before the signal."""

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 from agentk.runtime import box as words
-from agentk.runtime import process
+from agentk.runtime import nsjail, process
 from agentk.runtime.launcher import doors, output, processes, reaping
 from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.world import Live, World, now_text
@@ -37,6 +37,10 @@ def settle(world: World, live: Live, status: int | None, message: str = "") -> N
     counters = world.counters(live)
     live.intent = live.intent or world.records.intent(box.id)
     ended = reaping.judge(status, log_text(world, live), live.intent, counters, now_text(), message)
+    if not live.begun and ended.code == nsjail.UNTOLD:  # no instruction of its command was run
+        discard(world, live)
+        world.changed(live)
+        return
     crashpoint("end.before-exit")
     lost = ended.source == "none"
     world.records.write_exit(box.id, ended, lost)

@@ -238,6 +238,7 @@ class Attempt:
             assert self._channel is not None
             self._channel.send(b"g\n")
             crashpoint("start.after-release")
+            world.records.mark_begun(box.id)
             self._running()
         except errors.AgentkError as error:
             self.fail(error)

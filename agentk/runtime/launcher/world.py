@@ -58,6 +58,7 @@ class Live:
     keeper_fd: int = -1
     guest: words.Process | None = None  # PID 1 of the box
     ours: bool = True  # the keeper is our child
+    begun: bool = True  # False: an earlier launcher may have died before it told the box to go on
     output: outputs.Output | None = None
     gate: socket.socket | None = None
     inside: socket.socket | None = None
