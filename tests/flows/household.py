@@ -16,13 +16,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from agentk.api import errors, kinds
 from agentk.cli import waiting
-from agentk.client import client, lifecycle
+from agentk.client import client, lifecycle, wire
 from agentk.data.places import Places
 from agentk.runtime import logs, uids
 from tests.runtime import launching
@@ -33,6 +33,7 @@ IN_VM = "AGENTK_VM" in os.environ
 AGENTK = [sys.executable, "-m", "agentk.cli.main"]
 TINY = {"cpu": "500m", "memory": "64Mi", "pids": 16, "ephemeral-storage": "1Mi"}
 Object = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -226,18 +227,22 @@ class Space:
         """Ask for it, and wait until it is gone."""
         uid = self.get(name)["metadata"]["uid"]
         self.api.delete(kinds.AGENT, self.name, name)
-        waiting.gone(self.api, kinds.AGENT, self.name, name, uid, waiting.deadline(SECONDS))
+        again(lambda: waiting.gone(self.api, kinds.AGENT, self.name, name, uid, waiting.deadline(SECONDS)))
 
     def until(self, name: str, holds: Callable[[Object], Any]) -> Object:
         """The agent once `holds` of its status."""
         selection = client.Selection(kinds.AGENT, self.name, "", f"metadata.name={name}")
-        last: Object | None = None
-        for obj in waiting.states(self.api, selection, waiting.deadline(SECONDS)):
-            last = obj or last
-            if obj is not None and holds(obj.get("status") or {}):
-                return obj
-        told = json.dumps((last or {}).get("status"), indent=1)
-        pytest.fail(f"{name} never came so far: {told}\n{self.events(name)}\n{self.home.words()}")
+        last: Object = {}
+
+        def seen() -> Object:
+            for obj in waiting.states(self.api, selection, waiting.deadline(SECONDS)):
+                last.update(obj or {})
+                if obj is not None and holds(obj.get("status") or {}):
+                    return obj
+            told = json.dumps(last.get("status"), indent=1)
+            pytest.fail(f"{name} never came so far: {told}\n{self.events(name)}\n{self.home.words()}")
+
+        return again(seen)
 
     def phase(self, name: str, *phases: str) -> Object:
         """The agent's status once it is in one of `phases`."""
@@ -343,6 +348,14 @@ def until(what: str, true: Callable[[], Any]) -> Any:
         assert time.monotonic() < deadline, f"never: {what}"
         pause()
     return answer
+
+
+def again(ask: Callable[[], T]) -> T:
+    """Once more when the daemon died in the middle of its answer."""
+    try:
+        return ask()
+    except wire.Cut:
+        return ask()
 
 
 def pause() -> None:

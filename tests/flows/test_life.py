@@ -41,7 +41,9 @@ def test_outputs(space: Space) -> None:
 
 
 def test_logs_of_now_before_and_as_they_come(space: Space) -> None:
-    script = "echo attempt; for n in 1 2 3; do echo $n; done; test -e ran && exec sleep 1000; touch ran; exit 1"
+    script = (
+        "echo attempt; for n in 1 2 3; do echo $n; done; test -e ran && exec sleep 1000; touch ran; exit 1"
+    )
     backoff = {"initialSeconds": 0, "maxSeconds": 1}
     space.apply(shell("a", script, restartPolicy="OnFailure", restartBackoff=backoff))
     space.running("a", attempt=2)
