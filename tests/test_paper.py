@@ -1,0 +1,101 @@
+"""The papers: what README, help texts and examples say is so."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentk.api import admit, kinds, manifest, schemas
+from agentk.cli import main
+from agentk.data import files
+
+TOP = Path(__file__).resolve().parent.parent
+AGENTK = Path(sys.executable).parent / "agentk"
+EXAMPLES = sorted((TOP / "examples").rglob("*.yaml"))
+
+
+def said(*words: str) -> str:
+    done = subprocess.run(
+        [AGENTK, *words], capture_output=True, text=True, env={"COLUMNS": "200", "PATH": ""}
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def verbs() -> list[str]:
+    return re.findall(r"^  ([a-z][a-z-]+) {2,}\S", said("--help"), re.MULTILINE)
+
+
+def commands() -> list[list[str]]:
+    """Every `$ agentk …` line of README, without comments."""
+    text = (TOP / "README.md").read_text()
+    lines = re.findall(r"^\$ agentk (.*)$", text, re.MULTILINE)
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def test_help_lists_verbs() -> None:
+    assert set(verbs()) >= {"apply", "get", "describe", "logs", "kill", "delete", "run", "doctor", "explain"}
+
+
+def test_every_verb_has_an_example() -> None:
+    assert [verb for verb in verbs() if "xample" not in said(verb, "--help")] == []
+
+
+@pytest.mark.parametrize("command", commands(), ids=" ".join)
+def test_readme_names_verbs_and_options_that_exist(command: list[str]) -> None:
+    help_text = said(command[0], "--help")
+    options = [word for word in command[1:] if word.startswith("-") and word != "--"]
+    stop = command.index("--") if "--" in command else len(command)
+    options = [word for word in command[1:stop] if word.startswith("-")]
+    assert [option for option in options if option not in help_text] == []
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(TOP)))
+def test_every_example_is_admitted(path: Path) -> None:
+    for written in manifest.parse(path.read_bytes(), path.name):
+        admit.admit(written.obj, written)
+
+
+def test_every_shipped_object_is_admitted() -> None:
+    for path in files.folder("manifests").glob("*.yaml"):
+        for written in manifest.parse(path.read_bytes(), path.name):
+            admit.admit(written.obj, written)
+
+
+def test_the_manifest_in_readme_is_admitted() -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (TOP / "README.md").read_text(), re.DOTALL)
+    assert blocks
+    for block in blocks:
+        for written in manifest.parse(block, "README.md"):
+            admit.admit(written.obj, written)
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS, ids=lambda kind: kind.kind)
+def test_every_field_is_described(kind: kinds.Kind) -> None:
+    assert list(undescribed(schemas.of(kind), kind.kind)) == []
+
+
+def undescribed(schema: dict[str, Any], path: str) -> Any:
+    if not schema.get("description"):
+        yield path
+    for name, field in schema.get("properties", {}).items():
+        yield from undescribed(field, f"{path}.{name}")
+    items = schema.get("items", {})
+    for name, field in items.get("properties", {}).items():
+        yield from undescribed(field, f"{path}[].{name}")
+
+
+def test_every_verb_file_is_registered() -> None:
+    for verb in main.NAMES:
+        assert (TOP / "agentk" / "cli" / f"{verb.replace('-', '_')}.py").exists(), verb
+
+
+def test_the_bench_table_names_the_command_that_made_it() -> None:
+    text = (TOP / "tests" / "bench" / "README.md").read_text()
+    for name in re.findall(r"python -m tests\.bench\.(\w+)", text):
+        assert (TOP / "tests" / "bench" / f"{name}.py").exists(), name
+    assert "make bench" in text
