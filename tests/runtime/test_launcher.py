@@ -312,6 +312,7 @@ def test_exec_output_is_bounded(there: Place) -> None:
 
 def test_frozen_box_does_nothing_until_thawed(there: Place) -> None:
     there.need_cgroups()
+
     async def flow() -> tuple[bool, bool]:
         async with launching.connected(there) as runtime:
             wanted = there.python(
