@@ -4,6 +4,7 @@
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -44,8 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return act(chosen)
     except errors.AgentkError as error:
         print(f"error: {error}", file=sys.stderr)
-        if error.hint:
-            print(f"  hint: {error.hint}", file=sys.stderr)
+        if chosen.verb == "serve" and chosen.ready_fd >= 0:
+            with contextlib.suppress(OSError):  # who waits for us is told why we are not ready
+                os.write(chosen.ready_fd, str(error).encode())
         return _EXIT_CONFIG
 
 

@@ -29,6 +29,7 @@ from agentk.runtime.launcher import asking
 _RESTART_FIRST_SECONDS = 0.1
 _RESTART_MAX_SECONDS = 5.0
 _STEADY_SECONDS = 10.0  # running this long forgives earlier deaths
+_REASON_BYTES = 4096  # of the daemon's own words for why it does not start
 _STOP_SECONDS = 10.0  # for the daemon to end what it is writing
 _REMOVE_SECONDS = 20.0
 EXIT_STOP = 0  # the daemon was asked to stop: do not start it again
@@ -68,15 +69,17 @@ class Keeper:
     due: dict[str, float] = field(default_factory=dict)
     exit_code: int | None = None
     end_agents: bool = False
-    readiness: int = -1  # where the daemon says that it answers
+    readiness: int = -1  # where the daemon says that it answers, or why it never will
+    refusal: str = ""
 
     def run(self) -> int:
         """Keep both alive until told to stop. Returns this process's exit code."""
         for fd in (self.ready_fd, self.life_fd):
             if fd >= 0:
                 os.set_inheritable(fd, False)  # or a launcher would keep the caller waiting for their end
-        held = lock(self.places)
+        held = -1
         try:
+            held = lock(self.places)
             self._prepare()
             with _signals() as wakeups:
                 self._start_launcher()
@@ -88,8 +91,9 @@ class Keeper:
             self._tell(str(error))
             raise
         finally:
-            self._stop()
-            os.close(held)
+            if held >= 0:
+                self._stop()
+                os.close(held)
 
     # -- one turn ---------------------------------------------------------------------------------------------
 
@@ -134,10 +138,12 @@ class Keeper:
             self.exit_code = 0
 
     def _daemon_ended(self, code: int) -> None:
+        if self.readiness >= 0:
+            self._hear_readiness()
         wait = self.daemon.died(time.monotonic())
         self.end_agents = code == EXIT_STOP_AGENTS
         if code in (EXIT_STOP, EXIT_STOP_AGENTS, EXIT_CONFIG):
-            self._tell("the daemon refused to start: see its log")
+            self._tell(self.refusal or "the daemon refused to start: see its log")
             self.exit_code = EXIT_CONFIG if code == EXIT_CONFIG else 0
             return
         if self.ready_fd >= 0 and self.daemon.deaths >= 3:
@@ -148,8 +154,10 @@ class Keeper:
         self.due["daemon"] = time.monotonic() + wait
 
     def _hear_readiness(self) -> None:
-        if os.read(self.readiness, 64) == b"ready":
+        said = os.read(self.readiness, _REASON_BYTES).decode(errors="replace")
+        if said == "ready":
             self._tell("ready")
+        self.refusal = said
         os.close(self.readiness)
         self.readiness = -1
 

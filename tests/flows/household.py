@@ -293,17 +293,26 @@ class Space:
 
 
 @contextlib.contextmanager
-def household(**env: str) -> Iterator[Household]:
-    """Started, and ended whatever happens."""
-    folder = Path(tempfile.mkdtemp(prefix="akf-"))
-    folder.chmod(0o755)
-    made = Household(folder, env)
+def folder() -> Iterator[Path]:
+    """With a short path, for sockets, which everybody may pass through."""
+    made = Path(tempfile.mkdtemp(prefix="akf-"))
+    made.chmod(0o755)
     try:
-        made.start()
         yield made
     finally:
-        made.end()
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(made, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def household(**env: str) -> Iterator[Household]:
+    """Started, and ended whatever happens."""
+    with folder() as place:
+        made = Household(place, env)
+        try:
+            made.start()
+            yield made
+        finally:
+            made.end()
 
 
 @contextlib.contextmanager
