@@ -225,8 +225,12 @@ def test_death_while_starting_leaves_all_of_a_box_or_nothing(there: Place, point
         await until_it_dies(there, lambda runtime: runtime.start(there.python(SLEEP)))
         there.launch()
         async with launching.connected(there) as runtime:
-            # Not told to go on, it is ending by itself, and a moment later it is forgotten.
-            while (found := list(await runtime.list())) and point == "start.after-handle":
+            for _ in range(
+                1000
+            ):  # not told to go on, it is ending by itself, and a moment later it is forgotten
+                found = list(await runtime.list())
+                if not found or point != "start.after-handle":
+                    break
                 await asyncio.sleep(0.01)
             return found
 
