@@ -82,7 +82,8 @@ async def test_other_kinds_and_namespaces_are_not_told(store: Store, agent: Make
 
 
 async def test_every_kind_can_be_watched_at_once(store: Store, agent: Make) -> None:
-    watch = store.watch(None)
+    await store.create(agent("before"))  # changes after it come in order; a first listing goes by kind
+    watch = store.watch(None, since=store.resource_version())
     waiting = asyncio.ensure_future(take(watch, 2))
     await store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}})
     await store.create(agent("a"))
@@ -92,7 +93,8 @@ async def test_every_kind_can_be_watched_at_once(store: Store, agent: Make) -> N
 async def test_leaving_a_selection_is_a_deletion_and_entering_it_an_addition(
     store: Store, agent: Make
 ) -> None:
-    watch = store.watch(AGENT, labels="team=red")
+    await store.create(agent("before"))
+    watch = store.watch(AGENT, since=store.resource_version(), labels="team=red")
     waiting = asyncio.ensure_future(take(watch, 4))
     await store.create(agent("a", labels={"team": "red"}))
     await store.create(agent("b", labels={"team": "blue"}))
