@@ -94,6 +94,12 @@ def test_every_verb_file_is_registered() -> None:
         assert (TOP / "agentk" / "cli" / f"{verb.replace('-', '_')}.py").exists(), verb
 
 
+def test_the_room_map_names_every_room() -> None:
+    text = (TOP / "agentk" / "README.md").read_text()
+    rooms = {path.parent.name for path in (TOP / "agentk").glob("*/__init__.py")}
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == rooms
+
+
 def test_the_bench_table_names_the_command_that_made_it() -> None:
     text = (TOP / "tests" / "bench" / "README.md").read_text()
     for name in re.findall(r"python -m tests\.bench\.(\w+)", text):

@@ -40,7 +40,7 @@ sys.exit(7)
 BEFORE = {"adopt.after-half-made": "start.after-intent"}
 CASES = [("launcher", point) for point in launcher.POINTS] + [("daemon", point) for point in steward.POINTS]
 if IN_VM:
-    CASES = CASES[::5]
+    CASES = [case for case in CASES if case[1] in ("start.after-handle", "adopt.after-box", "status.after")]
 STORIES = itertools.count()
 
 
@@ -179,7 +179,7 @@ def keeper_of(home: Household, uid: str) -> int:
 @pytest.mark.parametrize("seed", range(1 if IN_VM else 3))
 def test_random_deaths(broken: Space, seed: int) -> None:
     chance, home = random.Random(seed), broken.home
-    names = [f"a{number}" for number in range(6)]
+    names = [f"a{number}" for number in range(3 if IN_VM else 6)]
     for name in names:
         broken.create(count(name, lines=chance.randrange(100, 500)))
         if chance.random() < 0.8:

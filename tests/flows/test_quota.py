@@ -8,7 +8,7 @@ from tests.flows import household
 from tests.flows.household import IN_VM, Space, agent, manifest
 
 pytestmark = household.needs
-MANY = 30 if IN_VM else 200
+MANY = 10 if IN_VM else 200
 
 
 def quota(**hard: object) -> household.Object:
