@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,6 +104,10 @@ def test_mistake_in_the_config_reaches_the_caller(down: Household, text: str, to
     config.write_text(text)
     ran = down.agentk("daemon", "start", code=1, AGENTK_CONFIG=str(config))
     assert told in ran.err and "config.yaml" in ran.err
+    for _ in range(1000):  # the caller is told first, then the keeper takes its launcher along and ends
+        if not any(down.pid(name) for name in ALL):
+            break
+        time.sleep(0.01)
     assert [down.pid(name) for name in ALL] == [0, 0, 0]
     kept = subprocess.run(
         [*RUN, "--config", str(config)], env=down.environment, capture_output=True, text=True
