@@ -1,6 +1,13 @@
-"""What every suite shares: `--must-run PREFIX` turns a skip, or no test at all, below PREFIX into a failure."""
+"""What every suite shares: `--must-run PREFIX` turns a skip, or no test at all, below PREFIX into a failure.
+
+Property tests have no time limit of their own: a slow or emulated machine is no counterexample.
+"""
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("agentk", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("agentk")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

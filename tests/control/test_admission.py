@@ -99,7 +99,7 @@ AGENTS = st.lists(
 
 
 @given(agents=AGENTS, agents_hard=st.integers(0, 6), memory_hard=st.integers(0, 12), most=st.integers(0, 8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_the_ledger_never_lets_in_more_than_fits(
     agents: list[tuple[int, int, admission.State]], agents_hard: int, memory_hard: int, most: int
 ) -> None:

@@ -164,5 +164,5 @@ class World(RuleBasedStateMachine):
             assert self.live()[0].annotations["token"] == digests.token(self.agent)
 
 
-World.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+World.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
 TestNeverTwice = World.TestCase

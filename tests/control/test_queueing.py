@@ -166,7 +166,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS, workers=st.integers(1, 4), slow=st.sampled_from([0.0, 1.0, 3.0]), failing=st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_never_two_workers_on_a_key_and_no_lost_wake_up(
     steps: list[tuple[str, str, float]], workers: int, slow: float, failing: bool
 ) -> None:

@@ -52,7 +52,10 @@ def test_what_is_no_box_is_told(message: dict[str, object]) -> None:
         wire.box_from(message)
 
 
-@given(st.lists(st.dictionaries(st.text(), st.integers() | st.text()), max_size=5), st.integers(1, 40))
+NAMES = st.text().filter(lambda name: name != "fds")  # that one is the wire's own
+
+
+@given(st.lists(st.dictionaries(NAMES, st.integers() | st.text()), max_size=5), st.integers(1, 40))
 def test_messages_arrive_whole_however_they_are_cut(messages: list[dict[str, object]], size: int) -> None:
     data = b"".join(json.dumps(message).encode() + b"\n" for message in messages)
     inbox, got = wire.Inbox(), []

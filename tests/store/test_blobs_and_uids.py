@@ -108,7 +108,7 @@ async def test_a_full_block_is_refused(store: Store) -> None:
         await store.host_uid("ns", "more", range(5000, 5003))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 8)), max_size=40))
 def test_no_two_agents_ever_share_a_uid(
     tmp_path_factory: pytest.TempPathFactory, steps: list[tuple[bool, int]]

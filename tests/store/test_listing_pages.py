@@ -108,7 +108,7 @@ async def test_the_log_is_bounded_by_age_count_and_size(tmp_path: Path, agent: M
 step = st.tuples(st.sampled_from("wdw"), st.integers(0, 7))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(before=st.lists(step, max_size=12), between=st.lists(step, max_size=12), limit=st.integers(1, 4))
 def test_any_history_gives_the_list_of_the_first_page(
     tmp_path_factory: pytest.TempPathFactory,

@@ -77,6 +77,8 @@ def hear(line: str) -> None:
     name, bar, text = line.partition("|")
     if line.startswith("@begin"):
         print(f"vm: pytest as {line.split()[1]}", flush=True)
+    elif line.startswith("@again"):
+        print(f"vm: once more, alone, what failed as {line.split()[1]}", flush=True)
     elif bar and name in outcomes.SUITES:
         print(f"{name} |{text}", flush=True)
     elif not line.startswith("@"):
