@@ -181,6 +181,48 @@ class RuntimeRefused(AgentkError):
     http_status = 503
 
 
+class Denied(AgentkError):
+    """A Policy says no; the message names the rule."""
+
+    code = "PolicyDenied"
+    http_status = 403
+
+
+class ApprovalRequired(AgentkError):
+    """A Policy says that a person must be asked first."""
+
+    code = "ApprovalRequired"
+    http_status = 403
+
+
+class BudgetExceeded(AgentkError):
+    """What is left of a budget is less than the call may use. Asking again changes nothing by itself."""
+
+    code = "BudgetExceeded"
+    http_status = 429
+
+
+class OutcomeUnknown(AgentkError):
+    """The call was under way when agentk ended: it may have happened, and is not done again by itself."""
+
+    code = "OutcomeUnknown"
+    http_status = 409
+
+
+class UpstreamError(AgentkError):
+    """A model's provider, or another host, answered with an error or not at all."""
+
+    code = "UpstreamError"
+    http_status = 502
+
+
+class Cancelled(AgentkError):
+    """The caller hung up or took its call back."""
+
+    code = "Cancelled"
+    http_status = 499
+
+
 _BY_CODE: dict[str, type[AgentkError]] = {
     cls.code: cls
     for cls in (
@@ -199,6 +241,12 @@ _BY_CODE: dict[str, type[AgentkError]] = {
         Unavailable,
         Timeout,
         RuntimeRefused,
+        Denied,
+        ApprovalRequired,
+        BudgetExceeded,
+        OutcomeUnknown,
+        UpstreamError,
+        Cancelled,
     )
 }
 
