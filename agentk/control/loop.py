@@ -17,7 +17,6 @@ from agentk.control import (
     admission,
     crash,
     decide,
-    feed,
     garbage,
     plans,
     posting,
@@ -31,6 +30,7 @@ from agentk.control import (
 )
 from agentk.control.clock import Clock
 from agentk.runtime import box as boxes
+from agentk.store import feeding
 from agentk.store import store as stores
 
 _log = logging.getLogger(__name__)
@@ -96,7 +96,7 @@ class Steward:
         self._duties = runtimes.Duty(store, runtimes_by_type, clock, settings.runtimes_seconds)
         self._quotas = quotas.Duty(store, clock, self._ledger)
         self._garbage = garbage.Duty(store, clock, collect)
-        self._feed = feed.Feed(store, clock, _WATCHED, self._hear)
+        self._feed = feeding.Feed(store, clock.sleep, _WATCHED, self._hear)
         self._keys: dict[str, Key] = {}  # agent uid → key
         self._uids: dict[Key, set[str]] = {}  # every uid a key has had and that may still have boxes
         self._asked: dict[Key, tuple[object, ...]] = {}  # what of an agent a person may change

@@ -5,46 +5,46 @@ not stories. Objects that went away while the feed was broken are told as gone.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from agentk.api import errors, kinds
-from agentk.control import clock as clocks
-from agentk.control import restart
 from agentk.store import store as stores
+
+_FIRST_RETRY_SECONDS = 0.2
+_MAX_RETRY_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 _Identity = tuple[str, str, str]  # plural, namespace, name
 
 # (kind, object, gone)
 Hear = Callable[[kinds.Kind, dict[str, Any], bool], None]
+Sleep = Callable[[float], Awaitable[None]]  # seconds
 
 
 class Feed:
-    def __init__(
-        self, store: stores.Store, clock: clocks.Clock, wanted: Sequence[kinds.Kind], hear: Hear
-    ) -> None:
-        self._store, self._clock, self._wanted, self._hear = store, clock, wanted, hear
+    def __init__(self, store: stores.Store, sleep: Sleep, wanted: Sequence[kinds.Kind], hear: Hear) -> None:
+        self._store, self._sleep, self._wanted, self._hear = store, sleep, wanted, hear
         self._known: dict[_Identity, dict[str, Any]] = {}  # of each only what a tombstone needs
 
     async def run(self, kind: kinds.Kind, since: str = "") -> None:
         """From `since` on, until cancelled or until the store closes; "" lists first."""
-        failures = 0
+        wait = _FIRST_RETRY_SECONDS
         while True:
             try:
                 if not since:
                     since = await self._list(kind)
                 async for change in self._store.watch(kind, None, since):
-                    since, failures = change.resource_version, 0
+                    since, wait = change.resource_version, _FIRST_RETRY_SECONDS
                     if change.type != "BOOKMARK":
                         self._tell(kind, change.obj, change.type == "DELETED")
                 return
             except errors.Expired:
                 since = ""
             except (errors.AgentkError, OSError) as error:
-                failures += 1
                 _log.warning("watching %s failed: %s", kind.plural, error)
-                await self._clock.sleep(restart.delay(failures, 0.2, 10.0))
+                await self._sleep(wait)
+                wait = min(wait * 2, _MAX_RETRY_SECONDS)
 
     async def prime(self) -> dict[str, str]:
         """Tell all there is of every kind, once; where each watch has to begin."""
