@@ -1,0 +1,138 @@
+"""Who speaks through which door: a box's id as the guest it is, kept up to date from the store.
+
+The id of a box is the only thing that says who a guest is; it comes from the listening socket, which the launcher
+made for that box alone. Nothing here asks the guest.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from agentk.api import errors, kinds
+from agentk.broker.words import Guest
+
+WATCHED = (kinds.AGENT, kinds.POLICY)
+DEFAULT_POLICY = "baseline"
+_DEPTH_MAX = 64  # of agents that spawned agents: owners are objects, and a person may write a circle
+
+Object = Mapping[str, Any]
+
+
+class Guests:
+    """Hears objects (`hear` fits `store.feeding.Feed`) and answers who a box is."""
+
+    def __init__(self) -> None:
+        self._agents: dict[str, Object] = {}  # by uid
+        self._policies: dict[str, Object] = {}  # spec by name
+        self._runs: dict[str, str] = {}  # box id → run id, told before the box starts
+        self._known: dict[str, Guest] = {}  # made once until something changes
+
+    def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
+        metadata = obj["metadata"]
+        if kind is kinds.POLICY:
+            if gone:
+                self._policies.pop(metadata["name"], None)
+            else:
+                self._policies[metadata["name"]] = obj.get("spec") or {}
+            self._known.clear()
+        elif kind is kinds.AGENT:
+            uid = str(metadata["uid"])
+            before = self._agents.get(uid)
+            if gone:
+                self._agents.pop(uid, None)
+                self._runs = {box: run for box, run in self._runs.items() if _uid_of(box) != uid}
+            else:
+                self._agents[uid] = obj
+            if gone or before is None or _asked(before) != _asked(obj):  # not for every status
+                self._known.clear()
+
+    def announce(self, box_id: str, run_id: str) -> None:
+        """A box is about to start: its first call may be here before its status is. Repeatable."""
+        self._runs[box_id] = run_id
+        self._known.pop(box_id, None)
+
+    def find(self, box_id: str) -> Guest:
+        """Raises Forbidden when no such agent exists, or its Policy does not."""
+        known = self._known.get(box_id)
+        if known is None:
+            known = self._known[box_id] = self._make(box_id)
+        return known
+
+    def of(self, uid: str) -> Object | None:
+        """The Agent object; not to be changed."""
+        return self._agents.get(uid)
+
+    def named(self, namespace: str, name: str) -> Object | None:
+        return next((one for one in self._agents.values() if _name(one) == (namespace, name)), None)
+
+    def family(self, uid: str) -> list[Object]:
+        """The agent and every agent it spawned, and they spawned: all that it may know of."""
+        return [
+            agent for agent in self._agents.values() if uid in (agent["metadata"]["uid"], *self._above(agent))
+        ]
+
+    def _make(self, box_id: str) -> Guest:
+        uid, attempt = _uid_of(box_id), _attempt_of(box_id)
+        agent = self._agents.get(uid)
+        if agent is None or not attempt:
+            raise errors.Forbidden("this agent is being deleted")
+        spec = agent["spec"]
+        policy_name = str((spec.get("policyRef") or {}).get("name") or DEFAULT_POLICY)
+        policy = self._policies.get(policy_name)
+        if policy is None:
+            raise errors.Forbidden(
+                f'Policy "{policy_name}" does not exist', hint="until it does, nothing is allowed"
+            )
+        namespace, name = _name(agent)
+        run = self._runs.get(box_id) or _run_of(agent, uid, attempt)
+        return Guest(
+            uid, namespace, name, attempt, run, box_id, spec, policy_name, policy, tuple(self._above(agent))
+        )
+
+    def _above(self, agent: Object) -> Iterator[str]:
+        """Uids of those that spawned it, nearest first."""
+        seen: set[str] = set()
+        while len(seen) < _DEPTH_MAX:
+            owner = _owner(agent)
+            above = self._agents.get(owner)
+            if not owner or owner in seen:
+                return
+            seen.add(owner)
+            yield owner
+            if above is None:
+                return
+            agent = above
+
+
+def _uid_of(box_id: str) -> str:
+    return box_id.rpartition("-")[0]
+
+
+def _attempt_of(box_id: str) -> int:
+    number = box_id.rpartition("-")[2]
+    return int(number) if number.isdigit() else 0
+
+
+def _name(agent: Object) -> tuple[str, str]:
+    return str(agent["metadata"].get("namespace") or ""), str(agent["metadata"]["name"])
+
+
+def _asked(agent: Object) -> tuple[Any, ...]:
+    """What of an Agent a guest is made of, besides the run."""
+    metadata = agent["metadata"]
+    run = (agent.get("status") or {}).get("run") or {}
+    return metadata.get("generation"), metadata.get("ownerReferences"), run.get("firstAttempt")
+
+
+def _run_of(agent: Object, uid: str, attempt: int) -> str:
+    """As the status tells, which a daemon that comes later finds there."""
+    run = (agent.get("status") or {}).get("run") or {}
+    first = run.get("firstAttempt")
+    return f"{uid}-{first if isinstance(first, int) and first <= attempt else attempt}"
+
+
+def _owner(agent: Object) -> str:
+    """Uid of the Agent that owns it, else ""."""
+    for reference in agent["metadata"].get("ownerReferences") or ():
+        if reference.get("kind") == "Agent" and reference.get("controller"):
+            return str(reference.get("uid"))
+    return ""
