@@ -9,97 +9,20 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from agentk.api import errors
 from agentk.runtime import box as words
+from agentk.runtime import lent
 from agentk.runtime.launcher import wire
+from agentk.runtime.link import Link
 
 _FIRST_RETRY_SECONDS = 0.02
 _MAX_RETRY_SECONDS = 1.0
 _AWAY_SECONDS = 15.0  # the keeper starts a launcher that died within moments
 _EXEC_GRACE_SECONDS = 10.0  # beyond the command's own timeout
-
-
-class Link:
-    """One connection: messages out, answers and notes in. Ends once, for good."""
-
-    def __init__(self, connection: socket.socket, owner: "Jails") -> None:
-        self._connection, self._owner = connection, owner
-        self._loop = asyncio.get_running_loop()
-        self._inbox, self._outbox = wire.Inbox(), wire.Outbox()
-        self._answers: dict[int, asyncio.Future[wire.Message]] = {}
-        self._number = 0
-        self.ended = asyncio.Event()
-        self._loop.add_reader(connection.fileno(), self._read)
-
-    async def ask(self, message: wire.Message, fds: Sequence[int] = ()) -> wire.Message:
-        """The answer. Raises the launcher's error, ConnectionError when it goes away."""
-        self._number += 1
-        number = self._number  # others ask while we wait
-        answer: asyncio.Future[wire.Message] = self._loop.create_future()
-        self._answers[number] = answer
-        try:
-            self._outbox.put({"id": number, **message}, fds)
-            self._write()
-            return await answer
-        finally:
-            self._answers.pop(number, None)
-
-    def close(self) -> None:
-        """Repeatable."""
-        if self.ended.is_set():
-            return
-        self.ended.set()
-        self._loop.remove_reader(self._connection.fileno())
-        self._loop.remove_writer(self._connection.fileno())
-        self._connection.close()
-        self._inbox.close()
-        self._outbox.close()
-        for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(ConnectionError("the launcher went away"))
-
-    def _write(self) -> None:
-        try:
-            done = self._outbox.flush(self._connection)
-        except OSError:
-            self.close()
-            return
-        if done:
-            self._loop.remove_writer(self._connection.fileno())
-        else:
-            self._loop.add_writer(self._connection.fileno(), self._write)
-
-    def _read(self) -> None:
-        try:
-            data, fds = wire.receive(self._connection)
-            messages = self._inbox.feed(data, fds)
-        except BlockingIOError:
-            return
-        except (OSError, errors.AgentkError):
-            self.close()
-            return
-        for message, mine in messages:
-            if "note" in message:
-                self._owner.noted(message, mine)
-            else:
-                self._answered(message, mine)
-        if not data:
-            self.close()
-
-    def _answered(self, message: wire.Message, fds: Sequence[int]) -> None:
-        for fd in fds:
-            os.close(fd)
-        answer = self._answers.get(message.get("id") or 0)
-        if answer is None or answer.done():
-            return
-        if "error" in message:
-            answer.set_exception(errors.from_status(message["error"]))
-        else:
-            answer.set_result(message.get("ok") or {})
 
 
 class Jails:
@@ -111,8 +34,7 @@ class Jails:
         self._link: Link | None = None
         self._linked = asyncio.Event()
         self._listeners: set[asyncio.Queue[str | None]] = set()
-        self._held: dict[tuple[str, str], tuple[str, int]] = {}  # (box id, what) → (agent's uid, descriptor)
-        self._arriving: dict[tuple[str, str], tuple[str, int]] | None = None
+        self._lent = lent.Lent()
         self.hello: Mapping[str, Any] = {}
 
     # the connection
@@ -141,13 +63,25 @@ class Jails:
         if self._link is not None:
             self._link.close()
             self._link = None
-        for _, fd in [*self._held.values(), *(self._arriving or {}).values()]:
-            os.close(fd)
-        self._held, self._arriving = {}, None
+        self._lent.close()
 
     def descriptors(self, box_id: str) -> dict[str, int]:
         """What is kept of one box: `gate` and `inside` listen, `out` and `err` are its FIFOs. They stay ours."""
-        return {what: fd for (held, what), (_, fd) in self._held.items() if held == box_id}
+        return self._lent.of(box_id)
+
+    def listeners(self) -> dict[str, tuple[str, dict[str, int]]]:
+        """Box id → the agent's uid and its listening sockets, {"gate": fd, "inside": fd}; a box without a jail has
+        no `inside`. They stay ours and may be closed in the next turn of the loop: duplicate them at once."""
+        return self._lent.listeners()
+
+    def on_listeners(self, callback: lent.Heard) -> Callable[[], None]:
+        """Call `callback(box_id, uid, fds)` for every box that listens now, and whenever listeners come or are
+        replaced by other sockets; with {} when they went. Answers what ends this.
+
+        Always on the loop. The descriptors stay ours: the callee duplicates them before it returns. A launcher that
+        comes back with the sockets we kept for it changes nothing, and nothing is told; what was duplicated serves on.
+        """
+        return self._lent.on_listeners(callback)
 
     async def _connect(self) -> Link:
         connection = socket.socket(
@@ -162,57 +96,35 @@ class Jails:
         try:
             self.hello = await link.ask({"verb": "hello", "version": wire.VERSION})
             await self._give_back(link)
-            self._arriving = {}
+            self._lent.expect()
             await link.ask({"verb": "take_fds"})
         except BaseException:
             link.close()
-            self._keep_arrived()
+            self._lent.settle(instead=False)
             raise
-        self._keep_arrived(instead=True)
+        self._lent.settle(instead=True)
         self._link = link
         self._linked.set()
         return link
 
     async def _give_back(self, link: Link) -> None:
-        kept = list(self._held.items())
+        kept = self._lent.all()
         for start in range(0, len(kept), wire.FDS_A_MESSAGE):
             part = kept[start : start + wire.FDS_A_MESSAGE]
-            names = [{"box_id": box_id, "what": what, "uid": uid} for (box_id, what), (uid, _) in part]
-            await link.ask({"verb": "give_fds", "names": names}, [fd for _, (_, fd) in part])
-
-    def _keep_arrived(self, *, instead: bool = False) -> None:
-        """Descriptors of a new connection; `instead` of those of the old one, whose boxes may have ended."""
-        arrived, self._arriving = self._arriving or {}, None
-        if instead:
-            for _, fd in self._held.values():
-                os.close(fd)
-            self._held = {}
-        for key, held in arrived.items():
-            self._keep(self._held, key, held)
-
-    @staticmethod
-    def _keep(
-        where: dict[tuple[str, str], tuple[str, int]], key: tuple[str, str], held: tuple[str, int]
-    ) -> None:
-        if key in where:
-            os.close(where[key][1])
-        where[key] = held
+            names = [{"box_id": key.box_id, "what": key.what, "uid": held.uid} for key, held in part]
+            await link.ask({"verb": "give_fds", "names": names}, [held.fd for _, held in part])
 
     def noted(self, message: wire.Message, fds: Sequence[int]) -> None:
         """A note of the launcher's: something changed by itself."""
         if message["note"] == "fds":
-            where = self._held if self._arriving is None else self._arriving
-            for name, fd in zip(message.get("names", []), fds, strict=True):
-                key = (str(name.get("box_id")), str(name.get("what")))
-                self._keep(where, key, (str(name.get("uid")), fd))
+            self._lent.take(message, fds)
             return
         for fd in fds:
             os.close(fd)
         if message["note"] == "changed":
             self._tell(str(message.get("uid")))
         elif message["note"] == "ended":
-            for key in [key for key in self._held if key[0] == message.get("box_id")]:
-                os.close(self._held.pop(key)[1])
+            self._lent.forget(str(message.get("box_id")))
 
     def _tell(self, uid: str | None) -> None:
         for queue in self._listeners:
