@@ -35,7 +35,7 @@ RULES = [
 ROUTE = upstreams.route_of(scripted={"rules": RULES})
 
 
-def with_openai(work: Callable[[openai.AsyncOpenAI], Awaitable[Any]], obj: Any = ROUTE) -> Any:
+def with_openai(work: Callable[[Any], Awaitable[Any]], obj: Any = ROUTE) -> Any:
     async def run() -> Any:
         async with (
             upstreams.models_of(obj) as made,
@@ -47,7 +47,7 @@ def with_openai(work: Callable[[openai.AsyncOpenAI], Awaitable[Any]], obj: Any =
     return asyncio.run(run())
 
 
-def with_anthropic(work: Callable[[anthropic.AsyncAnthropic], Awaitable[Any]]) -> Any:
+def with_anthropic(work: Callable[[Any], Awaitable[Any]]) -> Any:
     async def run() -> Any:
         async with (
             upstreams.models_of(ROUTE) as made,
@@ -64,7 +64,7 @@ def said(text: str) -> list[Any]:
 
 
 def test_without_a_rule_it_echoes() -> None:
-    async def work(client: openai.AsyncOpenAI) -> Any:
+    async def work(client: Any) -> Any:
         return await client.chat.completions.create(model="anything", messages=said("hi {{turn}}"))
 
     got = with_openai(work)
@@ -73,7 +73,7 @@ def test_without_a_rule_it_echoes() -> None:
 
 
 def test_a_chat_calls_a_tool_and_reads_its_result() -> None:
-    async def work(client: openai.AsyncOpenAI) -> Any:
+    async def work(client: Any) -> Any:
         first = await client.chat.completions.create(model="m", messages=said("sum it"), tools=TOOLS)
         call = first.choices[0].message
         result = {"role": "tool", "tool_call_id": call.tool_calls[0].id, "content": "3"}
@@ -90,7 +90,7 @@ def test_a_chat_calls_a_tool_and_reads_its_result() -> None:
 
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_chat_streams_text_tools_and_usage_when_asked(wanted: bool) -> None:
-    async def work(client: openai.AsyncOpenAI) -> Any:
+    async def work(client: Any) -> Any:
         options = {"include_usage": True} if wanted else openai.NOT_GIVEN
         stream = await client.chat.completions.create(
             model="m", messages=said("sum it please"), stream=True, stream_options=options
@@ -106,7 +106,7 @@ def test_a_chat_streams_text_tools_and_usage_when_asked(wanted: bool) -> None:
 
 
 def test_the_openai_stream_helper_puts_the_answer_together() -> None:
-    async def work(client: openai.AsyncOpenAI) -> Any:
+    async def work(client: Any) -> Any:
         async with client.chat.completions.stream(model="m", messages=said("sum")) as stream:
             return await stream.get_final_completion()
 
@@ -114,7 +114,7 @@ def test_the_openai_stream_helper_puts_the_answer_together() -> None:
 
 
 def test_responses_whole() -> None:
-    async def work(client: openai.AsyncOpenAI) -> Any:
+    async def work(client: Any) -> Any:
         first = await client.responses.create(model="m", input="sum up")
         call = next(item for item in first.output if item.type == "function_call")
         told = {"type": "function_call_output", "call_id": call.call_id, "output": "3"}
@@ -127,7 +127,7 @@ def test_responses_whole() -> None:
 
 
 def test_responses_stream_in_order() -> None:
-    async def work(client: openai.AsyncOpenAI) -> Any:
+    async def work(client: Any) -> Any:
         async with client.responses.stream(model="m", input="sum up") as stream:
             events = [event async for event in stream]
             return events, await stream.get_final_response()
@@ -138,19 +138,22 @@ def test_responses_stream_in_order() -> None:
     assert json.loads(final.output[1].arguments)["said"] == "sum up"
 
 
+def dot(a: list[float], b: list[float]) -> float:
+    return sum(x * y for x, y in zip(a, b, strict=True))
+
+
 def test_embeddings_are_the_same_every_time_and_near_for_near_texts() -> None:
-    async def work(client: openai.AsyncOpenAI) -> Any:
+    async def work(client: Any) -> Any:
         texts = ["the red fox", "the red fox", "a red fox runs", "quarterly revenue"]
         return await client.embeddings.create(model="m", input=texts, dimensions=64)
 
     one, same, near, far = (row.embedding for row in with_openai(work).data)
-    dot = lambda a, b: sum(x * y for x, y in zip(a, b, strict=True))  # noqa: E731
     assert one == same and len(one) == 64
     assert dot(one, near) > dot(one, far)
 
 
 def test_an_error_has_its_number_and_code() -> None:
-    async def work(client: openai.AsyncOpenAI) -> Any:
+    async def work(client: Any) -> Any:
         await client.chat.completions.create(model="m", messages=said("fail now"))
 
     with pytest.raises(openai.RateLimitError) as told:
@@ -159,7 +162,7 @@ def test_an_error_has_its_number_and_code() -> None:
 
 
 def test_messages_whole_with_a_tool_and_its_result() -> None:
-    async def work(client: anthropic.AsyncAnthropic) -> Any:
+    async def work(client: Any) -> Any:
         first = await client.messages.create(model="m", max_tokens=100, messages=said("sum it"))
         call = first.content[1]
         result = [{"type": "tool_result", "tool_use_id": call.id, "content": "3"}]
@@ -173,7 +176,7 @@ def test_messages_whole_with_a_tool_and_its_result() -> None:
 
 
 def test_messages_stream_and_are_put_together() -> None:
-    async def work(client: anthropic.AsyncAnthropic) -> Any:
+    async def work(client: Any) -> Any:
         async with client.messages.stream(model="m", max_tokens=100, messages=said("sum all")) as stream:
             return await stream.get_final_message()
 
@@ -183,14 +186,14 @@ def test_messages_stream_and_are_put_together() -> None:
 
 
 def test_tokens_are_counted() -> None:
-    async def work(client: anthropic.AsyncAnthropic) -> Any:
+    async def work(client: Any) -> Any:
         return await client.messages.count_tokens(model="m", messages=said("hello"))
 
     assert with_anthropic(work).input_tokens > 0
 
 
 def test_usage_of_a_rule_is_told_and_never_above_the_bound() -> None:
-    async def work(client: openai.AsyncOpenAI) -> Any:
+    async def work(client: Any) -> Any:
         one = await client.chat.completions.create(model="m", messages=said("count"))
         return one, await client.chat.completions.create(model="m", messages=said("count"), max_tokens=4)
 
@@ -200,7 +203,7 @@ def test_usage_of_a_rule_is_told_and_never_above_the_bound() -> None:
 
 
 def test_a_long_answer_is_cut_at_the_bound() -> None:
-    async def work(client: openai.AsyncOpenAI) -> Any:
+    async def work(client: Any) -> Any:
         return await client.chat.completions.create(model="m", messages=said("word " * 50), max_tokens=5)
 
     got = with_openai(work)

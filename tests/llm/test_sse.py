@@ -14,7 +14,7 @@ LINES = st.one_of(
 
 
 @st.composite
-def streams(draw: st.DrawFn) -> tuple[list[tuple[bytes, list[bytes]]], bytes]:
+def streams(draw: st.DrawFn) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """What is meant, and the bytes that say it."""
     meant, written = [], b""
     for lines in draw(st.lists(st.lists(LINES, min_size=1, max_size=4), max_size=5)):

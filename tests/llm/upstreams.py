@@ -115,7 +115,7 @@ def chunk(delta: Mapping[str, Any] | None, **told: Any) -> bytes:
     return b"data: " + json.dumps({**body, **told}, separators=(",", ":")).encode() + b"\n\n"
 
 
-def ask_chat(model: str = "gpt", stream: bool = False, **body: Any) -> asking.Ask:
+def ask_chat(model: str = "gpt", *, stream: bool = False, **body: Any) -> asking.Ask:
     messages = [{"role": "user", "content": "hi there"}]
     return asking.Ask("openai.chat", {"model": model, "messages": messages, "max_tokens": 50, **body}, stream)
 
@@ -153,6 +153,15 @@ async def models_of(obj: Mapping[str, Any], **settings: Any) -> AsyncIterator[mo
         yield made
     finally:
         await made.close()
+
+
+@contextlib.asynccontextmanager
+async def rig(
+    *handlers: Handler, model: str = "openai/gpt-4o", end: str = "/v1", **spec: Any
+) -> AsyncIterator[tuple[Upstream, models.Models]]:
+    """An upstream, and a route of one deployment that leads to it."""
+    async with upstream(*handlers) as up, models_of(route_of(item(model, up.url + end), **spec)) as made:
+        yield up, made
 
 
 async def whole(made: models.Models, ask: asking.Ask) -> tuple[bytes, asking.Usage]:
