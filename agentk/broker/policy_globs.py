@@ -24,6 +24,21 @@ class Glob:
                 return False
         return bool(state & self._end)
 
+    def covers(self, other: str) -> bool:
+        """Whether this matches all that the glob `other` matches. May say no where yes is true, never the reverse.
+
+        A `*` of the other stands for any text, so only places that every letter stays at are kept; a `?` for any
+        letter, so only places that any letter leads to.
+        """
+        state = 1
+        for letter in other:
+            if letter == "*":
+                state &= self._loops
+            else:
+                fits = self._any if letter == "?" else self._letters.get(letter, 0) | self._any
+                state = ((state << 1) & fits) | (state & self._loops)
+        return bool(state & self._end)
+
 
 def glob(text: str) -> Glob:
     """The pattern, ready to match. Any text is a pattern."""
