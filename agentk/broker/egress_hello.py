@@ -94,13 +94,13 @@ def _server_name(hello: bytes) -> str:
     reader.vector(1)  # session
     reader.vector(2)  # cipher suites
     reader.vector(1)  # compressions
-    if reader.empty:
+    if reader.ended():
         return ""
     extensions = _Reader(reader.vector(2))
-    if not reader.empty:
+    if not reader.ended():
         raise _NotTls("bytes behind its hello")
     names: list[str] = []
-    while not extensions.empty:
+    while not extensions.ended():
         kind, content = extensions.number(2), extensions.vector(2)
         if kind == _SERVER_NAME:
             names += _host_names(content)
@@ -112,7 +112,7 @@ def _server_name(hello: bytes) -> str:
 def _host_names(content: bytes) -> list[str]:
     listed = _Reader(_Reader(content).vector(2))
     names: list[str] = []
-    while not listed.empty:
+    while not listed.ended():
         kind, name = listed.number(1), listed.vector(2)
         if kind != _HOST_NAME or not name or not name.isascii():
             raise _NotTls("a server name that is none")
@@ -125,8 +125,7 @@ class _Reader:
         self._data = data
         self._at = 0
 
-    @property
-    def empty(self) -> bool:
+    def ended(self) -> bool:
         return self._at >= len(self._data)
 
     def take(self, size: int) -> bytes:
