@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, replace
 
+from agentk.api import errors
 from agentk.llm import asking, routes
 
 
@@ -71,7 +72,10 @@ class Answers:
 
 def key_of(ask: asking.Ask) -> str:
     """The same for requests that differ in nothing but the order of their fields."""
-    text = json.dumps([ask.dialect, ask.stream, ask.body], sort_keys=True, default=str)
+    try:
+        text = json.dumps([ask.dialect, ask.stream, ask.body], sort_keys=True, default=str)
+    except RecursionError:
+        raise errors.BadRequest("the request is nested too deeply") from None
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 

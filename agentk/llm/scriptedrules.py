@@ -125,12 +125,12 @@ def _of_chat(messages: Sequence[Mapping[str, Any]], model: str) -> Conversation:
         return Conversation(model, system, last, turn)
     newest = messages[-1]
     names = {
-        call.get("id"): (call.get("function") or {}).get("name", "")
+        str(call.get("id")): call["function"].get("name")
         for m in messages
         for call in _list(m.get("tool_calls"))
-        if isinstance(call, Mapping)
+        if isinstance(call, Mapping) and isinstance(call.get("function"), Mapping)
     }
-    name = str(names.get(newest.get("tool_call_id")) or newest.get("name") or "")
+    name = str(names.get(str(newest.get("tool_call_id"))) or newest.get("name") or "")
     return Conversation(model, system, last, turn, name, text_of(newest.get("content")))
 
 
@@ -144,8 +144,8 @@ def _of_responses(body: Mapping[str, Any], model: str) -> Conversation:
     turn = 1 + sum(i.get("role") == "assistant" for i in items) + len(asked)
     if not items or items[-1].get("type") != "function_call_output":
         return Conversation(model, system, last, turn)
-    names = {i.get("call_id"): str(i.get("name", "")) for i in asked}
-    name = names.get(items[-1].get("call_id"), "")
+    names = {str(i.get("call_id")): str(i.get("name", "")) for i in asked}
+    name = names.get(str(items[-1].get("call_id")), "")
     return Conversation(model, system, last, turn, name, text_of(items[-1].get("output")))
 
 
@@ -161,9 +161,9 @@ def _of_anthropic(messages: Sequence[Mapping[str, Any]], system: str, model: str
     turn = 1 + sum(m.get("role") == "assistant" for m in messages)
     if not blocks or blocks[-1][1].get("type") != "tool_result":
         return Conversation(model, system, last, turn)
-    names = {b.get("id"): str(b.get("name", "")) for _, b in blocks if b.get("type") == "tool_use"}
+    names = {str(b.get("id")): str(b.get("name", "")) for _, b in blocks if b.get("type") == "tool_use"}
     newest = blocks[-1][1]
-    name = names.get(newest.get("tool_use_id"), "")
+    name = names.get(str(newest.get("tool_use_id")), "")
     return Conversation(model, system, last, turn, name, text_of(newest.get("content")))
 
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from agentk.api import errors
 from agentk.llm import asking
 
 # Qwen-VL's most for one picture, above Anthropic's (about 4,800) and OpenAI's (1,445), but below gpt-4o-mini's.
@@ -21,7 +22,7 @@ TOOLS_TOKENS = 1_024
 MESSAGE_TOKENS = 8
 BYTES_A_TOKEN = 3  # English is about 4, code about 3, Chinese about 3 to 4 bytes a token
 
-_IMAGE_PARTS = frozenset({"image_url", "input_image", "image"})
+_IMAGE_PARTS = ("image_url", "input_image", "image")  # no set: a guest's type may be a list
 
 
 def upper_bound(dialect: asking.Dialect, body: Mapping[str, Any], model: str = "") -> int:
@@ -39,7 +40,10 @@ def upper_bound(dialect: asking.Dialect, body: Mapping[str, Any], model: str = "
             return {key: without_images(below) for key, below in value.items()}
         return [without_images(below) for below in value] if isinstance(value, list) else value
 
-    text = json.dumps(without_images(body), ensure_ascii=False, default=str)
+    try:
+        text = json.dumps(without_images(body), ensure_ascii=False, default=str)
+    except RecursionError:
+        raise errors.BadRequest("the request is nested too deeply") from None
     size = len(text.encode("utf-8", "surrogatepass"))
     each = MINI_IMAGE_TOKENS if "mini" in model else IMAGE_TOKENS
     messages = body.get("messages") or body.get("input") or ()
