@@ -94,9 +94,9 @@ def network_type(mountinfo: str, device: str) -> str:
     return ""
 
 
-def lock(folder: Path) -> int:
-    """Descriptor of `folder`/state.lock, held by us alone until it is closed. Raises Unavailable naming the holder."""
-    path = folder / "state.lock"
+def lock(folder: Path, name: str = "state.lock") -> int:
+    """Descriptor of `folder`/`name`, held by us alone until it is closed. Raises Unavailable naming the holder."""
+    path = folder / name
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:

@@ -1,0 +1,147 @@
+"""What the journal tells: pure functions over a connection that only reads, for the gate, `audit` and `trace`."""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+
+from agentk.store import journal_bodies as bodies
+from agentk.store import journal_chain as chain
+from agentk.store import journal_words as words
+from agentk.store import journal_writing as writing
+
+AMOUNTS = ("tokens", "calls", "cost_micro_usd")
+
+# Used amounts; of an effect that was unknown and then settled better, the better one.
+_LAST_WORD = """kind IN ('result', 'unknown', 'local', 'note') AND NOT (u.status = 'unknown' AND EXISTS (
+    SELECT 1 FROM records AS r WHERE r.of = u.of AND r.id > u.id))"""
+SUMS = (
+    ", ".join(
+        f"coalesce(sum(CASE WHEN {_LAST_WORD} THEN json_extract(u.amounts, '$.{name}') END), 0)"
+        for name in AMOUNTS
+    )
+    + " FROM records AS u"
+)
+
+
+def digest(method: str, body: bytes) -> str:
+    """What a repeated call is compared by. `body` as it was stored: redacted."""
+    return hashlib.sha256(method.encode("utf-8", "surrogatepass") + b"\0" + body).hexdigest()
+
+
+def known(conn: sqlite3.Connection, uid: str, attempt: int, key: str) -> words.Known | None:
+    row = conn.execute(
+        f"{chain.SELECT} WHERE uid = ? AND attempt = ? AND key = ? AND key <> '' AND kind IN ('intent', 'local')",
+        (uid, attempt, key),
+    ).fetchone()
+    if row is None:
+        return None
+    asked = record(conn, row)
+    told, said = asked, asked.asked if asked.asked_digest else b""
+    if asked.kind == "intent":
+        row = conn.execute(f"{chain.SELECT} WHERE of = ? ORDER BY id DESC LIMIT 1", (asked.id,)).fetchone()
+        if row is None:
+            return words.Known(asked.effect, asked.method, _digest_of(asked.method, said), None)
+        told = record(conn, row)
+    status: Any = told.status
+    outcome = words.Outcome(status, told.answer or b"", told.amounts, told.meta)
+    erased = bool(told.answer_digest) and told.answer is None
+    return words.Known(asked.effect, asked.method, _digest_of(asked.method, said), outcome, erased)
+
+
+def records(
+    conn: sqlite3.Connection,
+    *,
+    uid: str = "",
+    run: str = "",
+    since: float = 0.0,
+    after: int = 0,
+    limit: int = 1000,
+    with_bodies: bool = True,
+) -> list[words.Record]:
+    """Records in order: of an agent, of a run, from a time (Unix seconds) on, after a record's id."""
+    where, values = ["id > ?", "at >= ?"], [after, int(since * 1e6)]
+    told: list[Any] = [*values]
+    for column, value in (("uid", uid), ("run", run)):
+        if value:
+            where.append(f"{column} = ?")
+            told.append(value)
+    rows = conn.execute(f"{chain.SELECT} WHERE {' AND '.join(where)} ORDER BY id LIMIT ?", (*told, limit))
+    return [record(conn, row, with_bodies) for row in rows.fetchall()]
+
+
+def trace(conn: sqlite3.Connection, run: str, uid: str = "") -> list[words.Span]:
+    """The calls of a run as spans, in order of their beginning. Quicker with the agent's uid."""
+    spans: dict[int, words.Span] = {}
+    for one in records(conn, run=run, uid=uid, limit=-1, with_bodies=False):
+        if one.kind == "intent":
+            spans[one.id] = _span(one, None, "", one.amounts, {})
+        elif one.kind in ("local", "note"):
+            spans[one.id] = _span(one, one.at, one.status, {}, one.amounts)
+        elif one.of in spans:
+            begun = spans[one.of]
+            spans[one.of] = words.Span(
+                begun.effect, begun.parent, begun.method, begun.attempt, begun.start, one.at, one.status,
+                begun.reserved, one.amounts, {**begun.meta, **one.meta}, begun.trace,
+            )  # fmt: skip
+    return list(spans.values())
+
+
+def spent(conn: sqlite3.Connection, uid: str) -> dict[str, int]:
+    """What an agent used, ever: retention takes records away, and not this."""
+    row = conn.execute(f"SELECT {SUMS} WHERE uid = ?", (uid,)).fetchone()
+    before = writing.own_meta(conn, "checkpoint").get("spent", {}).get(uid, {})
+    return {name: value + before.get(name, 0) for name, value in zip(AMOUNTS, row, strict=True)}
+
+
+def bodies_of(conn: sqlite3.Connection, what: str) -> set[int]:
+    """Ids of the bodies of an effect, or of a digest (hex). By digest it reads all records."""
+    rows: Iterable[tuple[int | None, int | None]] = conn.execute(
+        """SELECT asked, answer FROM records WHERE effect = ? AND kind IN ('intent', 'local', 'note')
+        UNION ALL SELECT asked, answer FROM records WHERE of IN (
+            SELECT id FROM records WHERE effect = ? AND kind IN ('intent', 'local', 'note'))""",
+        (what, what),
+    ).fetchall()
+    found = {number for row in rows for number in row if number is not None}
+    try:
+        told = bytes.fromhex(what)
+    except ValueError:
+        return found
+    for name in ("asked", "answer"):
+        found |= {
+            row[0] for row in conn.execute(f"SELECT {name} FROM records WHERE {name}_digest = ?", (told,))
+        }
+    return found
+
+
+def record(conn: sqlite3.Connection, row: tuple[Any, ...], with_bodies: bool = True) -> words.Record:
+    told = dict(zip((*chain.COLUMNS, "hash"), row, strict=True))
+    told["at"] /= 1e6
+    for name in ("amounts", "meta"):
+        told[name] = json.loads(told[name])
+    for name in ("asked", "answer"):
+        told[name] = bodies.load(conn, told[name]) if with_bodies else None
+        told[f"{name}_digest"] = (told[f"{name}_digest"] or b"").hex()
+    told["hash"] = told["hash"].hex()
+    return words.Record(**told)
+
+
+def _digest_of(method: str, body: bytes | None) -> str:
+    return "" if body is None else digest(method, body)
+
+
+def _span(one: words.Record, end: float | None, status: str, reserved: Any, used: Any) -> words.Span:
+    return words.Span(
+        one.effect,
+        one.parent,
+        one.method,
+        one.attempt,
+        one.at,
+        end,
+        status,
+        reserved,
+        used,
+        one.meta,
+        one.trace,
+    )

@@ -1,0 +1,126 @@
+"""The tables of journal.db, as named migrations in order. Never edit one that shipped.
+
+`records`, `bodies` and `head` are the journal itself: only `journal_writing` and `journal_retention` write them, and
+`journal_verifying` proves every column of theirs. The other tables are guests' state, which lives in this file so
+that a call's effect on it commits in one transaction with the call's record.
+"""
+
+import sqlite3
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlite_utils import Database
+
+SET = "journal"
+
+
+def records(db: "Database") -> None:
+    """What happened, what was said, and how far the chain goes."""
+    _run(
+        db,
+        # `id` has no gaps. `seq` counts within the chain of (uid, run); the journal's own records have both empty.
+        # `of` is the intent's id. `at` is in microseconds. `amounts` (reserved of an intent, used of the others) and
+        # `meta` are JSON objects. `asked` and `answer` are ids of bodies, with the salted digests that they must have.
+        """CREATE TABLE records (
+            id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, at INTEGER NOT NULL, kind TEXT NOT NULL,
+            uid TEXT NOT NULL, run TEXT NOT NULL, attempt INTEGER NOT NULL,
+            namespace TEXT NOT NULL, agent TEXT NOT NULL, method TEXT NOT NULL,
+            effect TEXT NOT NULL, of INTEGER, parent TEXT NOT NULL, key TEXT NOT NULL, trace TEXT NOT NULL,
+            status TEXT NOT NULL, amounts TEXT NOT NULL, meta TEXT NOT NULL,
+            asked INTEGER, asked_digest BLOB, answer INTEGER, answer_digest BLOB,
+            hash BLOB NOT NULL)""",
+        "CREATE INDEX records_run ON records (uid, run, id)",
+        "CREATE UNIQUE INDEX records_effect ON records (effect) WHERE kind IN ('intent', 'local', 'note')",
+        "CREATE INDEX records_of ON records (of) WHERE of IS NOT NULL",
+        # One call a key: the second writer of a race is refused here.
+        """CREATE UNIQUE INDEX records_key ON records (uid, attempt, key)
+            WHERE key <> '' AND kind IN ('intent', 'local')""",
+        "CREATE INDEX records_unknown ON records (id) WHERE status = 'unknown'",
+        "CREATE INDEX records_own ON records (kind, id) WHERE uid = ''",
+        # `codec`: 0 as it is, 1 zlib, 2 erased. The digest covers salt, codec and data as they are stored.
+        """CREATE TABLE bodies (
+            id INTEGER PRIMARY KEY, codec INTEGER NOT NULL, salt BLOB NOT NULL, data BLOB NOT NULL)""",
+        # The newest record, keyed, so that one cut off the end is missed.
+        """CREATE TABLE head (
+            one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL, hash BLOB NOT NULL,
+            mac BLOB NOT NULL)""",
+        "CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID",
+        # `key` makes effect ids and keyed heads; `journal` names this file in its anchor.
+        "INSERT INTO meta VALUES ('key', randomblob(32)), ('journal', lower(hex(randomblob(16))))",
+    )
+
+
+def guest_state(db: "Database") -> None:
+    """Mailboxes, values, locks, queues, and what was spent. Times are Unix seconds."""
+    _run(
+        db,
+        # At-least-once: a message goes when it is acknowledged. Ordered per sender by `id`, which is never reused.
+        """CREATE TABLE messages (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, to_uid TEXT NOT NULL, from_uid TEXT NOT NULL,
+            from_name TEXT NOT NULL, namespace TEXT NOT NULL, body BLOB NOT NULL, sent_at REAL NOT NULL,
+            delivered INTEGER NOT NULL DEFAULT 0, acked INTEGER NOT NULL DEFAULT 0)""",
+        "CREATE INDEX messages_waiting ON messages (to_uid, id) WHERE acked = 0",
+        "CREATE INDEX messages_done ON messages (sent_at) WHERE acked = 1",
+        # `scope` says whose the names are: an agent's own, its family's, its namespace's. `version` starts at 1 and
+        # counts writes, for compare-and-set.
+        """CREATE TABLE kv (
+            scope TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, version INTEGER NOT NULL,
+            expires_at REAL, PRIMARY KEY (scope, key)) WITHOUT ROWID""",
+        "CREATE INDEX kv_expires ON kv (expires_at) WHERE expires_at IS NOT NULL",
+        # `fence` grows with each holder, so the row stays when the lock is free (holder ''): a late writer shows an
+        # old number and is refused.
+        """CREATE TABLE locks (
+            scope TEXT NOT NULL, name TEXT NOT NULL, holder TEXT NOT NULL, attempt INTEGER NOT NULL,
+            fence INTEGER NOT NULL, expires_at REAL, PRIMARY KEY (scope, name)) WITHOUT ROWID""",
+        "CREATE INDEX locks_holder ON locks (holder) WHERE holder <> ''",
+        "CREATE INDEX locks_expires ON locks (expires_at) WHERE expires_at IS NOT NULL",
+        # An item is leased to a uid until acknowledged; when the lease runs out it is anyone's again, in `seq` order.
+        """CREATE TABLE queues (
+            seq INTEGER PRIMARY KEY AUTOINCREMENT, scope TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL,
+            leased_to TEXT NOT NULL DEFAULT '', lease_expires REAL, acked INTEGER NOT NULL DEFAULT 0)""",
+        "CREATE INDEX queues_waiting ON queues (scope, name, seq) WHERE acked = 0",
+        "CREATE INDEX queues_leased ON queues (leased_to) WHERE leased_to <> '' AND acked = 0",
+        # What a node of the tree of budgets (an agent's uid, a quota's) has used since `window_start` (0: ever).
+        """CREATE TABLE spent (
+            uid TEXT NOT NULL, window_start INTEGER NOT NULL, tokens INTEGER NOT NULL, calls INTEGER NOT NULL,
+            cost_micro_usd INTEGER NOT NULL, PRIMARY KEY (uid, window_start)) WITHOUT ROWID""",
+    )
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (records, guest_state)
+
+
+def applied(conn: sqlite3.Connection) -> list[str]:
+    """Names of the migrations this file has had, oldest first."""
+    table = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = '_sqlite_migrations'"
+    if not conn.execute(table).fetchone():
+        return []
+    rows = conn.execute("SELECT name FROM _sqlite_migrations WHERE migration_set = ? ORDER BY id", (SET,))
+    return [name for (name,) in rows]
+
+
+def unknown(conn: sqlite3.Connection) -> list[str]:
+    """Migrations in the file that we do not know: a newer agentk made them."""
+    known = {migration.__name__ for migration in MIGRATIONS}
+    return [name for name in applied(conn) if name not in known]
+
+
+def migrate(conn: sqlite3.Connection) -> None:
+    """Apply what is pending; one that fails leaves no trace of itself."""
+    had = set(applied(conn))
+    if all(migration.__name__ in had for migration in MIGRATIONS):
+        return
+    from sqlite_utils import Database  # 70 ms to import: only when there is something to do
+    from sqlite_utils.migrations import Migrations
+
+    migrations = Migrations(SET)
+    for migration in MIGRATIONS:
+        migrations()(migration)
+    migrations.apply(Database(conn))
+
+
+# Statement by statement: executescript() would commit the transaction the record belongs to.
+def _run(db: "Database", *statements: str) -> None:
+    for statement in statements:
+        db.conn.execute(statement)
