@@ -270,7 +270,9 @@ class Turn:
                 await self._woken
             except asyncio.CancelledError:
                 self._turns._give_up(self)
-                self.free()  # it may have been granted in the very moment of the cancellation
+                if self._share is not None:  # granted in the very moment of the cancellation, and never used
+                    self.charge(0)
+                    self.free()
                 raise
         if self._refusal is not None:
             raise self._refusal
