@@ -1,0 +1,256 @@
+"""The gate: every call of every guest goes through `Gate.call`, and what it does is in the order it is written.
+
+The order is the security: nothing is decided on what was not parsed, nothing is done that was not allowed, nothing
+is used that was not reserved, and no effect happens that is not on the disk as intended. There is no second way in.
+"""
+
+import asyncio
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+from agentk.api import errors, kinds
+from agentk.broker import policy, policy_rules
+from agentk.broker.budgets import Budgets
+from agentk.broker.methods import Done, Method, Params
+from agentk.broker.words import Amount, Call, Guest
+from agentk.store import journal_words as entries
+from agentk.store import writer
+from agentk.store.journal import Journal
+
+T = TypeVar("T")
+Emit = Callable[[Any], Awaitable[None]]
+Work = Callable[[writer.Tx], T]
+
+
+class Turn(Protocol):
+    """A turn that was waited for; `charge` tells what it really took."""
+
+    def charge(self, tokens: int) -> None: ...
+
+
+# (route, guest, most tokens the call may use): held while the call runs.
+TakeTurn = Callable[[str, Guest, int], contextlib.AbstractAsyncContextManager[Turn]]
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What the gate is built of."""
+
+    methods: Mapping[str, Method]
+    rules: Callable[[Guest], policy_rules.Rules]
+    journal: Journal
+    budgets: Budgets
+    take_turn: TakeTurn
+    now: Callable[[], float] = time.time
+
+
+class Gate:
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._flying: dict[tuple[str, int, str], asyncio.Future[Any]] = {}  # calls under way that have a key
+
+    async def call(self, call: Call, emit: Emit) -> Any:
+        """The result. Raises AgentkError; when cancelled, the call ends and what it used so far is settled."""
+        rooms = self._rooms
+        method = self._find(call.method)
+        params = method.parse(call.params)
+        facts = method.facts(call.guest, params)
+        verdict = policy.decide(rooms.rules(call.guest), method.name, facts)
+        running = _Running(call, emit, rooms.journal, _intent(call, params, verdict))
+        if verdict.effect != "Allow":
+            raise await running.refused(verdict)
+        if method.recording == "none":
+            return (await method.handle(running, params)).result
+        async with self._once(call, running) as repeated:
+            if repeated is not None:
+                return await repeated
+            bound = await method.bound(call.guest, params)
+            reservation = rooms.budgets.reserve(path(call.guest), bound, rooms.now())
+            try:
+                async with self._turn(method, call.guest, params, bound) as turn:
+                    if method.recording == "effect":
+                        await running.intend(bound)
+                    done = await running.ended(method.handle(running, params))
+                    turn.charge(running.used.tokens)
+            finally:
+                rooms.budgets.settle(reservation, running.used, rooms.now())
+            return done.result
+
+    def _find(self, name: str) -> Method:
+        method = self._rooms.methods.get(name)
+        if method is None:
+            hint = kinds.did_you_mean(name, sorted(self._rooms.methods), "methods")
+            raise errors.NotFound(f"no method {json.dumps(name[:100])}", hint=hint)
+        return method
+
+    def _turn(
+        self, method: Method, guest: Guest, params: Params, bound: Amount
+    ) -> contextlib.AbstractAsyncContextManager[Turn]:
+        if method.turn is None:
+            return contextlib.nullcontext(_NO_TURN)
+        return self._rooms.take_turn(method.turn(guest, params), guest, bound.tokens)
+
+    @contextlib.asynccontextmanager
+    async def _once(self, call: Call, running: "_Running") -> AsyncIterator[Awaitable[Any] | None]:
+        """None: it is to be done now. Else what answers it: the call under way with this key, or its answer."""
+        if not call.key:
+            yield None
+            return
+        scope = (call.guest.uid, call.guest.attempt, call.key)
+        if scope in self._flying:
+            running.same_as(self._rooms.journal.known(*scope))
+            yield asyncio.shield(self._flying[scope])  # who hangs up must not end another's
+            return
+        known = self._rooms.journal.known(*scope)
+        if known is not None:
+            running.same_as(known)
+            yield _told(known)
+            return
+        flying = self._flying[scope] = asyncio.get_running_loop().create_future()
+        try:
+            yield None
+            answer = running.result
+            flying.set_result(answer)
+        except BaseException as error:
+            told = (
+                error
+                if isinstance(error, errors.AgentkError)
+                else errors.Cancelled("the call was taken back")
+            )
+            flying.set_exception(told)
+            flying.exception()  # nobody may be there to hear it
+            raise
+        finally:
+            del self._flying[scope]
+
+
+def path(guest: Guest) -> tuple[str, ...]:
+    """The budgets a call of this guest counts for: its namespace's, those of who spawned it, its own."""
+    return (f"namespace/{guest.namespace}", *reversed(guest.parents), guest.uid)
+
+
+class _NoTurn:
+    def charge(self, tokens: int) -> None:
+        """Nobody waits for this kind of call."""
+
+
+_NO_TURN = _NoTurn()
+
+
+class _Running:
+    """One call while it runs: what its handler sees, and its records."""
+
+    def __init__(self, call: Call, emit: Emit, journal: Journal, intent: entries.Intent) -> None:
+        self.call, self._emit = call, emit
+        self.effect = ""
+        self.used = Amount()
+        self.result: Any = None
+        self._journal, self._intent = journal, intent
+
+    async def emit(self, data: Any) -> None:
+        await self._emit(data)
+
+    async def refused(self, verdict: policy.Verdict) -> errors.AgentkError:
+        """The error a guest is told, once it is on record."""
+        told = _outcome("denied", {"reason": verdict.reason}, Amount())
+        await self._journal.record(
+            replace(self._intent, key=""), told
+        )  # with another Policy the key may be used
+        if verdict.effect == "Ask":
+            return errors.ApprovalRequired(
+                verdict.reason, hint="nobody can be asked yet: a Policy has to allow it"
+            )
+        return errors.Denied(verdict.reason, hint=f"agentk get policy {self.call.guest.policy_name} -o yaml")
+
+    async def intend(self, bound: Amount) -> None:
+        """On the disk when it returns."""
+        self.effect = await self._journal.intend(replace(self._intent, reserved=bound._asdict()))
+
+    async def transact(self, work: Callable[[writer.Tx], Any]) -> Any:
+        """The whole of a local call: what `work` writes and the record of it, in one transaction."""
+
+        def both(tx: writer.Tx) -> entries.Outcome:
+            self.result = work(tx)
+            return _outcome("ok", self.result, Amount(calls=1))
+
+        await self._journal.local(self._intent, both)
+        return self.result
+
+    async def ended(self, handled: Awaitable[Done]) -> Done:
+        """What the handler answers, once that is on the disk; whatever happens to it is on record."""
+        try:
+            done = await handled
+        except asyncio.CancelledError:
+            # The writer finishes what it was given, also when nobody waits for it.
+            settling = asyncio.ensure_future(self._settle("cancelled", None))
+            await asyncio.shield(settling)
+            raise
+        except errors.AgentkError as error:
+            unknown = isinstance(error, errors.OutcomeUnknown)
+            await self._settle("unknown" if unknown else "error", error.to_status())
+            raise
+        except Exception as error:
+            await self._settle("error", {"message": f"internal error: {type(error).__name__}"})
+            raise
+        self.used, self.result = done.used, done.result
+        await self._settle("ok", done.result)
+        return done
+
+    async def _settle(self, status: entries.Status, answer: Any) -> None:
+        outcome = _outcome(status, answer, self.used)
+        if self.effect:
+            await self._journal.settle(self.effect, outcome)
+        elif status != "ok":  # a local call that wrote nothing
+            await self._journal.record(replace(self._intent, key=""), outcome)
+
+    def same_as(self, known: entries.Known | None) -> None:
+        """Raises Conflict when a key comes again with another call."""
+        if known is None or not known.digest:
+            return
+        if known.digest != self._journal.digest(self._intent.method, self._intent.body):
+            raise errors.Conflict(
+                "this idempotency key was used for another call", hint="make a new key for every call"
+            )
+
+
+async def _told(known: entries.Known) -> Any:
+    """The answer a call had. Raises what it raised."""
+    outcome = known.outcome
+    if outcome is None or outcome.status == "unknown":
+        raise errors.OutcomeUnknown(
+            "the call was under way when agentk ended: it may have happened, and is not done again",
+            hint="look whether it did; then make the call again with a new key",
+        )
+    if known.answer_erased:
+        raise errors.Expired("the call ended, and its answer is no longer kept")
+    answer = json.loads(outcome.body)
+    if outcome.status == "ok":
+        return answer
+    if outcome.status == "cancelled" or not isinstance(answer, Mapping):
+        raise errors.Cancelled("the call was taken back")
+    raise errors.from_status(answer)
+
+
+def _intent(call: Call, params: Params, verdict: policy.Verdict) -> entries.Intent:
+    guest = call.guest
+    return entries.Intent(
+        namespace=guest.namespace,
+        agent=guest.name,
+        uid=guest.uid,
+        attempt=guest.attempt,
+        run=guest.run_id,
+        method=call.method,
+        body=json.dumps(params, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(),
+        key=call.key,
+        trace=call.trace,
+        meta={"dialect": call.dialect, "rule": verdict.rule},
+    )
+
+
+def _outcome(status: entries.Status, answer: Any, used: Amount) -> entries.Outcome:
+    body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+    return entries.Outcome(status, body, used._asdict())
