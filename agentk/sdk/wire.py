@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Dict, NamedTuple, Optional, Union
+from typing import Any, Callable, Dict, NamedTuple, Optional, Union
 
 LINE_BYTES = 8 * 1024 * 1024  # one image in base64 fits; the newline counts
 DEPTH = 100  # tool schemas nest a dozen deep
@@ -49,6 +49,8 @@ CODES: Dict[str, int] = {
     "Expired": -32018,
     "RuntimeRefused": -32019,
 }
+
+UNSAYABLE = (ValueError, TypeError, RecursionError)  # what `encode` raises for what JSON cannot say
 
 Id = Union[int, str]
 
@@ -102,67 +104,82 @@ class Lines:
     """Bytes as they come → whole lines, asked for one at a time so that the caller can stop between them."""
 
     def __init__(self, limit: int = LINE_BYTES) -> None:
-        self._held = bytearray()
-        self._searched = 0  # up to here there is no newline: a long line is not searched again and again
+        self._fresh = b""  # what came last, as it came: mostly one whole line, which is then not copied
+        self._at = 0
+        self._held = bytearray()  # beginning of a line that came in pieces
         self._limit = limit
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._held) + len(self._fresh) - self._at
 
     def feed(self, data: bytes) -> None:
-        self._held += data
+        if self._at < len(self._fresh):
+            data = self._fresh[self._at :] + data
+        self._fresh = data
+        self._at = 0
 
     def take(self) -> Optional[bytes]:
         """The next line that is not blank, without its newline; None when there is no whole one."""
-        while True:
-            at = self._held.find(b"\n", self._searched)
-            if (at if at >= 0 else len(self._held)) >= self._limit:
+        while self._at < len(self._fresh):
+            end = self._fresh.find(b"\n", self._at)
+            stop = end if end >= 0 else len(self._fresh)
+            if len(self._held) + stop - self._at >= self._limit:
+                self._fresh, self._at = b"", 0
                 self._held.clear()
-                self._searched = 0
                 raise Refused(PARSE_ERROR, f"a line is longer than {self._limit} bytes", fatal=True)
-            if at < 0:
-                self._searched = len(self._held)
+            line = self._fresh[self._at : stop]
+            self._at = stop + 1
+            if end < 0:
+                self._held += line
+                self._fresh, self._at = b"", 0
                 return None
-            line = bytes(self._held[:at])
-            del self._held[: at + 1]
-            self._searched = 0
+            if self._held:
+                line = bytes(self._held) + line
+                self._held.clear()
             if line and not line.isspace():
                 return line
+        return None
 
 
 def read_request(line: bytes) -> Union[Request, Cancel]:
     """What a client said. Strict: an unknown member is a mistake somebody wants to hear of."""
     told = decode(line, VALUES)
-    if isinstance(told, list):
-        raise Refused(INVALID_REQUEST, "batches are not spoken here: send one object a line")
-    if not isinstance(told, dict):
+    if type(told) is not dict:
+        if type(told) is list:
+            raise Refused(INVALID_REQUEST, "batches are not spoken here: send one object a line")
         raise Refused(INVALID_REQUEST, "a message must be an object")
-    id = told.get("id")
-    known = id if is_id(id) else None
-    if told.get("jsonrpc") != "2.0":
-        raise Refused(INVALID_REQUEST, 'jsonrpc must be "2.0"', known)
+    given = told.get("id")
+    id = given if is_id(given) else None
     method = told.get("method")
-    if not isinstance(method, str) or not method:
-        raise Refused(INVALID_REQUEST, "method must be a name", known)
-    params = told.get("params", {})
-    if not isinstance(params, dict):
-        raise Refused(INVALID_PARAMS, "params must be an object: parameters go by name", known)
-    if not told.keys() <= _MEMBERS:
-        extra = sorted(told.keys() - _MEMBERS)[0][:ID_CHARS]
-        raise Refused(INVALID_REQUEST, f"unknown member {extra!r}: parameters go into params", known)
-    if method == "cancel" and "id" not in told:
-        if params.keys() != {"id"} or not is_id(params["id"]):
-            raise Refused(INVALID_PARAMS, "cancel takes the id of the call, and nothing else")
-        return Cancel(params["id"])
-    if known is None:
-        raise Refused(INVALID_REQUEST, f"a call needs an id: a whole number or up to {ID_CHARS} characters")
+    params = told.get("params")
     key = told.get("key", "")
-    if not isinstance(key, str) or len(key) > KEY_CHARS:
-        raise Refused(INVALID_REQUEST, f"key must be a text of up to {KEY_CHARS} characters", known)
     trace = told.get("trace", "")
-    if trace and not (isinstance(trace, str) and _TRACE.fullmatch(trace)):
-        raise Refused(INVALID_REQUEST, "trace must be a W3C traceparent", known)
-    return Request(known, method, params, key, trace)
+    if told.get("jsonrpc") != "2.0":
+        raise Refused(INVALID_REQUEST, 'jsonrpc must be "2.0"', id)
+    if type(method) is not str or not method:
+        raise Refused(INVALID_REQUEST, "method must be a name", id)
+    if params is None and "params" not in told:
+        params = {}
+    if type(params) is not dict:
+        raise Refused(INVALID_PARAMS, "params must be an object: parameters go by name", id)
+    if not _MEMBERS.issuperset(told):
+        extra = sorted(told.keys() - _MEMBERS)[0][:ID_CHARS]
+        raise Refused(INVALID_REQUEST, f"unknown member {extra!r}: parameters go into params", id)
+    if id is None:
+        if method == "cancel" and "id" not in told:
+            return _cancel(params)
+        raise Refused(INVALID_REQUEST, f"a call needs an id: a whole number or up to {ID_CHARS} characters")
+    if type(key) is not str or len(key) > KEY_CHARS:
+        raise Refused(INVALID_REQUEST, f"key must be a text of up to {KEY_CHARS} characters", id)
+    if trace and not (type(trace) is str and _TRACE.fullmatch(trace)):
+        raise Refused(INVALID_REQUEST, "trace must be a W3C traceparent", id)
+    return Request(id, method, params, key, trace or "")
+
+
+def _cancel(params: Dict[str, Any]) -> Cancel:
+    if params.keys() != {"id"} or not is_id(params["id"]):
+        raise Refused(INVALID_PARAMS, "cancel takes the id of the call, and nothing else")
+    return Cancel(params["id"])
 
 
 def read_answer(line: bytes) -> Union[Response, Failure, Stream, None]:
@@ -218,7 +235,8 @@ def stream(id: Id, seq: int, data: Any) -> bytes:
 
 
 def encode(message: Any) -> bytes:
-    """One line. ValueError or TypeError for what JSON cannot say: NaN, lone surrogates, objects of yours."""
+    """One line. ValueError, TypeError or RecursionError for what JSON cannot say: NaN, half of a surrogate pair,
+    objects of yours, lists within themselves."""
     return (_encode(message) + "\n").encode()
 
 
@@ -228,8 +246,16 @@ def decode(line: bytes, values: Optional[int] = None) -> Any:
     `values` bounds how many there may be, so that 8 MiB of commas do not become gigabytes of objects.
     """
     try:
-        _bound(line, values)
-        told = _DECODER.decode(line.decode("utf-8"))
+        if len(line) <= _SHORT_BYTES:
+            told = _quickly(line)
+            if told is not None:
+                return told
+        else:
+            _bound(line, values)
+        text = line.decode("utf-8").strip(" \t\r\n")
+        told, end = _DECODER.raw_decode(text)
+        if end != len(text):
+            raise ValueError(f"something follows the object at character {end}")
         if _SURROGATE.search(line):
             _encode(told).encode()  # a half of a pair could be read, but never written again
     except UnicodeError:
@@ -237,6 +263,28 @@ def decode(line: bytes, values: Optional[int] = None) -> Any:
     except (ValueError, RecursionError) as error:
         raise Refused(PARSE_ERROR, f"not JSON: {str(error)[:200]}", fatal=True) from None
     return told
+
+
+def _quickly(line: bytes) -> Any:
+    """Most calls are one short object around another, and then no hook is needed to see that all is well.
+
+    A colon belongs to a key or is within a text. So as many colons as keys that were kept: none came twice. Without
+    a backslash there is no half of a surrogate pair. None: look closer.
+    """
+    if b"\\" in line or not line.isascii():
+        return None
+    try:
+        told, end = _PLAIN.raw_decode(line.decode("ascii"))
+    except ValueError:
+        return None
+    if type(told) is not dict or end != len(line):
+        return None
+    keys = len(told)
+    for name in ("params", "result"):
+        below = told.get(name)
+        if type(below) is dict:
+            keys += len(below)
+    return told if keys == line.count(b":") else None
 
 
 def is_id(value: Any) -> bool:
@@ -287,9 +335,25 @@ def _number(text: str) -> float:
     return made
 
 
+def _encoder() -> Callable[[Any], str]:
+    """JSONEncoder.encode builds its C encoder anew for every text, which takes longer than a small text itself."""
+    slow = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    make: Any = getattr(json.encoder, "c_make_encoder", None)
+    if make is None:
+        return slow.encode
+    write = make(None, slow.default, json.encoder.encode_basestring, None, ":", ",", False, False, False)
+
+    def encode(told: Any) -> str:
+        return "".join(write(told, 0))
+
+    return encode
+
+
+_SHORT_BYTES = 2 * DEPTH  # cannot nest deeper than DEPTH, or is cut off
+_PLAIN = json.JSONDecoder(parse_constant=_constant, parse_float=_number)
 _MEMBERS = frozenset(("jsonrpc", "id", "method", "params", "key", "trace"))
 _TRACE = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_constant, parse_float=_number)
-_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
+_encode = _encoder()
