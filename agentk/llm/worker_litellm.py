@@ -49,6 +49,8 @@ class LiteLLM:
         _refuse_made_up_ends()
         _run_no_hosted_tools()
         _keep_no_accounts()
+        _keep_guests_apart()
+        _ask_as_published()
         self._routers: collections.OrderedDict[str, Any] = collections.OrderedDict()
 
     async def whole(self, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -248,38 +250,104 @@ def _refuse_made_up_ends() -> None:
 
 
 def _run_no_hosted_tools() -> None:
-    """LiteLLM would itself run some tools of the responses dialect: MCP servers and searches a guest names.
+    """LiteLLM would itself run some tools a guest names: MCP servers of its proxy, searches in files.
 
-    Looking whether it should also needs a package that the rest of LiteLLM does not.
+    Only to look whether it should, it imports for every request with tools a package that is not installed.
     """
     from litellm.responses import main
 
+    handler = type("LiteLLM_Proxy_MCP_Handler", (), {"should_use_litellm_mcp_gateway": staticmethod(_never)})
+    _stand_in("litellm.responses.mcp.litellm_proxy_mcp_handler", LiteLLM_Proxy_MCP_Handler=handler)
     responses: Any = main
-    responses._responses_try_dispatch_mcp_gateway = lambda **_: None
-    responses._responses_try_dispatch_emulated_file_search = lambda **_: None
+    responses._responses_try_dispatch_emulated_file_search = _never
+
+
+def _keep_guests_apart() -> None:
+    """Translating the responses dialect, LiteLLM keeps every tool call by its id, and puts it into the next request
+    that names the id, whoever sends it: one guest would read another's arguments.
+    """
+    from litellm.responses.litellm_completion_transformation import transformation
+
+    module: Any = transformation
+    module.TOOL_CALLS_CACHE = types.SimpleNamespace(get_cache=_never, set_cache=_never)
+
+
+def _ask_as_published() -> None:
+    """Where a request of LiteLLM's, or what it reads of an answer, is not what the provider publishes.
+
+    The responses dialect: the calls of a request keep the `index` that only a stream's have. MiniMax: both its
+    dialects are below one base, and LiteLLM looks for Anthropic's below OpenAI's. Moonshot: says what came from the
+    cache as `usage.cached_tokens`, which LiteLLM does not read.
+    """
+    from litellm.llms.minimax.messages import transformation as minimax
+    from litellm.responses.litellm_completion_transformation import transformation
+
+    config: Any = transformation.LiteLLMCompletionResponsesConfig
+    original = config.transform_responses_api_request_to_chat_completion_request
+
+    def published(*args: Any, **given: Any) -> Any:
+        request = original(*args, **given)
+        for message in request["messages"]:
+            for call in (message.get("tool_calls") if hasattr(message, "get") else None) or ():
+                if isinstance(call, dict):
+                    call.pop("index", None)
+        return request
+
+    config.transform_responses_api_request_to_chat_completion_request = staticmethod(published)
+    messages: Any = minimax.MinimaxMessagesConfig
+    below = messages.get_complete_url
+
+    def anthropics(self: Any, api_base: str | None, *args: Any, **given: Any) -> Any:
+        if api_base and "/anthropic" not in api_base:
+            api_base = api_base.rstrip("/").removesuffix("/v1") + "/anthropic"
+        return below(self, api_base, *args, **given)
+
+    messages.get_complete_url = anthropics
+    usage: Any = litellm.Usage
+    made = usage.__init__
+
+    def with_cached(self: Any, *args: Any, **given: Any) -> None:
+        if given.get("cached_tokens") and not given.get("prompt_tokens_details"):
+            given["prompt_tokens_details"] = {"cached_tokens": given["cached_tokens"]}
+        made(self, *args, **given)
+
+    usage.__init__ = with_cached
 
 
 def _keep_no_accounts() -> None:
     """Streams of the Anthropic dialect are written into the accounts of LiteLLM's proxy, which would be imported whole,
     with a web server that is not installed. Accounts are the daemon's: here they are kept by nobody.
     """
-
-    async def nothing(**_: Any) -> None:
-        return None
-
     keeper = type(
         "PassThroughStreamingHandler",
         (),
         {
-            "route_streaming_logging_to_handler": staticmethod(nothing),
-            "schedule_stream_failure_logging": staticmethod(nothing),
+            "route_streaming_logging_to_handler": staticmethod(_nothing),
+            "schedule_stream_failure_logging": staticmethod(_nothing),
+            "chunk_processor": staticmethod(_bytes_of),
         },
     )
     room = "litellm.proxy.pass_through_endpoints"
-    for name, content in (
-        ("success_handler", {"PassThroughEndpointLogging": type("PassThroughEndpointLogging", (), {})}),
-        ("streaming_handler", {"PassThroughStreamingHandler": keeper}),
-    ):
-        module = types.ModuleType(f"{room}.{name}")
-        module.__dict__.update(content)
-        sys.modules[module.__name__] = module
+    _stand_in(
+        f"{room}.success_handler", PassThroughEndpointLogging=type("PassThroughEndpointLogging", (), {})
+    )
+    _stand_in(f"{room}.streaming_handler", PassThroughStreamingHandler=keeper)
+
+
+def _stand_in(name: str, **content: Any) -> None:
+    module = types.ModuleType(name)
+    module.__dict__.update(content)
+    sys.modules[name] = module
+
+
+async def _bytes_of(*, response: Any, **_: Any) -> AsyncIterator[bytes]:
+    async for chunk in response.aiter_bytes():
+        yield chunk
+
+
+def _never(*_: Any, **__: Any) -> None:
+    return None
+
+
+async def _nothing(**_: Any) -> None:
+    return None

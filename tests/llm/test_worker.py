@@ -261,6 +261,24 @@ def test_no_route_reads_the_environment_or_a_file(desk: Desk, upstream: Upstream
     assert upstream.seen == []
 
 
+def test_no_guest_gets_the_tool_calls_of_another(desk: Desk, upstream: Upstream) -> None:
+    function = {"name": "send", "arguments": '{"to": "somebody"}'}
+    call = {"id": "call_0", "type": "function", "function": function}
+    answer = completion()
+    answer["choices"][0] |= {
+        "finish_reason": "tool_calls",
+        "message": {"role": "assistant", "tool_calls": [call]},
+    }
+    upstream.will(answer | {"service_tier": "on_demand"})
+    upstream.will(completion() | {"service_tier": "on_demand"})
+    groq = deployment("groq/openai/gpt-oss-20b", upstream.url)
+    tool = {"type": "function", "name": "send", "parameters": {"type": "object"}}
+    desk.ask(groq, asking.Ask("openai.responses", {"model": "m", "input": "Hi", "tools": [tool]}))
+    orphan = [{"type": "function_call_output", "call_id": "call_0", "output": "sent"}]
+    desk.ask(groq, asking.Ask("openai.responses", {"model": "m", "input": orphan, "tools": [tool]}))
+    assert "somebody" not in str(upstream.seen[1].body)
+
+
 def test_a_picture_is_never_fetched_for_a_guest(desk: Desk, upstream: Upstream) -> None:
     part = {"type": "image_url", "image_url": {"url": upstream.url + "/picture.png"}}
     body = {"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": [part]}]}
