@@ -70,7 +70,9 @@ class Journal:
         self._closed = False
         self._save_anchor(opened.sealed)
         self._readers = readers.Readers(self.path)
-        self._writer = writer.Writer(opened.conn, self._committed, self._seal_if_due, "journal-write")
+        self._writer = writer.Writer(
+            opened.conn, self._committed, self._seal_if_due, "journal-write", opened.ledger.finish
+        )
 
     @classmethod
     def open(cls, folder: Path, anchor: anchors.Anchor, settings: Settings | None = None) -> "Journal":
@@ -91,7 +93,9 @@ class Journal:
         self._readers.close()
         try:
             self._conn.execute("BEGIN IMMEDIATE")
-            self._ledger.job(self._end)(writer.Tx(self._conn))
+            tx = writer.Tx(self._conn)
+            self._ledger.job(self._end)(tx)
+            self._ledger.finish(tx)
             self._conn.execute("COMMIT")
             self._save_anchor(self._ledger.committed())
         except (
@@ -154,7 +158,8 @@ class Journal:
 
     def known(self, uid: str, attempt: int, key: str) -> Known | None:
         """The call that used this idempotency key, if any. See Known."""
-        return self._readers.now(functools.partial(reading.known, uid=uid, attempt=attempt, key=key))
+        slot = chain.slot(self._ledger.key, uid, attempt, key)
+        return self._readers.now(lambda conn: reading.known(conn, slot)) if slot is not None else None
 
     def digest(self, method: str, body: bytes) -> str:
         """Equal to Known.digest when the call is the same. (Not after a secret was declared that it contains.)"""

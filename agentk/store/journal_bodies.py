@@ -8,7 +8,7 @@ import hashlib
 import os
 import sqlite3
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 PLAIN, DEFLATED, ERASED = 0, 1, 2
 
@@ -18,8 +18,7 @@ _DEFLATE_BYTES = 16 * 1024
 _SHARE_BYTES = 1024
 
 
-@dataclass(frozen=True)
-class Body:
+class Body(NamedTuple):
     """Bytes ready to be stored."""
 
     codec: int

@@ -13,15 +13,15 @@ from typing import Any, NamedTuple
 
 # In the order they are hashed. `hash` comes last and is what they make.
 COLUMNS = (
-    "id", "seq", "at", "kind", "uid", "run", "attempt", "namespace", "agent", "method", "effect", "of", "parent",
-    "key", "trace", "status", "amounts", "meta", "asked", "asked_digest", "answer", "answer_digest",
+    "id", "before", "seq", "at", "kind", "uid", "run", "attempt", "namespace", "agent", "method", "effect", "of",
+    "parent", "key", "slot", "trace", "status", "amounts", "meta", "asked", "asked_digest", "answer", "answer_digest",
 )  # fmt: skip
 SELECT = f"SELECT {', '.join(COLUMNS)}, hash FROM records"
 INSERT = f"INSERT INTO records ({', '.join(COLUMNS)}, hash) VALUES ({', '.join('?' * (len(COLUMNS) + 1))})"
 BEGINNING = bytes(32)
 
 _EFFECT_CHARACTERS = 32
-_encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True)
+_encoder = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, default=lambda digest: [digest.hex()])
 _sorting = json.JSONEncoder(separators=(",", ":"), ensure_ascii=True, sort_keys=True)
 
 
@@ -44,14 +44,22 @@ def genesis(journal: str) -> Head:
 
 def link(run: bytes, before: bytes, columns: Sequence[Any]) -> bytes:
     """The hash of a record, from the hashes before it and its columns. A digest in a list is no text of the same."""
-    told = [[value.hex()] if isinstance(value, bytes) else value for value in columns]
-    return hashlib.sha256(run + before + _encoder.encode(told).encode()).digest()
+    return hashlib.sha256(run + before + _encoder.encode(columns).encode()).digest()
 
 
 def effect_id(key: bytes, uid: str, run: str, method: str, digest: bytes | None, ordinal: int) -> str:
     """Names one effect. `digest` is the salted one, so that an erased body cannot be guessed from the id either."""
-    told = _encoder.encode([uid, run, method, digest.hex() if digest else "", ordinal])
+    said = digest.hex() if digest else ""
+    told = f"{len(uid)} {len(run)} {len(method)} {uid}{run}{method}{said} {ordinal}"
     return hmac.digest(key, told.encode(), "sha256").hex()[:_EFFECT_CHARACTERS]
+
+
+def slot(key: bytes, uid: str, attempt: int, name: str) -> int | None:
+    """A short stand-in for an idempotency key; None without one. Two keys with one slot: once in 2**32 million."""
+    if not name:
+        return None
+    told = f"{len(uid)} {attempt} {uid}{name}"
+    return int.from_bytes(hmac.digest(key, told.encode(), "sha256")[:8], "big", signed=True)
 
 
 def head_mac(key: bytes, journal: str, head: Head) -> bytes:

@@ -22,6 +22,9 @@ from agentk.store import journal_writing as writing
 DATABASE = "journal.db"
 _DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 
+# Pages written at each commit are mostly the same ones: a longer log writes them to their place less often (32 MiB).
+_LOG_PAGES = 8000
+
 # Of an intent: what `_open_intents` selects, in the order of writing.Draft up to `meta`.
 _DRAFT = "kind, at, uid, run, attempt, namespace, agent, method, parent, key, trace, status, amounts, meta"
 
@@ -49,6 +52,7 @@ def open_journal(folder: Path, anchored: dict[str, Any] | None) -> Opened:
         notices = [_set_aside(folder, damage)] if damage else []
         conn = opening.writable(path)
         conn.execute("PRAGMA secure_delete = ON")  # what is erased is overwritten, whatever it costs
+        conn.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}").fetchall()
         _migrate(conn, path)
         # Tampering is verify's to tell, and no reason not to start.
         conn.text_factory = lambda data: data.decode("utf-8", "replace")
@@ -141,6 +145,12 @@ def _begin(
     tx = writer.Tx(conn)
 
     def work(tx: writer.Tx) -> None:
+        if broken:  # go on from what is there; that something is not, the next record says for good
+            tx.conn.execute("DELETE FROM runs")
+            tx.conn.execute(
+                "INSERT INTO runs SELECT uid, run, id, seq, hash FROM records"
+                " WHERE id IN (SELECT max(id) FROM records GROUP BY uid, run)"
+            )
         ledger.own(tx, "opened", at, meta)
         for effect, one in left.items():
             amounts = chain.text(counted(one.draft))
@@ -150,6 +160,7 @@ def _begin(
 
     conn.execute("BEGIN IMMEDIATE")
     ledger.job(work)(tx)
+    ledger.finish(tx)
     conn.execute("COMMIT")
     return ledger.committed()
 
@@ -188,8 +199,8 @@ def _open_intents(conn: sqlite3.Connection) -> dict[str, writing.Open]:
         " AND NOT EXISTS (SELECT 1 FROM records AS r WHERE r.of = i.id) AND "
     )
     rows = conn.execute(f"{select} id > ?", (since,)).fetchall()
-    for effect in listed:
-        rows += conn.execute(f"{select} effect = ?", (effect,)).fetchall()
+    for number in listed:
+        rows += conn.execute(f"{select} id = ?", (number,)).fetchall()
     return {row[1]: writing.Open(row[0], writing.Draft(*row[2:]), in_flight=True) for row in rows}
 
 

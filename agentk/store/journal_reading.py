@@ -3,7 +3,6 @@
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterable
 from typing import Any
 
 from agentk.store import journal_bodies as bodies
@@ -25,16 +24,19 @@ SUMS = (
 )
 
 
+# The records of an agent's runs (or of one run), from the newest back along `before`.
+_LINE = """WITH RECURSIVE line (id) AS (
+    SELECT last FROM runs WHERE :uid IN (uid, '') AND :run IN (run, '') AND last > :after
+    UNION ALL SELECT r.before FROM line JOIN records AS r ON r.id = line.id WHERE r.before > :after)"""
+
+
 def digest(method: str, body: bytes) -> str:
     """What a repeated call is compared by. `body` as it was stored: redacted."""
     return hashlib.sha256(method.encode("utf-8", "surrogatepass") + b"\0" + body).hexdigest()
 
 
-def known(conn: sqlite3.Connection, uid: str, attempt: int, key: str) -> words.Known | None:
-    row = conn.execute(
-        f"{chain.SELECT} WHERE uid = ? AND attempt = ? AND key = ? AND key <> '' AND kind IN ('intent', 'local')",
-        (uid, attempt, key),
-    ).fetchone()
+def known(conn: sqlite3.Connection, slot: int) -> words.Known | None:
+    row = conn.execute(f"{chain.SELECT} WHERE slot = ?", (slot,)).fetchone()
     if row is None:
         return None
     asked = record(conn, row)
@@ -61,18 +63,15 @@ def records(
     with_bodies: bool = True,
 ) -> list[words.Record]:
     """Records in order: of an agent, of a run, from a time (Unix seconds) on, after a record's id."""
-    where, values = ["id > ?", "at >= ?"], [after, int(since * 1e6)]
-    told: list[Any] = [*values]
-    for column, value in (("uid", uid), ("run", run)):
-        if value:
-            where.append(f"{column} = ?")
-            told.append(value)
-    rows = conn.execute(f"{chain.SELECT} WHERE {' AND '.join(where)} ORDER BY id LIMIT ?", (*told, limit))
+    told = {"uid": uid, "run": run, "at": int(since * 1e6), "after": after, "limit": limit}
+    where = "id > :after AND at >= :at" + (" AND id IN line" if uid or run else "")
+    line = _LINE if uid or run else ""
+    rows = conn.execute(f"{line} {chain.SELECT} WHERE {where} ORDER BY id LIMIT :limit", told)
     return [record(conn, row, with_bodies) for row in rows.fetchall()]
 
 
 def trace(conn: sqlite3.Connection, run: str, uid: str = "") -> list[words.Span]:
-    """The calls of a run as spans, in order of their beginning. Quicker with the agent's uid."""
+    """The calls of a run as spans, in order of their beginning."""
     spans: dict[int, words.Span] = {}
     for one in records(conn, run=run, uid=uid, limit=-1, with_bodies=False):
         if one.kind == "intent":
@@ -90,19 +89,15 @@ def trace(conn: sqlite3.Connection, run: str, uid: str = "") -> list[words.Span]
 
 def spent(conn: sqlite3.Connection, uid: str) -> dict[str, int]:
     """What an agent used, ever: retention takes records away, and not this."""
-    row = conn.execute(f"SELECT {SUMS} WHERE uid = ?", (uid,)).fetchone()
+    told = {"uid": uid, "run": "", "after": 0}
+    row = conn.execute(f"{_LINE} SELECT {SUMS} WHERE id IN line", told).fetchone()
     before = writing.own_meta(conn, "checkpoint").get("spent", {}).get(uid, {})
     return {name: value + before.get(name, 0) for name, value in zip(AMOUNTS, row, strict=True)}
 
 
 def bodies_of(conn: sqlite3.Connection, what: str) -> set[int]:
-    """Ids of the bodies of an effect, or of a digest (hex). By digest it reads all records."""
-    rows: Iterable[tuple[int | None, int | None]] = conn.execute(
-        """SELECT asked, answer FROM records WHERE effect = ? AND kind IN ('intent', 'local', 'note')
-        UNION ALL SELECT asked, answer FROM records WHERE of IN (
-            SELECT id FROM records WHERE effect = ? AND kind IN ('intent', 'local', 'note'))""",
-        (what, what),
-    ).fetchall()
+    """Ids of the bodies of an effect, or of a digest (hex). Reads all records."""
+    rows = conn.execute("SELECT asked, answer FROM records WHERE effect = ?", (what,)).fetchall()
     found = {number for row in rows for number in row if number is not None}
     try:
         told = bytes.fromhex(what)
@@ -117,6 +112,7 @@ def bodies_of(conn: sqlite3.Connection, what: str) -> set[int]:
 
 def record(conn: sqlite3.Connection, row: tuple[Any, ...], with_bodies: bool = True) -> words.Record:
     told = dict(zip((*chain.COLUMNS, "hash"), row, strict=True))
+    del told["before"], told["slot"]
     told["at"] /= 1e6
     for name in ("amounts", "meta"):
         told[name] = json.loads(told[name])

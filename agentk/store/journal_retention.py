@@ -81,6 +81,7 @@ def _newest_body(conn: sqlite3.Connection, floor: int, cut: int, before: int) ->
 
 def _checkpoint(tx: writer.Tx, ledger: writing.Ledger, gone: dict[str, Any], cut: int, at: int) -> None:
     conn, floor = tx.conn, gone.get("through", 0)
+    ledger.forget_heads(tx)
     bodies = _newest_body(conn, floor, cut, gone.get("bodies", 0))
     digest = conn.execute("SELECT hash FROM records WHERE id = ?", (cut,)).fetchone()[0]
     meta: dict[str, Any] = {
@@ -94,7 +95,7 @@ def _checkpoint(tx: writer.Tx, ledger: writing.Ledger, gone: dict[str, Any], cut
     ledger.drop(lambda one: one.record <= cut)
     conn.execute("DELETE FROM records WHERE id <= ?", (cut,))
     conn.execute("DELETE FROM bodies WHERE id <= ?", (bodies,))
-    ledger.forget_heads()
+    conn.execute("DELETE FROM runs WHERE last <= ?", (cut,))  # each would begin anew
     ledger.seal(tx, at)
 
 
@@ -103,7 +104,7 @@ def _going_on(conn: sqlite3.Connection, gone: dict[str, Any], cut: int) -> list[
     heads = {(uid, run): [uid, run, seq, digest] for uid, run, seq, digest in gone.get("runs", ())}
     rows = conn.execute("SELECT uid, run, seq, hash FROM records WHERE id <= ? ORDER BY id", (cut,))
     heads |= {(uid, run): [uid, run, seq, digest.hex()] for uid, run, seq, digest in rows}
-    later = "SELECT 1 FROM records WHERE uid = ? AND run = ? AND id > ? LIMIT 1"
+    later = "SELECT 1 FROM runs WHERE uid = ? AND run = ? AND last > ?"
     return [head for owner, head in sorted(heads.items()) if conn.execute(later, (*owner, cut)).fetchone()]
 
 

@@ -1,8 +1,8 @@
 """The tables of journal.db, as named migrations in order. Never edit one that shipped.
 
-`records`, `bodies` and `head` are the journal itself: only `journal_writing` and `journal_retention` write them, and
-`journal_verifying` proves every column of theirs. The other tables are guests' state, which lives in this file so
-that a call's effect on it commits in one transaction with the call's record.
+`records`, `bodies`, `runs` and `head` are the journal itself: only `journal_writing` and `journal_retention` write
+them, and `journal_verifying` proves every column of theirs. The other tables are guests' state, which lives in
+this file so that a call's effect on it commits in one transaction with the call's record.
 """
 
 import sqlite3
@@ -20,27 +20,31 @@ def records(db: "Database") -> None:
     _run(
         db,
         # `id` has no gaps. `seq` counts within the chain of (uid, run); the journal's own records have both empty.
-        # `of` is the intent's id. `at` is in microseconds. `amounts` (reserved of an intent, used of the others) and
-        # `meta` are JSON objects. `asked` and `answer` are ids of bodies, with the salted digests that they must have.
+        # `before` is the id of the record before it in that chain (0: none): readers follow it. An index on uid and run
+        # would cost a page of the disk for each agent at each commit, which halves what can be journalled.
+        # `of` is the intent's id, `slot` stands for (uid, attempt, key) where the key is taken, `at` is in µs.
+        # `amounts` (reserved of an intent, used of the others) and `meta` are JSON objects. `asked` and `answer` are
+        # ids of bodies, with the salted digests that they must have.
         """CREATE TABLE records (
-            id INTEGER PRIMARY KEY, seq INTEGER NOT NULL, at INTEGER NOT NULL, kind TEXT NOT NULL,
-            uid TEXT NOT NULL, run TEXT NOT NULL, attempt INTEGER NOT NULL,
+            id INTEGER PRIMARY KEY, before INTEGER NOT NULL, seq INTEGER NOT NULL, at INTEGER NOT NULL,
+            kind TEXT NOT NULL, uid TEXT NOT NULL, run TEXT NOT NULL, attempt INTEGER NOT NULL,
             namespace TEXT NOT NULL, agent TEXT NOT NULL, method TEXT NOT NULL,
-            effect TEXT NOT NULL, of INTEGER, parent TEXT NOT NULL, key TEXT NOT NULL, trace TEXT NOT NULL,
-            status TEXT NOT NULL, amounts TEXT NOT NULL, meta TEXT NOT NULL,
+            effect TEXT NOT NULL, of INTEGER, parent TEXT NOT NULL, key TEXT NOT NULL, slot INTEGER,
+            trace TEXT NOT NULL, status TEXT NOT NULL, amounts TEXT NOT NULL, meta TEXT NOT NULL,
             asked INTEGER, asked_digest BLOB, answer INTEGER, answer_digest BLOB,
             hash BLOB NOT NULL)""",
-        "CREATE INDEX records_run ON records (uid, run, id)",
-        "CREATE UNIQUE INDEX records_effect ON records (effect) WHERE kind IN ('intent', 'local', 'note')",
         "CREATE INDEX records_of ON records (of) WHERE of IS NOT NULL",
         # One call a key: the second writer of a race is refused here.
-        """CREATE UNIQUE INDEX records_key ON records (uid, attempt, key)
-            WHERE key <> '' AND kind IN ('intent', 'local')""",
+        "CREATE UNIQUE INDEX records_slot ON records (slot) WHERE slot IS NOT NULL",
         "CREATE INDEX records_unknown ON records (id) WHERE status = 'unknown'",
         "CREATE INDEX records_own ON records (kind, id) WHERE uid = ''",
         # `codec`: 0 as it is, 1 zlib, 2 erased. The digest covers salt, codec and data as they are stored.
         """CREATE TABLE bodies (
             id INTEGER PRIMARY KEY, codec INTEGER NOT NULL, salt BLOB NOT NULL, data BLOB NOT NULL)""",
+        # The newest record of each chain that has any.
+        """CREATE TABLE runs (
+            uid TEXT NOT NULL, run TEXT NOT NULL, last INTEGER NOT NULL, seq INTEGER NOT NULL, hash BLOB NOT NULL,
+            PRIMARY KEY (uid, run)) WITHOUT ROWID""",
         # The newest record, keyed, so that one cut off the end is missed.
         """CREATE TABLE head (
             one INTEGER PRIMARY KEY CHECK (one = 1), last INTEGER NOT NULL, hash BLOB NOT NULL,

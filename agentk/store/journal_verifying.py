@@ -90,6 +90,7 @@ class _Walk:
         self._trimmed = _whole(writing.own_meta(conn, "trimmed").get("through"))
         self._erased = set(_erased(conn))
         self._bodies, self._newest_body = 0, 0
+        self._newest: dict[tuple[Any, Any], int] = {}
         self._blind = False
         self._gone: Bad | None = (
             None  # the first body that went without a word; perhaps the word is what is missing
@@ -172,6 +173,7 @@ class _Walk:
             if bad:
                 return bad
         self._last, self._runs[owner] = chain.Head(number, digest), chain.Head(seq, digest)
+        self._newest[owner] = number
         self.count += 1
         return None
 
@@ -213,6 +215,12 @@ class _Walk:
         wrong = _wrong_head(heads[0] if len(heads) == 1 else None, self._last, self._key, self._journal)
         if wrong:
             return Bad(self._last.number + 1, wrong)
+        runs = {
+            (row[0], row[1]): row[2:]
+            for row in self._conn.execute("SELECT uid, run, last, seq, hash FROM runs")
+        }
+        if runs != {owner: (self._newest.get(owner), *head) for owner, head in self._runs.items()}:
+            return Bad(self._last.number + 1, "the heads of the runs are not what was written")
         there = self._conn.execute("SELECT count(*) FROM bodies").fetchone()[0]
         if there != self._bodies:
             return Bad(self._last.number + 1, f"{there - self._bodies} bodies belong to no record")

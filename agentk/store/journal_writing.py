@@ -4,6 +4,7 @@ Everything remembered here between calls repeats what the database says, and is 
 have been undone: a head taken from memory must never be one that the disk does not have.
 """
 
+import functools
 import json
 import sqlite3
 from collections.abc import Callable
@@ -20,6 +21,8 @@ T = TypeVar("T")
 
 # Heads of runs kept in memory; a run that is not among them costs one look-up.
 _RUNS_MAX = 10_000
+# Records whose idempotency key no other call may use.
+_TAKES_KEY = ("intent", "local")
 
 
 class Draft(NamedTuple):
@@ -53,6 +56,14 @@ class Settlement(NamedTuple):
     answer: bodies.Body | None
 
 
+class Line(NamedTuple):
+    """Where one run's chain has got to."""
+
+    last: int  # id of its newest record
+    seq: int
+    hash: bytes
+
+
 @dataclass(frozen=True)
 class Open:
     """An intent that may still be settled."""
@@ -81,22 +92,36 @@ class Ledger:
         self._before: dict[str, Open | None] = {}  # what `open` held before that transaction
         self._sealed: chain.Head | None = None
         self._last: chain.Head | None = None
-        self._runs: dict[tuple[str, str], chain.Head] = {}
+        self._runs: dict[tuple[str, str], Line] = {}
+        self._unwritten: set[tuple[str, str]] = set()  # of `_runs`, what finish() writes
         self._next_body: int | None = None
         self._shared: dict[bytes, tuple[int, bytes]] = {}
+        self._undo: list[Callable[[], object]] = []  # of the job that runs now
 
     def job(self, work: Callable[[writer.Tx], T]) -> Callable[[writer.Tx], T]:
         """For Writer.run: `work` may append; when it raises, nothing of it is remembered."""
 
         def run(tx: writer.Tx) -> T:
             self._begin(tx)
+            self._undo = []
             try:
                 return work(tx)
-            except BaseException:
-                self._forget()
+            except BaseException:  # only this job is undone: those before it in the transaction stay
+                for undo in reversed(self._undo):
+                    undo()
                 raise
 
         return run
+
+    def finish(self, tx: writer.Tx) -> None:
+        """For Writer: the last thing in a transaction. Where each chain has got to is written once for all jobs."""
+        if not self._unwritten or self._last is None:
+            return
+        rows = [(*owner, *self._runs[owner]) for owner in self._unwritten]
+        tx.conn.executemany("INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?)", rows)
+        mac = chain.head_mac(self.key, self.journal, self._last)
+        tx.conn.execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?, ?)", (*self._last, mac))
+        self._unwritten.clear()
 
     def committed(self) -> chain.Head | None:
         """The transaction is on the disk. Returns the seal to be anchored, if it made one."""
@@ -109,27 +134,29 @@ class Ledger:
         """Store one record; returns its id and effect id. Raises Conflict when its idempotency key is taken."""
         conn, owner = tx.conn, (draft.uid, draft.run)
         last = self.last(conn)
-        run = self._runs.get(owner) or _load_run(conn, owner)
+        had = self._runs.get(owner)
+        run = had or _load_run(conn, owner)
         asked, asked_digest = self._store(conn, draft.asked)
         answer, answer_digest = self._store(conn, draft.answer)
-        number, seq = last.number + 1, run.number + 1
+        number, seq = last.number + 1, run.seq + 1
         if not effect and draft.uid:
             effect = chain.effect_id(self.key, draft.uid, draft.run, draft.method, asked_digest, seq)
+        slot = chain.slot(self.key, draft.uid, draft.attempt, draft.key) if draft.kind in _TAKES_KEY else None
         columns = (
-            number, seq, draft.at, draft.kind, draft.uid, draft.run, draft.attempt, draft.namespace, draft.agent,
-            draft.method, effect, of, draft.parent, draft.key, draft.trace, draft.status, draft.amounts, draft.meta,
-            asked, asked_digest, answer, answer_digest,
+            number, run.last, seq, draft.at, draft.kind, draft.uid, draft.run, draft.attempt, draft.namespace,
+            draft.agent, draft.method, effect, of, draft.parent, draft.key, slot, draft.trace, draft.status,
+            draft.amounts, draft.meta, asked, asked_digest, answer, answer_digest,
         )  # fmt: skip
         head = chain.Head(number, chain.link(run.hash, last.hash, columns))
         try:
             conn.execute(chain.INSERT, (*columns, head.hash))
         except sqlite3.IntegrityError as error:
-            if not draft.key or ".key" not in str(error):
+            if slot is None or ".slot" not in str(error):
                 raise
             raise errors.Conflict(f"the idempotency key {draft.key!r} is used by another call") from error
-        mac = chain.head_mac(self.key, self.journal, head)
-        conn.execute("INSERT OR REPLACE INTO head VALUES (1, ?, ?, ?)", (*head, mac))
-        self._last, self._runs[owner] = head, chain.Head(seq, head.hash)
+        self._undo.append(functools.partial(self._go_back, last, owner, had))
+        self._last, self._runs[owner] = head, Line(number, seq, head.hash)
+        self._unwritten.add(owner)
         tx.changed.append(("records", number))
         return number, effect
 
@@ -170,11 +197,16 @@ class Ledger:
             "SELECT uid, run, seq, hash FROM records WHERE id > ? AND uid <> '' ORDER BY id", (since,)
         )
         heads = {(uid, run): [uid, run, seq, digest.hex()] for uid, run, seq, digest in rows}
-        self.own(tx, "seal", at, {"runs": list(heads.values()), "open": sorted(self.open)})
+        self.own(
+            tx,
+            "seal",
+            at,
+            {"runs": list(heads.values()), "open": sorted(one.record for one in self.open.values())},
+        )
         self._sealed = self._last
         self._shared.clear()  # bodies are shared within a seal's segment only, so segments can be trimmed one by one
         if len(self._runs) > _RUNS_MAX:
-            self._runs.clear()
+            self.forget_heads(tx)
 
     def erase(self, tx: writer.Tx, numbers: set[int], at: int, meta: dict[str, Any]) -> int:
         """Tombstones in place of bodies, and a record that says so. Returns how many there still were."""
@@ -189,8 +221,9 @@ class Ledger:
         for effect in [effect for effect, one in self.open.items() if which(one)]:
             self._now_open(effect, None)
 
-    def forget_heads(self) -> None:
-        """After records went: a run without any begins anew."""
+    def forget_heads(self, tx: writer.Tx) -> None:
+        """Write them all, then look them up again: there may be too many, or some may go."""
+        self.finish(tx)
         self._runs.clear()
 
     def last(self, conn: sqlite3.Connection) -> chain.Head:
@@ -210,6 +243,7 @@ class Ledger:
         number, digest = self._next_body, body.digest
         conn.execute("INSERT INTO bodies VALUES (?, ?, ?, ?)", (number, body.codec, body.salt, body.data))
         self._next_body += 1
+        self._undo.append(self._forget_bodies)
         if body.content:
             self._shared[body.content] = number, digest
         return number, digest
@@ -233,8 +267,21 @@ class Ledger:
             self.open[effect] = pending
 
     def _forget(self) -> None:
-        self._last = self._next_body = None
-        self._runs, self._shared = {}, {}
+        self._last = None
+        self._runs, self._unwritten = {}, set()
+        self._forget_bodies()
+
+    def _forget_bodies(self) -> None:
+        self._next_body, self._shared = None, {}
+
+    def _go_back(self, last: chain.Head, owner: tuple[str, str], had: "Line | None") -> None:
+        """Before a record that was undone. What finish() is to write is still true of the ones before it."""
+        self._last = last
+        if had is None:
+            self._runs.pop(owner, None)
+            self._unwritten.discard(owner)
+        else:
+            self._runs[owner] = had
 
 
 def newest_own(conn: sqlite3.Connection, kind: str) -> int:
@@ -261,8 +308,6 @@ def next_body(conn: sqlite3.Connection) -> int:
     return int(there) + 1
 
 
-def _load_run(conn: sqlite3.Connection, owner: tuple[str, str]) -> chain.Head:
-    row = conn.execute(
-        "SELECT seq, hash FROM records WHERE uid = ? AND run = ? ORDER BY id DESC LIMIT 1", owner
-    ).fetchone()
-    return chain.stored(*row) if row else chain.Head(0, chain.BEGINNING)
+def _load_run(conn: sqlite3.Connection, owner: tuple[str, str]) -> Line:
+    row = conn.execute("SELECT last, seq, hash FROM runs WHERE uid = ? AND run = ?", owner).fetchone()
+    return Line(row[0], *chain.stored(row[1], row[2])) if row else Line(0, 0, chain.BEGINNING)

@@ -51,7 +51,8 @@ class _Job:
 
 class Writer:
     """Owns `conn` until close. After each commit its thread tells `committed` what changed and asks `upkeep`,
-    with the number of changes, for something to do in a transaction of its own."""
+    with the number of changes, for something to do in a transaction of its own. `finish` is the last to write in
+    each transaction: what need be written once for all of a batch."""
 
     def __init__(
         self,
@@ -59,8 +60,10 @@ class Writer:
         committed: Callable[[list[tuple[str, int]]], None],
         upkeep: Callable[[int], Callable[[Tx], None] | None],
         name: str,
+        finish: Callable[[Tx], None] | None = None,
     ) -> None:
         self._conn = conn
+        self._finish = finish or _nothing_more
         self._committed = committed
         self._upkeep = upkeep
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
@@ -113,6 +116,7 @@ class Writer:
         try:
             self._conn.execute("BEGIN IMMEDIATE")
             answers = [self._one(job, tx) for job in batch]
+            self._finish(tx)
             self._conn.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
@@ -135,6 +139,7 @@ class Writer:
         try:
             self._conn.execute("BEGIN IMMEDIATE")
             work(tx)
+            self._finish(tx)
             self._conn.execute("COMMIT")
         except Exception:  # a full disk, say: whoever writes next hears of it, and upkeep comes again
             logger.exception("the store's upkeep failed")
@@ -168,6 +173,10 @@ class Writer:
                 self._conn.execute("ROLLBACK")
         except sqlite3.Error:  # it already rolled back by itself
             return
+
+
+def _nothing_more(tx: Tx) -> None:
+    return
 
 
 def refused(error: sqlite3.Error) -> errors.AgentkError:

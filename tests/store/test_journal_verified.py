@@ -85,8 +85,7 @@ def tampered(
     def tamper(how: Callable[[sqlite3.Connection], object]) -> verifying.Verdict:
         shutil.copyfile(path, copy)
         with closing(sqlite3.connect(copy, isolation_level=None)) as conn:
-            for index in ("effect", "key"):
-                conn.execute(f"DROP INDEX records_{index}")
+            conn.execute("DROP INDEX records_slot")
             how(conn)
         return verified(copy, state)
 
@@ -111,6 +110,7 @@ def test_what_was_written_is_proved(made: tuple[Path, dict[str, Any]]) -> None:
 TABLES = {
     "records": (*chain.COLUMNS, "hash"),
     "bodies": ("id", "codec", "salt", "data"),
+    "runs": ("uid", "run", "last", "seq", "hash"),
     "head": ("last", "hash", "mac"),
     "meta": ("key", "value"),
 }
@@ -150,14 +150,11 @@ def test_any_flipped_byte_is_found(tampered: Tamper, data: st.DataObject) -> Non
     touched: list[Any] = []
 
     def how(conn: sqlite3.Connection) -> None:
-        conn.text_factory = bytes if table == "meta" else str
-        order = "key" if table == "meta" else "rowid"
+        order = {"meta": "key", "runs": "uid || run"}.get(table, "rowid")
         rows = conn.execute(
             f"SELECT {order}, {column}, typeof({column}) FROM {table} ORDER BY {order}"
         ).fetchall()
         row, value, kind = rows[place % len(rows)]
-        kind = kind.decode() if isinstance(kind, bytes) else kind
-        row = row.decode() if isinstance(row, bytes) else row
         new = flip(value, at, by)
         cast = "CAST(? AS TEXT)" if kind == "text" else "?"
         conn.execute(f"UPDATE OR REPLACE {table} SET {column} = {cast} WHERE {order} = ?", (new, row))
@@ -236,14 +233,14 @@ def test_a_history_written_anew_with_the_key_is_found_by_its_anchor(tampered: Ta
         heads: dict[Any, chain.Head] = {}
         last = chain.Head(0, b"")
         for place, row in enumerate(rows):
-            owner, digest = (row[4], row[5]), row[-1]
+            owner, digest = (row[5], row[6]), row[-1]
             if place >= start and owner in heads:
                 columns = [*row[:-1]]
                 if place == start:
-                    columns[9] = "noop"
+                    columns[10] = "noop"
                 digest = chain.link(heads[owner].hash, last.hash, columns)
                 conn.execute(
-                    "UPDATE records SET method = ?, hash = ? WHERE id = ?", (columns[9], digest, row[0])
+                    "UPDATE records SET method = ?, hash = ? WHERE id = ?", (columns[10], digest, row[0])
                 )
             heads[owner] = last = chain.Head(row[0], digest)
         conn.execute(
@@ -259,6 +256,8 @@ def test_a_history_written_anew_with_the_key_is_found_by_its_anchor(tampered: Ta
     "statement",
     [
         "DELETE FROM head",
+        "DELETE FROM runs WHERE uid = 'u1'",
+        "INSERT INTO runs VALUES ('u9', 'r9', 1, 1, x'00')",
         "DELETE FROM meta",
         "DELETE FROM records",
         "DELETE FROM records; DELETE FROM head; DELETE FROM bodies",
@@ -268,9 +267,9 @@ def test_a_history_written_anew_with_the_key_is_found_by_its_anchor(tampered: Ta
         "UPDATE records SET asked_digest = CAST(lower(hex(asked_digest)) AS TEXT) WHERE asked IS NOT NULL",
         "UPDATE records SET agent = CAST(agent AS BLOB)",
         "UPDATE records SET agent = CAST(x'ff' AS TEXT)",
-        "INSERT INTO records SELECT (SELECT max(id) + 1 FROM records), seq + 1, at, kind, uid, run, attempt, namespace,"
-        " agent, method, 'x', of, parent, key, trace, status, amounts, meta, asked, asked_digest, answer,"
-        " answer_digest, hash FROM records ORDER BY id DESC LIMIT 1",
+        "INSERT INTO records SELECT (SELECT max(id) + 1 FROM records), before, seq + 1, at, kind, uid, run, attempt,"
+        " namespace, agent, method, 'x', of, parent, key, slot, trace, status, amounts, meta, asked, asked_digest,"
+        " answer, answer_digest, hash FROM records ORDER BY id DESC LIMIT 1",
     ],
 )
 def test_other_ways_to_tamper_are_found(tampered: Tamper, statement: str) -> None:
