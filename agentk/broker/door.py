@@ -10,8 +10,9 @@ import errno
 import logging
 import re
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol
 
 from agentk.api import errors
@@ -21,6 +22,7 @@ _log = logging.getLogger(__name__)
 
 Spoken = Literal["jsonrpc", "http", "frames"]
 AGENTOS_MAGIC = b"TNGA"  # 0x41474E54, little endian
+_WITH_EOF = (asyncio.Protocol, asyncio.BufferedProtocol)
 _METHOD = re.compile(rb"[A-Z]{3}[A-Z ]")  # GET_, POST, CONNECT …: no method is shorter
 _CAPITALS = re.compile(rb"[A-Z]+")
 _BLANK = b" \t\r\n"
@@ -149,13 +151,16 @@ class _Visitor(asyncio.Protocol):
         self._door = door
         self._by_unix = by_unix
         self._first = b""
-        self._speaker: asyncio.Protocol | None = None
+        self._speaker: asyncio.BaseProtocol | None = None
         self._unread: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
         self.transport = transport
+        # A tunnel, or TLS, puts a protocol of its own onto the transport. It gets all that the dialect got, and the
+        # door still hears when the connection ends.
+        transport.set_protocol = self._hand_over  # type: ignore[method-assign]
         self._door._visitors.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -167,14 +172,25 @@ class _Visitor(asyncio.Protocol):
         if make is None:
             self._turn_away()
             return
-        speaker = self._speaker = make(by_unix=self._by_unix)
+        speaker = make(by_unix=self._by_unix)
+        self._hand_over(speaker)
         speaker.connection_made(self.transport)
-        self.data_received = speaker.data_received  # type: ignore[method-assign] # asyncio looks it up each time
         first, self._first = self._first, b""
-        speaker.data_received(first)
+        self.data_received(first)
+
+    def _hand_over(self, protocol: asyncio.BaseProtocol) -> None:
+        self._speaker = protocol
+        heard: Callable[[bytes], None]
+        if isinstance(protocol, asyncio.BufferedProtocol):
+            heard = partial(_fill, protocol)
+        else:
+            assert isinstance(protocol, asyncio.Protocol)
+            heard = protocol.data_received
+        self.data_received = heard  # type: ignore[method-assign] # asyncio looks it up each time
 
     def eof_received(self) -> bool | None:
-        return self._speaker.eof_received() if self._speaker is not None else False
+        speaker = self._speaker
+        return speaker.eof_received() if isinstance(speaker, _WITH_EOF) else False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_watching()
@@ -215,6 +231,16 @@ class _Visitor(asyncio.Protocol):
         status = errors.BadRequest(message).to_status()
         self.transport.write(wire.failure(None, wire.PARSE_ERROR, message, status))
         self.transport.close()
+
+
+def _fill(speaker: asyncio.BufferedProtocol, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        room = memoryview(speaker.get_buffer(len(rest)))
+        size = min(len(room), len(rest))
+        room[:size] = rest[:size]
+        speaker.buffer_updated(size)
+        rest = rest[size:]
 
 
 def dialect_of(first: bytes) -> Spoken | Literal["unknown"] | None:

@@ -368,3 +368,57 @@ async def test_the_dialect_is_told_also_byte_by_byte(house: Guesthouse) -> None:
             await guest.writer.drain()
         assert await guest.hear() == wire.Response("n", {"payload": 1})
         await guest.close()
+
+
+class Shouting(asyncio.BufferedProtocol):
+    """As TLS does: asks for a buffer of its own, a small one."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray(4)
+        self.heard = bytearray()
+        self.lost = asyncio.Event()
+
+    def get_buffer(self, sizehint: int) -> bytearray:
+        return self.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.heard += self.buffer[:nbytes]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
+
+
+class Handing(asyncio.Protocol):
+    """Hands its connection on at the first word, as a tunnel does."""
+
+    def __init__(self, to: Shouting) -> None:
+        self.to = to
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.transport.set_protocol(self.to)
+        self.transport.write(b"go\n")
+
+
+@story
+async def test_the_door_counts_a_connection_also_after_it_was_handed_on(house: Guesthouse) -> None:
+    shouting = Shouting()
+    opened = Door(
+        [os.dup(house.unix.fileno())], {"http": lambda *, by_unix: Handing(shouting)}, Limits(connections=1)
+    )
+    opened.open()
+    guest = await house.connect()
+    guest.writer.write(b"CONNECT x:1 HTTP/1.1\r\n\r\n")
+    assert await guest.reader.readline() == b"go\n" and opened.connections == 1
+    guest.writer.write(b"hello, world")
+    await guest.close()
+    await shouting.lost.wait()
+    assert shouting.heard == b"hello, world"
+    late = await house.connect()
+    late.writer.write(b"?\n")
+    assert (await late.hear()).code == wire.PARSE_ERROR
+    await late.close()
+    await opened.close()
