@@ -16,19 +16,15 @@ PLAIN, DEFLATED, ERASED = 0, 1, 2
 _DEFLATE_BYTES = 16 * 1024
 # From here on equal bodies of a run (a retried prompt, say) are worth looking for.
 _SHARE_BYTES = 1024
+_SALT_BYTES = 16
 
 
 class Body(NamedTuple):
     """Bytes ready to be stored."""
 
     codec: int
-    salt: bytes
     data: bytes
     content: bytes  # what equal bodies of one run share; empty: not worth sharing
-
-    @property
-    def digest(self) -> bytes:
-        return digest(self.codec, self.salt, self.data)
 
 
 def prepare(data: bytes, owner: str) -> Body | None:
@@ -41,7 +37,23 @@ def prepare(data: bytes, owner: str) -> Body | None:
         if len(deflated) < len(data):
             codec, stored = DEFLATED, deflated
     share = hashlib.sha256(owner.encode() + b"\0" + data).digest() if len(data) >= _SHARE_BYTES else b""
-    return Body(codec, os.urandom(16), stored, share)
+    return Body(codec, stored, share)
+
+
+class Salts:
+    """Random bytes, drawn many at a time: each call to the system would hand the interpreter to another thread.
+
+    For one thread only.
+    """
+
+    def __init__(self) -> None:
+        self._drawn, self._at = b"", 0
+
+    def next(self) -> bytes:
+        if self._at == len(self._drawn):
+            self._drawn, self._at = os.urandom(_SALT_BYTES * 256), 0
+        self._at += _SALT_BYTES
+        return self._drawn[self._at - _SALT_BYTES : self._at]
 
 
 def digest(codec: int, salt: bytes, data: bytes) -> bytes:

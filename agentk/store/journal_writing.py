@@ -94,6 +94,7 @@ class Ledger:
         self._last: chain.Head | None = None
         self._runs: dict[tuple[str, str], Line] = {}
         self._unwritten: set[tuple[str, str]] = set()  # of `_runs`, what finish() writes
+        self._salts = bodies.Salts()
         self._next_body: int | None = None
         self._shared: dict[bytes, tuple[int, bytes]] = {}
         self._undo: list[Callable[[], object]] = []  # of the job that runs now
@@ -240,8 +241,9 @@ class Ledger:
             return self._shared[body.content]
         if self._next_body is None:
             self._next_body = next_body(conn)
-        number, digest = self._next_body, body.digest
-        conn.execute("INSERT INTO bodies VALUES (?, ?, ?, ?)", (number, body.codec, body.salt, body.data))
+        number, salt = self._next_body, self._salts.next()
+        digest = bodies.digest(body.codec, salt, body.data)
+        conn.execute("INSERT INTO bodies VALUES (?, ?, ?, ?)", (number, body.codec, salt, body.data))
         self._next_body += 1
         self._undo.append(self._forget_bodies)
         if body.content:
