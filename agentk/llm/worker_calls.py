@@ -46,8 +46,8 @@ MESSAGE_CHARS_MAX = 2_000  # of an upstream's error text: some answer with a who
 _SECRET = re.compile(r"key|token|secret|passw|credential|auth|cookie|bearer", re.IGNORECASE)
 _HEADERS = ("headers", "extra_headers", "default_headers")
 _SHORTEST = 4  # a shorter value is in every other word
-# What some providers show of a key they refuse: "sk-ab****wxyz".
-_MASKED = re.compile(r"[\w.-]*\*{3,}[\w.*-]*")
+_WORD = re.compile(r"\S+")
+_READ_CHARS_MAX = 16_384  # of an error that is looked into: an upstream may answer anything
 _PREFIX = re.compile(r"^(?:litellm\.)?\w*(?:Error|Timeout)\s*:\s*|^\w*(?:Exception|Error)\s*[-:]\s*")
 # What aiohttp and httpx say of a body that ended before its end.
 _BROKEN_OFF = re.compile(r"payload is not completed|incomplete chunked read|peer closed connection")
@@ -92,7 +92,7 @@ def refused(error: BaseException, models: Sequence[Mapping[str, Any]]) -> dict[s
         error = cut_short()
     elif _unreached(error):
         error = Said("the upstream cannot be reached", "connection")
-    told = _provider_words(error)
+    told = _provider_words(error, models)
     status = getattr(error, "status_code", None)
     name = type(error).__name__
     if _misread(error):
@@ -116,10 +116,21 @@ def refused(error: BaseException, models: Sequence[Mapping[str, Any]]) -> dict[s
 
 def scrub(text: str, models: Sequence[Mapping[str, Any]]) -> str:
     """The text without any credential or address of the route, in the spellings they may have been echoed in."""
+
+    def unmasked(word: re.Match[str]) -> str:
+        return (
+            "[hidden]" if "***" in word.group() else word.group()
+        )  # some show of a key they refuse "sk-ab****yz"
+
+    return _WORD.sub(unmasked, _hide(text, models))[:MESSAGE_CHARS_MAX]
+
+
+def _hide(text: str, models: Sequence[Mapping[str, Any]]) -> str:
+    """Secrets first, then the cut: half a secret is still one."""
     for model in models:
         for secret in sorted(_secrets(model.get("litellm_params") or {}), key=len, reverse=True):
             text = text.replace(secret, "[hidden]")
-    return _MASKED.sub("[hidden]", text)[:MESSAGE_CHARS_MAX]
+    return text[:_READ_CHARS_MAX]
 
 
 def _secrets(params: Mapping[str, Any]) -> set[str]:
@@ -147,15 +158,15 @@ def _strings(value: Any) -> Iterator[str]:
             yield from _strings(below)
 
 
-def _provider_words(error: BaseException) -> dict[str, Any]:
+def _provider_words(error: BaseException, models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """`message`, `type`, `code` and `param` as the provider said them, out of the shapes they come in."""
-    text = str(getattr(error, "message", "") or error)
+    text = _hide(str(getattr(error, "message", "") or error), models)
     bodies = [getattr(cause, "body", None) for cause in _chain(error)]
     words = next((said for body in bodies if isinstance(body, Mapping) and (said := _words(body))), {})
     inner = _object_in(text)
     if (not words or _PREFIX.match(str(words["message"]))) and isinstance(inner, Mapping):
         words = _words(inner) or words
-    words.setdefault("message", text)
+    words["message"] = _hide(str(words.get("message", text)), models)
     while (shorter := _PREFIX.sub("", str(words["message"]))) != words["message"]:
         words["message"] = shorter
     return words

@@ -69,17 +69,17 @@ class Child:
     async def spawn(cls, python: str, died: Callable[[], None], answered: Callable[[], None]) -> "Child":
         """Start a process and wait until it has said that it is ready."""
         ours, theirs = socket.socketpair()
+        streams = await asyncio.open_connection(sock=ours)
         try:
             process = await _execute(python, theirs)
-        except OSError as error:
-            ours.close()
-            raise asking.Refused(f"the model worker cannot be started: {error}", type="worker") from None
-        except BaseException:
-            ours.close()
+        except BaseException as error:
+            streams[1].close()
+            if isinstance(error, OSError):
+                raise asking.Refused(f"the model worker cannot be started: {error}", type="worker") from None
             raise
         finally:
             theirs.close()
-        child = cls(process, await asyncio.open_connection(sock=ours), died, answered)
+        child = cls(process, streams, died, answered)
         try:
             await child._greet()
         except BaseException:

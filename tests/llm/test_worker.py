@@ -2,7 +2,10 @@
 
 import asyncio
 import os
+import select
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -326,3 +329,27 @@ def test_closed_it_is_gone_and_stays_so() -> None:
 
     pid = asyncio.run(close())
     assert not Path(f"/proc/{pid}").exists()
+
+
+ORPHAN = """
+import asyncio
+from agentk.llm.worker import Worker
+
+async def main():
+    worker = Worker()
+    await worker.start()
+    print(worker.pid, flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+def test_it_ends_with_the_daemon_however_that_ends() -> None:
+    with subprocess.Popen([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True) as daemon:
+        assert daemon.stdout
+        worker = os.pidfd_open(int(daemon.stdout.readline()))
+        daemon.kill()
+        ended, _, _ = select.select([worker], [], [], WAIT_SECONDS)
+        os.close(worker)
+    assert ended
