@@ -112,6 +112,9 @@ class Lines:
     def __len__(self) -> int:
         return len(self._held) + len(self._fresh) - self._at
 
+    def __bool__(self) -> bool:
+        return self._at < len(self._fresh) or bool(self._held)
+
     def feed(self, data: bytes) -> None:
         if self._at < len(self._fresh):
             data = self._fresh[self._at :] + data

@@ -136,7 +136,8 @@ class Conversation:
                 break  # as a rule: one line came, and it was a call
         else:
             self.more = not self.closing
-        self._count(events)
+        if self._lines or self._next is not None or self._counted_bytes:
+            self._count(events)
         return events
 
     def keep(self, data: bytes) -> list[Event]:
