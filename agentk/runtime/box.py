@@ -168,7 +168,9 @@ class ExecResult:
     stdout: bytes
     stderr: bytes
     timed_out: bool = False
-    truncated: bool = False
+    truncated: bool = False  # more was said than was asked for
+    cancelled: bool = False  # it was ended before its time: taken back, or its box ended
+    unenforced: Sequence[str] = ()  # as of Seen, of the limits asked for this command
 
 
 class Runtime(Protocol):

@@ -15,7 +15,7 @@ from typing import Any
 
 from agentk.api import errors
 from agentk.runtime import box as words
-from agentk.runtime import lent
+from agentk.runtime import commands, lent
 from agentk.runtime.launcher import wire
 from agentk.runtime.link import Link
 
@@ -35,6 +35,7 @@ class Jails:
         self._linked = asyncio.Event()
         self._listeners: set[asyncio.Queue[str | None]] = set()
         self._lent = lent.Lent()
+        self._commands: dict[tuple[str, str], commands.Running] = {}
         self.hello: Mapping[str, Any] = {}
 
     # the connection
@@ -123,6 +124,10 @@ class Jails:
             os.close(fd)
         if message["note"] == "changed":
             self._tell(str(message.get("uid")))
+        elif message["note"] == "output":
+            command = self._commands.get((str(message.get("box_id")), str(message.get("exec_id"))))
+            if command is not None:
+                command.heard(str(message.get("stream")), message.get("data"))
         elif message["note"] == "ended":
             self._lent.forget(str(message.get("box_id")))
 
@@ -130,8 +135,8 @@ class Jails:
         for queue in self._listeners:
             queue.put_nowait(uid)
 
-    async def _ask(self, verb: str, *, again: bool = True, **told: Any) -> wire.Message:
-        """Raises Unavailable when no launcher answers for a while."""
+    async def _connected(self, needs: int = 1) -> Link:
+        """A connection to a launcher of at least that version. Raises Unavailable when none answers for a while."""
         while True:
             try:
                 async with asyncio.timeout(_AWAY_SECONDS):
@@ -140,16 +145,24 @@ class Jails:
                 raise errors.Unavailable(
                     "the launcher does not answer", hint="agentk daemon status  # says whether it runs"
                 ) from None
-            link = self._link
-            if link is None:
+            if self._link is None or self._link.ended.is_set():  # `run` has not noticed yet
                 await asyncio.sleep(0)
                 continue
+            if int(self.hello.get("version", 1)) < needs:
+                raise errors.Unavailable(
+                    "the launcher is older than this daemon and cannot do that",
+                    hint="agentk daemon stop && agentk daemon start  # when its agents have ended",
+                )
+            return self._link
+
+    async def _ask(self, verb: str, *, needs: int = 1, **told: Any) -> wire.Message:
+        """The answer, of the next launcher when one goes away."""
+        while True:
+            link = await self._connected(needs)
             try:
                 return await link.ask({"verb": verb, **told})
             except ConnectionError:
-                self._linked.clear()
-                if not again:
-                    raise errors.Unavailable("the launcher went away while it ran the command") from None
+                continue
 
     # the verbs
 
@@ -180,16 +193,63 @@ class Jails:
     async def release(self, namespace: str, uid: str) -> None:
         await self._ask("release", namespace=namespace, uid=uid)
 
-    async def exec(self, box_id: str, argv: Sequence[str], timeout_seconds: float) -> words.ExecResult:
-        """Not asked again when the launcher dies meanwhile: it may have run."""
+    async def exec(
+        self,
+        box_id: str,
+        argv: Sequence[str],
+        timeout_seconds: float,
+        *,
+        stdin: bytes = b"",
+        env: Mapping[str, str] | None = None,
+        limits: words.Limits | None = None,
+        cwd: str = "",
+        output_bytes: int | None = None,
+        exec_id: str = "",
+        on_output: commands.Hears | None = None,
+    ) -> words.ExecResult:
+        """Run a command beside a box. Not asked again when the launcher dies meanwhile: it may have run.
+
+        `stdin` of at most 8 MiB is fed to it. `env` goes over the box's; what begins with AGENTK_ is refused. `limits`
+        (cpu_millis, memory_bytes, pids, open_files) may only be lower than the agent's, and are refused where this
+        host does not hold them. Of each output `output_bytes` are answered, 1 MiB when not said, 4 MiB at most.
+
+        `on_output` is awaited with "out" or "err" and the bytes, in order, as they come, and nothing of them is in
+        the result; as long as it does not return, the command is held back by its own pipe.
+
+        `exec_id`, unique among the box's running commands, is for `exec_cancel`. Whoever cancels the call, or raises
+        in `on_output`, ends the command too; so does the end of the box, of the connection and of this daemon.
+        """
+        order = commands.Order(
+            box_id,
+            argv,
+            timeout_seconds,
+            stdin,
+            env,
+            limits,
+            cwd,
+            output_bytes,
+            exec_id,
+            on_output is not None,
+        )
+        command = commands.Running(order, on_output)
+        if command.key in self._commands:
+            raise errors.Conflict(f"a command {exec_id} runs in this box already")
+        self._commands[command.key] = command
         try:
             async with asyncio.timeout(timeout_seconds + _AWAY_SECONDS + _EXEC_GRACE_SECONDS):
-                told = await self._ask(
-                    "exec", again=False, box_id=box_id, argv=list(argv), timeout_seconds=timeout_seconds
-                )
+                link = await self._connected(order.needs)
+                told = await command.run(link)
         except TimeoutError:
             raise errors.Timeout("the launcher does not answer") from None
+        except ConnectionError:
+            raise errors.Unavailable("the launcher went away while it ran the command") from None
+        finally:
+            self._commands.pop(command.key, None)
         return wire.exec_result_from(told)
+
+    async def exec_cancel(self, box_id: str, exec_id: str) -> None:
+        """Kill a command with all it started; its call answers with `cancelled`. One that has ended is no error."""
+        await self._ask("exec_cancel", needs=commands.VERSION, box_id=box_id, exec_id=exec_id)
 
     async def freeze(self, box_id: str) -> None:
         await self._ask("freeze", box_id=box_id)

@@ -34,6 +34,8 @@ class Link:
 
     async def ask(self, message: wire.Message, fds: Sequence[int] = ()) -> wire.Message:
         """The answer. Raises the launcher's error, ConnectionError when it goes away, TooLarge."""
+        if self.ended.is_set():
+            raise ConnectionError("the launcher went away")
         self._number += 1
         number = self._number  # others ask while we wait
         answer: asyncio.Future[wire.Message] = self._loop.create_future()

@@ -18,6 +18,9 @@ TOOLS_BIN = "/opt/agentk/bin"
 TOOLS_LIB = "/opt/agentk/lib"
 DEFAULT_PATH = f"{TOOLS_BIN}:/usr/local/bin:/usr/bin:/bin"
 INIT = f"{TOOLS_BIN}/init"
+GATE = "/run/agentk/gate.sock"
+# Where programs written for another kernel look for its socket. The box may remove them: /tmp is its own.
+GATE_LINKS = ("/tmp/agentos.sock", "/tmp/clove.sock")
 # 127 and 126 as a shell has them: the init would answer 2 for both.
 UNTOLD = 125  # the box's exit code when its launcher ended before it said go on
 _WAIT = f"echo r >&{HANDSHAKE_FD}; read -r _ <&{HANDSHAKE_FD} || exit {UNTOLD}; exec {HANDSHAKE_FD}<&-; "
@@ -115,6 +118,7 @@ def render(jail: Jail, host: Host, base: str) -> str:
         *(_bind(entry.source, entry.target, entry.read_only) for entry in jail.entries),
         *(_tmpfs(place, jail.tmp_bytes) for place in ("/tmp", "/dev/shm")),
         *(_tmpfs(target, size) for target, size in jail.tmpfs),
+        *(_link(GATE, path) for path in GATE_LINKS),  # last: /tmp may be a volume of the box's own
     ]
     if jail.seccomp:
         lines.append(f"seccomp_string: {jail.seccomp}")

@@ -18,14 +18,16 @@ from agentk.runtime import box as words
 from agentk.runtime import nsjail
 from agentk.runtime.launcher import checking, child
 
+_WORKSPACE = "/workspace"
 MARK = "AGENTK_BOX"  # in the agent's environment: finds what left its session
-_LOG_FD = 9  # above the channel and the cgroups'; shells know one digit
-# Only the inner shell becomes the agent: the outer one waits for it, whatever signal its session gets.
+_INPUT_FD = 9  # above the channel and the cgroups'; shells know one digit
+# Only the inner shell becomes the agent: the outer one waits for it, whatever signal its session gets. A shell gives
+# /dev/null to what it does not wait for, so the agent's input comes by another number, and the log has the outer's 0.
 _KEEPER = f"""
 trap '' TERM INT HUP QUIT USR1 USR2
-log() {{ printf '[I][agentk] pid=%s ([PROCESS]) exited with status: %s\\n' "$1" "$2" >&{_LOG_FD}; }}
-(trap - TERM INT HUP QUIT USR1 USR2; exec {_LOG_FD}>&-; exec "$@") &
-exec 3<&- 4>&- 5>&- 6>&- 7>&- 8>&-
+log() {{ printf '[I][agentk] pid=%s ([PROCESS]) exited with status: %s\\n' "$1" "$2" >&0; }}
+(trap - TERM INT HUP QUIT USR1 USR2; exec <&{_INPUT_FD} {_INPUT_FD}<&-; exec "$@") &
+exec 3<&- 4>&- 5>&- 6>&- 7>&- 8>&- {_INPUT_FD}<&-
 wait $!
 code=$?
 log $! $code
@@ -49,8 +51,9 @@ def _become(order: child.Order, channel: socket.socket) -> NoReturn:
     log = child.high(os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
     _enter_folder(order)
     child.enter(outside)
-    child.arrange(output, channel.fileno(), leaf, keep=())
-    os.dup2(log, _LOG_FD, inheritable=True)
+    child.arrange(output, channel.fileno(), leaf, keep=(), stdin=order.stdin)
+    os.dup2(0, _INPUT_FD, inheritable=True)
+    os.dup2(log, 0, inheritable=True)
     _limit(box)
     if box.host_uid >= 0:
         os.setgroups([])
@@ -95,7 +98,23 @@ def _enter_folder(order: child.Order) -> None:
         else:  # whoever writes there must not lead us, who may be root, elsewhere
             os.fchdir(checking.open_beneath(inside, checking.open_beneath(mount.source)))
         return
+    if order.folder and _is_in_workspace(box.cwd):
+        folder = child.high(os.open(order.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+        os.fchdir(checking.open_beneath(posixpath.relpath(box.cwd, _WORKSPACE), folder))
+        return
     os.chdir(order.folder or "/")
+
+
+def leads_to(box: words.Box, cwd: str) -> bool:
+    """Whether there is such a directory for a box without a jail."""
+    targets = [mount.target for mount in box.mounts if mount.kind in ("bind", "files")]
+    return _is_in_workspace(cwd) or any(
+        not posixpath.relpath(cwd, target).startswith("..") for target in targets
+    )
+
+
+def _is_in_workspace(cwd: str) -> bool:
+    return not posixpath.relpath(cwd, _WORKSPACE).startswith("..")
 
 
 def files_folder(record: Path, number: int) -> Path:

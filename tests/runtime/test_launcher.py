@@ -208,6 +208,20 @@ def test_door_cannot_be_written_or_replaced(there: Place) -> None:
     assert all("Read-only file system" in line for line in there.log(uid="m"))
 
 
+def test_programs_of_another_kernel_find_the_gate_where_they_look(there: Place) -> None:
+    code = (
+        "import os, socket\n"
+        "for name in ('agentos', 'clove'):\n"
+        "  socket.socket(socket.AF_UNIX).connect(f'/tmp/{name}.sock')\n"
+        "  os.unlink(f'/tmp/{name}.sock')\n"
+        "socket.socket(socket.AF_UNIX).connect('/run/agentk/gate.sock')"
+    )
+    volume = [box.Mount("tmpfs", "/tmp", size_bytes=1 << 20)]
+    for attempt, mounts in ((1, []), (2, volume)):
+        wanted = there.python(code, uid="m2", attempt=attempt, mounts=mounts)
+        assert code_of(run(there, wanted)) == 0, there.log(attempt=attempt, uid="m2")
+
+
 def test_too_much_memory_is_counted_as_an_oom_kill(there: Place) -> None:
     there.need_cgroups()
     limits = box.Limits(memory_bytes=64 << 20, pids=16)
@@ -265,49 +279,6 @@ def test_mount_inside_of_another_is_refused(there: Place) -> None:
                 await runtime.start(there.make("true", uid="r", mounts=mounts))
 
     asyncio.run(flow())
-
-
-def test_exec_is_beside_the_box_with_its_files_and_environment(there: Place) -> None:
-    secret = box.Mount("files", "/secrets", files={"key": base64.b64encode(b"shh").decode()})
-
-    async def flow() -> box.ExecResult:
-        async with launching.connected(there) as runtime:
-            wanted = there.python(SLEEP, uid="s", env={"A": "b c"}, mounts=[secret])
-            await runtime.start(wanted)
-            result = await runtime.exec(
-                wanted.id, ["sh", "-c", "echo $A; cat /secrets/key; echo x >&2; exit 4"], 30
-            )
-            await runtime.remove(wanted.id)
-            return result
-
-    result = asyncio.run(flow())
-    assert (result.exit.code, result.stdout, result.stderr) == (4, b"b c\nshh", b"x\n")
-
-
-def test_exec_that_takes_too_long_is_killed(there: Place) -> None:
-    async def flow() -> box.ExecResult:
-        async with launching.connected(there) as runtime:
-            wanted = there.python(SLEEP, uid="t")
-            await runtime.start(wanted)
-            result = await runtime.exec(wanted.id, ["sh", "-c", "echo begun; sleep 1000"], 0.5)
-            await runtime.remove(wanted.id)
-            return result
-
-    result = asyncio.run(flow())
-    assert result.timed_out
-
-
-def test_exec_output_is_bounded(there: Place) -> None:
-    async def flow() -> box.ExecResult:
-        async with launching.connected(there) as runtime:
-            wanted = there.python(SLEEP, uid="u")
-            await runtime.start(wanted)
-            result = await runtime.exec(wanted.id, ["python", "-c", "print('x' * 3000000)"], 60)
-            await runtime.remove(wanted.id)
-            return result
-
-    result = asyncio.run(flow())
-    assert (len(result.stdout), result.truncated) == (1024 * 1024, True)
 
 
 def test_frozen_box_does_nothing_until_thawed(there: Place) -> None:

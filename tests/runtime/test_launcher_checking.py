@@ -70,7 +70,8 @@ def test_what_leads_elsewhere_is_refused(field: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "target", ["/proc", "/proc/self", "/dev/sda", "/etc", "/usr/bin", "/opt/agentk/bin", "/sys"]
+    "target",
+    ["/proc", "/proc/self", "/dev/sda", "/etc", "/usr/bin", "/opt/agentk/bin", "/sys", "/tmp/clove.sock"],
 )
 def test_what_makes_the_box_a_box_cannot_be_covered(target: str) -> None:
     with pytest.raises(errors.Invalid):

@@ -11,7 +11,7 @@ import pytest
 
 from agentk.api import errors
 from agentk.runtime import box
-from agentk.runtime.launcher import asking, checking, execing, wire
+from agentk.runtime.launcher import asking, checking, exec_sibling, wire
 from tests.runtime import launching
 from tests.runtime.launching import Place
 
@@ -150,8 +150,8 @@ def test_only_files_of_the_boxs_uid_are_read_back(tmp_path: Path, name: str, str
     os.mkfifo(tmp_path / "fifo")
     root = os.open(tmp_path, os.O_PATH)
     try:
-        assert execing._read_beneath(root, "ours", os.geteuid(), 100) == b"x"
+        assert exec_sibling._read_beneath(root, "ours", os.geteuid(), 100) == b"x"
         with pytest.raises(OSError):
-            execing._read_beneath(root, name, os.geteuid() + stranger, 100)
+            exec_sibling._read_beneath(root, name, os.geteuid() + stranger, 100)
     finally:
         os.close(root)

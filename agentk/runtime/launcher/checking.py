@@ -9,12 +9,13 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from agentk.api import errors
 from agentk.runtime import box as words
+from agentk.runtime import nsjail
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,126}")
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
@@ -33,7 +34,8 @@ _LOG_FILES_MAX = 1000
 _TMP_MAX_BYTES = 1 << 34
 _WORKSPACE = "/workspace"  # in every box, asked for or not
 # Where a mount would hide what makes the box a box.
-_OURS = ("/proc", "/dev", "/opt/agentk", "/run/agentk", "/usr", "/bin", "/sbin", "/etc", "/sys")
+_SYSTEM = ("/proc", "/dev", "/opt/agentk", "/run/agentk", "/usr", "/bin", "/sbin", "/etc", "/sys")
+_OURS = (*_SYSTEM, *nsjail.GATE_LINKS)
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,28 @@ def check_argv(argv: Sequence[object]) -> None:
         raise _bad("argv", f"is over {_ARGUMENTS_MAX_BYTES} bytes")
 
 
+def check_env(env: object) -> Mapping[str, str]:
+    """An environment that execve can take and that no shell reads code in."""
+    if not isinstance(env, Mapping) or not _is_text_map(env):
+        raise _bad("env", "must be texts by name")
+    size = 0
+    for name, value in env.items():
+        if not _ENV_NAME.fullmatch(name) or "\0" in value:
+            raise _bad("env", f"{name!r} is not a variable")
+        size += len(name) + len(value) + 2
+    if size > _ARGUMENTS_MAX_BYTES:
+        raise _bad("env", f"is over {_ARGUMENTS_MAX_BYTES} bytes")
+    return env
+
+
+def check_inside(path: object, field: str) -> None:
+    """A plain absolute path of the box."""
+    if not isinstance(path, str) or "\0" in path or not path.startswith("/") or len(path) > 4000:
+        raise _bad(field, "must be an absolute path")
+    if posixpath.normpath(path) != path or path.startswith("//"):  # two slashes stay two: POSIX allows it
+        raise _bad(field, f"{path!r} is not in its plain form")
+
+
 def _check_names(box: words.Box) -> None:
     check_id(box.id)
     check_agent(box.namespace, box.uid)
@@ -118,22 +142,14 @@ def _check_uid(box: words.Box, bounds: Bounds) -> None:
 
 def _check_process(box: words.Box) -> None:
     check_argv(box.argv)
-    if not _is_text_map(box.env):
-        raise _bad("env", "must be texts by name")
-    size = 0
-    for name, value in box.env.items():
-        if not _ENV_NAME.fullmatch(name) or "\0" in value:
-            raise _bad("env", f"{name!r} is not a variable")
-        size += len(name) + len(value) + 2
-    if size > _ARGUMENTS_MAX_BYTES:
-        raise _bad("env", f"is over {_ARGUMENTS_MAX_BYTES} bytes")
-    _check_inside(box.cwd, "cwd")
+    check_env(box.env)
+    check_inside(box.cwd, "cwd")
     if box.prefix != "":
-        _check_inside(box.prefix, "prefix")
+        check_inside(box.prefix, "prefix")
 
 
 def _check_mount(mount: words.Mount, bounds: Bounds) -> None:
-    _check_inside(mount.target, "mounts.target")
+    check_inside(mount.target, "mounts.target")
     if not isinstance(mount.read_only, bool):
         raise _bad("mounts.read_only", "must be true or false")
     if not isinstance(mount.size_bytes, int) or isinstance(mount.size_bytes, bool):
@@ -166,7 +182,7 @@ def _check_apart(targets: Sequence[str]) -> None:
 
 def _check_source(mount: words.Mount, bounds: Bounds) -> None:
     source = mount.source
-    _check_inside(source, "mounts.source")
+    check_inside(source, "mounts.source")
     if any(_is_below(source, str(shown)) and source != str(shown) for shown in bounds.shown):
         if not mount.read_only:
             raise _bad("mounts.read_only", "sources are read-only")
@@ -214,13 +230,6 @@ def _check_numbers(box: words.Box) -> None:
             raise _bad(name, "must be a number above 0")
     if log.max_files > _LOG_FILES_MAX:
         raise _bad("log.max_files", f"is over {_LOG_FILES_MAX}")
-
-
-def _check_inside(path: object, field: str) -> None:
-    if not isinstance(path, str) or "\0" in path or not path.startswith("/") or len(path) > 4000:
-        raise _bad(field, "must be an absolute path")
-    if posixpath.normpath(path) != path or path.startswith("//"):  # two slashes stay two: POSIX allows it
-        raise _bad(field, f"{path!r} is not in its plain form")
 
 
 def _is_text_map(value: object) -> bool:

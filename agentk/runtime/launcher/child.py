@@ -53,6 +53,7 @@ class Order:
     keeper_files: Sequence[Path]  # of the group for those that watch
     shown: mounts.Shown
     output: tuple[int, int] | None = None  # descriptors for 1 and 2; None: the FIFOs in the record
+    stdin: int = -1  # a descriptor for 0; -1: nothing to read
     folder: Path | None = None  # the workspace's directory, for a box without a jail
 
     @property
@@ -177,7 +178,7 @@ def _become(site: Site, order: Order, stage: mounts.Stage, channel: socket.socke
     leaf = open_entries(order.entry_files)
     output = order.output or nameless(order.record)
     own_cgroup_namespace(leaf, outside)
-    arrange(output, channel.fileno(), leaf, keep=(config, log))
+    arrange(output, channel.fileno(), leaf, keep=(config, log), stdin=order.stdin)
     arguments = ["nsjail", "--config", f"/proc/self/fd/{config}", "--log", f"/proc/self/fd/{log}"]
     os.execve(binary, arguments, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
 
@@ -246,10 +247,13 @@ def open_ends(folder: int) -> tuple[int, int]:
     return os.open("out", flags, dir_fd=folder), os.open("err", flags, dir_fd=folder)
 
 
-def arrange(output: tuple[int, int], channel: int, leaf: Sequence[int], keep: tuple[int, ...]) -> None:
+def arrange(
+    output: tuple[int, int], channel: int, leaf: Sequence[int], keep: tuple[int, ...], stdin: int = -1
+) -> None:
     """Descriptors as the first process of the box has them: 0 to 2, the channel, its leaf's; above them `keep`."""
-    null = os.open("/dev/null", os.O_RDWR)
-    for number, fd in enumerate([high(fd) for fd in (null, *output, channel, *leaf)]):
+    if stdin < 0:
+        stdin = os.open("/dev/null", os.O_RDWR)
+    for number, fd in enumerate([high(fd) for fd in (stdin, *output, channel, *leaf)]):
         os.dup2(fd, number, inheritable=True)
     for fd in keep:
         os.set_inheritable(fd, True)

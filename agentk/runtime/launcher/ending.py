@@ -47,6 +47,7 @@ def settle(world: World, live: Live, status: int | None, message: str = "") -> N
     crashpoint("end.after-exit")
     live.exit, live.phase, live.frozen = ended, "Lost" if lost else "Exited", False
     close(world, live)
+    _end_commands(world, box.id)
     remove_leaf(world, live)
     crashpoint("end.after-leaf")
     world.notify({"note": "ended", "box_id": box.id})
@@ -77,6 +78,12 @@ def stop_all(world: World, live: Live) -> None:
         world.groups.kill(box.namespace, box.uid, box.leaf, wait_seconds=0)
     if box.runtime == "process":
         process.kill_all(box.id)
+
+
+def _end_commands(world: World, box_id: str) -> None:
+    """What runs beside a box ends with it."""
+    for command in world.commands_of(box_id):
+        command.end()
 
 
 def discard(world: World, live: Live) -> None:
@@ -131,8 +138,10 @@ def close(world: World, live: Live) -> None:
 
 
 def remove_leaf(world: World, live: Live, and_group: bool = False, tries: int = 100) -> None:
-    """Now, or as soon as the last process is out of the kernel."""
+    """Now, or as soon as the last process is out of the kernel; not when it is another attempt's by then."""
     box = live.box
+    if _is_taken(world, live):
+        return
     gone = world.groups.remove_leaf(box.namespace, box.uid, box.leaf)
     if gone and and_group:
         gone = world.groups.remove_group(box.namespace, box.uid)
@@ -160,6 +169,7 @@ def remove(world: World, box_id: str) -> None:
             if live.ours:
                 bury(world, live.keeper.pid)
         live.phase = "Exited"
+    _end_commands(world, box_id)
     crashpoint("remove.before-leaf")
     remove_leaf(world, live)
     crashpoint("remove.after-leaf")
@@ -196,6 +206,17 @@ def _remove_group(world: World, namespace: str, uid: str, tries: int = 100) -> N
 
 def _has_others(world: World, live: Live) -> bool:
     return any(other is not live and other.box.uid == live.box.uid for other in world.lives.values())
+
+
+def _is_taken(world: World, live: Live) -> bool:
+    """Whether the leaf is in use by another box: what is inside is not ours to kill."""
+    mine = (live.box.uid, live.box.leaf)
+    return any(
+        other is not live
+        and (other.box.uid, other.box.leaf) == mine
+        and other.phase in ("Starting", "Running")
+        for other in world.lives.values()
+    )
 
 
 def log_text(world: World, live: Live) -> str:

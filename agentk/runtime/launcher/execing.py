@@ -1,111 +1,161 @@
-"""One command beside a box that runs: a sibling jail with the same files, uid, network and limits.
+"""One command beside a box that runs: a sibling jail with the same files, uid, network and limits, or lower ones.
 
 It has its own process namespace, /tmp and /dev/shm; /workspace is shared. Its leaf is in the agent's group, so fifty
-of them share the agent's limits. Environment and Secret files are read back from the running box: nobody else keeps
-them. Output is bounded; a command that takes too long is killed with all it started.
+of them share the agent's limits. Output is bounded or sent on as it comes; a command that takes too long, is taken
+back, or whose box or caller is gone, is killed with all it started. It never outlives any of them.
 """
 
 import array
-import base64
 import dataclasses
-import errno
 import os
 import shutil
 import signal
 import socket
-import stat
-from collections.abc import Callable, Sequence
-from functools import partial
-from pathlib import Path
 
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import process
-from agentk.runtime.launcher import checking, child, ending, loop, processes, reaping, starting, wire
+from agentk.runtime.launcher import child, ending, exec_sibling, loop, processes, reaping, starting, wire
+from agentk.runtime.launcher.calling import Caller
+from agentk.runtime.launcher.exec_streams import NAMES, Feed, Said, note, pipe
+from agentk.runtime.launcher.exec_wanted import OUTPUT_BYTES, Wanted, check_lower
 from agentk.runtime.launcher.world import Live, World, now_text
 
-OUTPUT_MAX_BYTES = 1024 * 1024  # of each stream
-_TIMEOUT_MAX_SECONDS = 24 * 3600.0
-_PIPE_BYTES = 64 * 1024
-_FILES_MAX_BYTES = 64 * 1024 * 1024
 _AT_ONCE = 64  # a box
-Answer = Callable[[wire.Message | errors.AgentkError], None]
 
 
-def run(world: World, live: Live, argv: Sequence[str], seconds: float, answer: Answer) -> None:
+def run(world: World, live: Live, wanted: Wanted, caller: Caller) -> None:
     """Answers with the result when the command has ended. Raises Conflict when the box does not run."""
     if live.phase != "Running" or live.guest is None:
         raise errors.Conflict(f"the box is {live.phase}, not Running")
     if live.frozen:
         raise errors.Conflict("the box is frozen")
-    others = [key for key in world.starting if key.startswith(f"{live.box.id}-exec-")]
+    others = world.commands_of(live.box.id)
     if len(others) >= _AT_ONCE:
         raise errors.TooManyRequests(f"{_AT_ONCE} commands run in this box already", retry_after_seconds=1)
+    if wanted.exec_id and any(other.exec_id == wanted.exec_id for other in others):
+        raise errors.Conflict(f"a command {wanted.exec_id} runs in this box already")
+    check_lower(wanted.limits, live.box.limits)
+    Feed.check_room(len(wanted.stdin))
     world.exec_count += 1
-    box = _sibling(world, live, argv, world.exec_count)
-    Command(world, live, box, answer).begin(max(0.0, min(seconds, _TIMEOUT_MAX_SECONDS)))
+    box = exec_sibling.make(world, live, wanted, world.exec_count)
+    Command(world, live, box, wanted, caller).begin()
+
+
+def cancel(world: World, box_id: str, exec_id: str) -> None:
+    """End one at once. Repeatable: one that has ended, or never was, is no error."""
+    for command in world.commands_of(box_id):
+        if command.exec_id == exec_id:
+            command.end()
+
+
+def allow(world: World, box_id: str, exec_id: str, more: int) -> None:
+    """The daemon took so many bytes of what one said. One that has ended needs none."""
+    for command in world.commands_of(box_id):
+        if command.exec_id == exec_id:
+            command.allow(more)
 
 
 class Command:
     """One that runs."""
 
-    def __init__(self, world: World, live: Live, box: words.Box, answer: Answer) -> None:
-        self._world, self._live, self._box, self._answer = world, live, box, answer
+    def __init__(self, world: World, live: Live, box: words.Box, wanted: Wanted, caller: Caller) -> None:
+        self.box_id, self.exec_id = live.box.id, wanted.exec_id
+        self._world, self._live, self._box, self._wanted, self._caller = world, live, box, wanted, caller
         self._keeper_pid, self._keeper_fd = 0, -1
         self._channel: socket.socket | None = None
-        self._streams: dict[int, bytearray] = {}
-        self._order: list[int] = []
-        self._truncated = self._timed_out = False
+        self._feed: Feed | None = None
+        limit = wanted.output_bytes
+        if limit is None and not wanted.streams:
+            limit = OUTPUT_BYTES
+        self._said = Said(world.loop, limit, self._send if wanted.streams else None)
+        self._said.is_full = lambda: caller.is_full
+        self._timed_out = self._cancelled = False
         self._timer: loop.Timer | None = None
         self._guest: words.Process | None = None
         self._refused = ""
+        self._unenforced: tuple[str, ...] = ()
 
-    def begin(self, seconds: float) -> None:
+    def begin(self) -> None:
         """As far as the fork."""
         world, box = self._world, self._box
-        world.starting[box.id] = self
+        world.commands[box.id] = self
+        self._caller.on_gone, self._caller.on_room = self.end, self._said.resume
         try:
             world.records.intend(box)  # so that a launcher that comes after us ends what we leave
             world.groups.make_leaf(box.namespace, box.uid, box.leaf)
+            self._limit()
             self._fork()
         except (OSError, ValueError, errors.AgentkError) as error:
             self._clean()
-            self._answer(
+            self._caller.answer(
                 error if isinstance(error, errors.AgentkError) else errors.RuntimeRefused(str(error))
             )
             return
-        self._timer = world.loop.after(seconds, self._too_long)
+        self._timer = world.loop.after(self._wanted.seconds, self._too_long)
+
+    def end(self) -> None:
+        """Kill it with all it started; it answers when all is dead. Repeatable."""
+        self._cancelled = not self._timed_out
+        self._stop()
+
+    def allow(self, more: int) -> None:
+        """So much more may be sent on."""
+        self._said.allow(more)
+
+    def _limit(self) -> None:
+        box, limits = self._box, self._wanted.limits
+        if limits == words.Limits():
+            return
+        unenforced = self._world.groups.limit_leaf(box.namespace, box.uid, box.leaf, limits)
+        if unenforced and box.enforcement == "Strict":
+            raise errors.RuntimeRefused(
+                "this host does not hold these limits: " + "; ".join(unenforced),
+                hint="see `agentk doctor`, or let the Runtime say enforcement: BestEffort",
+                causes=[errors.Cause("limits", text) for text in unenforced],
+            )
+        self._unenforced = tuple(unenforced)
 
     def _fork(self) -> None:
-        world, box = self._world, self._box
+        world, box, stdin = self._world, self._box, self._wanted.stdin
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         ours.setblocking(False)
         self._channel = ours
-        pipes = [os.pipe2(os.O_CLOEXEC) for _ in range(2)]
-        spaces = []
+        given: list[int] = []  # descriptors that are only for the child
         try:
-            order = dataclasses.replace(starting.make_order(world, box), output=(pipes[0][1], pipes[1][1]))
+            outputs = []
+            for name in NAMES:
+                read, write = pipe(box.host_uid)
+                self._said.watch(name, read)
+                outputs.append(write)
+                given.append(write)
+            reads = -1
+            if stdin:
+                reads, writes = pipe(box.host_uid)
+                given.append(reads)
+                self._feed = Feed(world.loop, writes, stdin)
+            order = dataclasses.replace(
+                starting.make_order(world, box), output=(outputs[0], outputs[1]), stdin=reads
+            )
             if box.runtime == "process":
                 folder = world.workspaces.ensure(box.uid, box.host_uid, None).path
                 self._keeper_pid = process.fork(dataclasses.replace(order, folder=folder), theirs)
             else:
                 spaces = self._namespaces()
+                given += spaces
                 site = world.site(network=spaces[0], users=spaces[1] if spaces[1:] else -1)
                 self._keeper_pid = child.fork(site, order, theirs)
         finally:
             theirs.close()
-            for fd in [write for _, write in pipes] + spaces:
+            for fd in given:
                 os.close(fd)
-            for read, _ in pipes:
-                os.set_blocking(read, False)
-                self._streams[read] = bytearray()
-                self._order.append(read)
+            self._wanted = dataclasses.replace(
+                self._wanted, stdin=b""
+            )  # the feed has it, as long as it needs it
         self._keeper_fd = os.pidfd_open(self._keeper_pid)
         world.loop.watch(self._keeper_fd, loop.READ, lambda _: self._ended())
         world.loop.watch(ours.fileno(), loop.READ, lambda _: self._heard())
-        for read in self._streams:
-            world.loop.watch(read, loop.READ, partial(self._take, read))
 
     def _namespaces(self) -> list[int]:
         """The box's network, and for an ordinary user the user namespace that owns it."""
@@ -125,38 +175,34 @@ class Command:
             self._world.loop.forget(self._channel.fileno())
         for line in data.splitlines():
             if line == b"r":
-                pid = array.array("i", ancillary[0][2])[0]
-                self._release(pid)
+                self._release(array.array("i", ancillary[0][2])[0])
             else:
                 self._refused = str(starting.message_of(line).get("error", ""))
 
     def _release(self, pid: int) -> None:
+        """Its first process waits for our word, which one that was taken back meanwhile never hears."""
         assert self._channel is not None
+        world, box = self._world, self._box
         self._guest = processes.identify(pid)
         try:
-            self._world.records.write_handle(
-                self._box.id, {"guest": dataclasses.asdict(self._guest or _GONE)}
-            )
+            if self._cancelled or self._timed_out:
+                self._stop()
+                return
+            if world.groups.version != "none" and pid not in world.groups.pids(
+                box.namespace, box.uid, box.leaf
+            ):
+                raise OSError("the command is not in its cgroup")
+            world.records.write_handle(box.id, {"guest": dataclasses.asdict(self._guest or _GONE)})
             self._channel.send(b"g\n")
         except OSError as error:
             self._refused = str(error)
             self._stop()
 
-    def _take(self, read: int, events: int = 0) -> None:
-        try:
-            data = os.read(read, _PIPE_BYTES)
-        except BlockingIOError:
-            return
-        if not data:
-            self._world.loop.forget(read)
-            return
-        kept = self._streams[read]
-        room = OUTPUT_MAX_BYTES - len(kept)
-        self._truncated = self._truncated or len(data) > room
-        kept += data[:room]
+    def _send(self, name: str, data: str) -> None:
+        self._caller.note(note(self.box_id, self.exec_id, name, data))
 
     def _too_long(self) -> None:
-        self._timed_out = True
+        self._timed_out = not self._cancelled
         self._stop()
 
     def _stop(self) -> None:
@@ -171,28 +217,32 @@ class Command:
     def _ended(self) -> None:
         world, box = self._world, self._box
         _, status = os.waitpid(self._keeper_pid, os.WNOHANG)
-        for read in self._order:
-            before = -1
-            while before != len(self._streams[read]):
-                before = len(self._streams[read])
-                self._take(read)
+        self._said.finish()
         log = ending.log_text(world, Live(box))
         counters = world.groups.counters(box.namespace, box.uid, box.leaf)
         ended = reaping.judge(status, log, None, counters, now_text())
-        stdout, stderr = (bytes(self._streams[read]) for read in self._order)
         never_ran = self._guest is None and reaping.exit_in(log) is None
         refused = self._refused or (reaping.complaints(log) if never_ran else "")
         self._clean()
-        if self._timed_out or not never_ran:
-            result = words.ExecResult(ended, stdout, stderr, self._timed_out, self._truncated)
-            self._answer(wire.exec_result(result))
-        else:
-            self._answer(
+        if never_ran and not self._timed_out and not self._cancelled:
+            self._caller.answer(
                 errors.RuntimeRefused(f"cannot run a command in the box: {refused or 'it did not start'}")
             )
+            return
+        result = words.ExecResult(
+            exit=ended,
+            stdout=self._said.kept("out"),
+            stderr=self._said.kept("err"),
+            timed_out=self._timed_out,
+            truncated=self._said.truncated,
+            cancelled=self._cancelled,
+            unenforced=self._unenforced,
+        )
+        self._caller.answer(wire.exec_result(result))
 
     def _clean(self) -> None:
         world, box = self._world, self._box
+        self._caller.on_gone = self._caller.on_room = None
         if self._timer:
             self._timer.cancel()
         if self._keeper_fd >= 0:
@@ -203,11 +253,10 @@ class Command:
             world.loop.forget(self._channel.fileno())
             self._channel.close()
             self._channel = None
-        for read in self._order:
-            world.loop.forget(read)
-            os.close(read)
-        self._order = []
-        world.starting.pop(box.id, None)
+        if self._feed:
+            self._feed.close()
+        self._said.close()
+        world.commands.pop(box.id, None)
         live = Live(box)
         ending.stop_all(world, live)
         ending.remove_leaf(world, live)
@@ -215,70 +264,6 @@ class Command:
 
 
 _GONE = words.Process(0, 0, "")
-
-
-def _sibling(world: World, live: Live, argv: Sequence[str], number: int) -> words.Box:
-    box, guest = live.box, live.guest
-    assert guest is not None
-    env = dict(
-        pair.split("=", 1)
-        for pair in Path(f"/proc/{guest.pid}/environ")
-        .read_bytes()
-        .decode("utf-8", "surrogateescape")
-        .split("\0")
-        if "=" in pair
-    )
-    mounts = tuple(
-        _read_back(world, live, at, mount) if mount.kind == "files" else mount
-        for at, mount in enumerate(box.mounts)
-    )
-    if not processes.is_alive(guest):
-        raise errors.Conflict("the box has just ended")  # what we read may be of another process
-    return dataclasses.replace(
-        box,
-        id=f"{box.id}-exec-{number}",
-        leaf=f"exec-{number}",
-        argv=tuple(argv),
-        env={name: value for name, value in env.items() if name not in ("PWD", "OLDPWD", "SHLVL", "_")},
-        mounts=mounts,
-    )
-
-
-def _read_back(world: World, live: Live, number: int, mount: words.Mount) -> words.Mount:
-    """The files of a mount as the running box has them. No link of the guest's making is followed."""
-    assert live.guest is not None
-    place, inside = f"/proc/{live.guest.pid}/root", f"{mount.target}/"
-    if live.box.runtime == "process":  # its root is the host's: what is at the target there was not ours
-        place, inside = str(process.files_folder(world.records.path(live.box.id), number)), ""
-        if not os.path.isdir(place):
-            return mount  # the box does not see this one
-    owner = live.box.host_uid if live.box.host_uid >= 0 else os.geteuid()
-    files, left = {}, _FILES_MAX_BYTES
-    root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        for name in mount.files:
-            data = _read_beneath(root, f"{inside}{name}", owner, left)
-            left -= len(data)
-            files[name] = base64.b64encode(data).decode()
-    finally:
-        os.close(root)
-    return dataclasses.replace(mount, files=files)
-
-
-def _read_beneath(root: int, path: str, owner: int, limit: int) -> bytes:
-    """Only what we gave to the box's uid: we may read more than it may, and it gets what we read."""
-    handle = checking.open_beneath(path, root)
-    try:
-        seen = os.fstat(handle)
-        if not stat.S_ISREG(seen.st_mode) or seen.st_uid != owner:
-            raise OSError(errno.EACCES, "this is not the file that was put there", f"/{path.lstrip('/')}")
-        fd = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
-    finally:
-        os.close(handle)
-    try:
-        return os.read(fd, limit)
-    finally:
-        os.close(fd)
 
 
 def end_leftover(world: World, box_id: str) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from agentk.api import errors
 from agentk.runtime.launcher import handing, loop, verbs, wire
+from agentk.runtime.launcher.calling import FULL_BYTES, Caller
 from agentk.runtime.launcher.world import World
 
 _WAITING_MAX_BYTES = 64 * 1024 * 1024  # for one that does not read its answers
@@ -21,6 +22,23 @@ class Connection:
     outbox: wire.Outbox = field(default_factory=wire.Outbox)
     borrows: bool = False  # asked for copies of every box's descriptors
     hears: bool = False  # said hello: gets notes
+    callers: list[Caller] = field(default_factory=list)  # those that wait for a command to end
+    making_room: bool = False
+
+
+@dataclass(frozen=True)
+class _Line:
+    """A connection as its callers know it."""
+
+    server: "Server"
+    connection: Connection
+
+    @property
+    def waiting_bytes(self) -> int:
+        return self.connection.outbox.waiting_bytes
+
+    def send(self, message: wire.Message) -> None:
+        self.server.send(self.connection, message)
 
 
 class Server:
@@ -74,7 +92,7 @@ class Server:
         try:
             messages = connection.inbox.feed(data, fds)
         except errors.AgentkError as error:
-            self._answer(connection, {"id": None, "error": error.to_status()})
+            self.send(connection, {"id": None, "error": error.to_status()})
             self._drop(connection)
             return
         for message, mine in messages:
@@ -85,9 +103,9 @@ class Server:
 
         def answer(result: wire.Message | errors.AgentkError) -> None:
             if isinstance(result, errors.AgentkError):
-                self._answer(connection, {"id": number, "error": result.to_status()})
+                self.send(connection, {"id": number, "error": result.to_status()})
             else:
-                self._answer(connection, {"id": number, "ok": result})
+                self.send(connection, {"id": number, "ok": result})
 
         try:
             verb = str(message.get("verb"))
@@ -102,6 +120,8 @@ class Server:
                 handing.receive(self._world, message.get("names", []), fds)
                 fds = []
                 answer({})
+            elif verb == "exec":
+                self._exec(connection, message)
             else:
                 verbs.find(verb)(self._world, message, answer)
         except errors.AgentkError as error:
@@ -112,7 +132,28 @@ class Server:
             for fd in fds:
                 os.close(fd)
 
-    def _answer(self, connection: Connection, message: wire.Message, fds: list[int] | None = None) -> None:
+    def _exec(self, connection: Connection, message: wire.Message) -> None:
+        if connection.socket.fileno() < 0:
+            return  # an earlier message of the same read was its last
+        caller = Caller(_Line(self, connection), message.get("id"))
+        verbs.exec_(self._world, message, caller)
+        if not caller.answered:
+            connection.callers.append(caller)
+
+    def _room(self, connection: Connection) -> None:
+        """Its callers may go on. What they send may make room again, which must not lead back here."""
+        if connection.making_room or not connection.callers:
+            return
+        connection.making_room = True
+        try:
+            for caller in list(connection.callers):
+                caller.room()
+            connection.callers = [caller for caller in connection.callers if not caller.answered]
+        finally:
+            connection.making_room = False
+
+    def send(self, connection: Connection, message: wire.Message, fds: list[int] | None = None) -> None:
+        """Now or when there is room. One that has left is sent nothing; one that does not read is let go."""
         if connection.socket.fileno() < 0:
             return  # it left before its answer came
         connection.outbox.put(message, fds or ())
@@ -130,6 +171,8 @@ class Server:
         self._world.loop.watch(
             connection.socket.fileno(), events, lambda events: self._ready(connection, events)
         )
+        if connection.outbox.waiting_bytes < FULL_BYTES:
+            self._room(connection)
 
     def _drop(self, connection: Connection) -> None:
         fd = connection.socket.fileno()
@@ -140,17 +183,20 @@ class Server:
         connection.socket.close()
         connection.inbox.close()
         connection.outbox.close()
+        callers, connection.callers = connection.callers, []
+        for caller in callers:
+            caller.gone()
 
     def _notify(self, note: dict[str, object]) -> None:
         for connection in list(self._connections.values()):
             if connection.hears:
-                self._answer(connection, note)
+                self.send(connection, note)
 
     def _lend(self, names: handing.Names, fds: list[int]) -> None:
         for connection in list(self._connections.values()):
             if connection.borrows and fds:
-                self._answer(connection, {"note": "fds", "names": names}, fds)
+                self.send(connection, {"note": "fds", "names": names}, fds)
 
     def _lend_all(self, connection: Connection) -> None:
         for names, fds in handing.portions(self._world):
-            self._answer(connection, {"note": "fds", "names": names}, fds)
+            self.send(connection, {"note": "fds", "names": names}, fds)

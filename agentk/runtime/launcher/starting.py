@@ -47,6 +47,8 @@ Answer = Callable[[words.Seen | errors.AgentkError], None]
 def start(world: World, box: words.Box, answer: Answer) -> None:
     """Repeatable: a box that is there, or on its way, is answered for, not made again."""
     checking.check(box, world.settings.bounds)
+    if box.id in world.commands:
+        raise errors.Conflict(f"{box.id} is a command beside a box")
     if box.id in world.starting:
         attempt = world.starting[box.id]
         if isinstance(attempt, Attempt):

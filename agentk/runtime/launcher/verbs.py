@@ -8,7 +8,19 @@ from collections.abc import Callable
 from agentk.api import errors
 from agentk.data import places
 from agentk.runtime import box as words
-from agentk.runtime.launcher import checking, child, ending, execing, loop, output, processes, starting, wire
+from agentk.runtime.launcher import (
+    calling,
+    checking,
+    child,
+    ending,
+    exec_wanted,
+    execing,
+    loop,
+    output,
+    processes,
+    starting,
+    wire,
+)
 from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.world import Live, World, boottime
 
@@ -33,7 +45,7 @@ def hello(world: World) -> wire.Message:
         "version": wire.VERSION,
         "pid": os.getpid(),
         "boot_id": world.boot_id,
-        "verbs": sorted([*_VERBS, "give_fds", "hello", "take_fds"]),
+        "verbs": sorted([*_VERBS, "exec", "give_fds", "hello", "take_fds"]),
         "cgroup": world.groups.version,
         "missing": {name: str(why) for name, why in world.groups.missing.items()},
         "nsjail": str(world.settings.binary or ""),
@@ -113,13 +125,22 @@ def _release(world: World, message: wire.Message, answer: Answer) -> None:
     answer({})
 
 
-def _exec(world: World, message: wire.Message, answer: Answer) -> None:
-    live = _find(world, message)
-    argv, seconds = message.get("argv"), message.get("timeout_seconds")
-    if not isinstance(argv, list) or not isinstance(seconds, int | float):
-        raise errors.BadRequest("exec needs argv and timeout_seconds")
-    checking.check_argv(argv)
-    execing.run(world, live, argv, float(seconds), answer)
+def exec_(world: World, message: wire.Message, caller: calling.Caller) -> None:
+    """The one verb that is not repeatable, and that ends with the connection it was asked on."""
+    execing.run(world, _find(world, message), exec_wanted.read(message), caller)
+
+
+def _exec_cancel(world: World, message: wire.Message, answer: Answer) -> None:
+    box_id = checking.check_id(message.get("box_id"))
+    execing.cancel(world, box_id, exec_wanted.check_exec_id(message.get("exec_id")))
+    answer({})
+
+
+def _exec_more(world: World, message: wire.Message, answer: Answer) -> None:
+    box_id = checking.check_id(message.get("box_id"))
+    exec_id = exec_wanted.check_exec_id(message.get("exec_id"))
+    execing.allow(world, box_id, exec_id, exec_wanted.check_window(message.get("bytes")))
+    answer({})
 
 
 def _freeze(world: World, message: wire.Message, answer: Answer) -> None:
@@ -234,7 +255,8 @@ _VERBS: dict[str, Verb] = {
     "counters": _counters,
     "remove": _remove,
     "release": _release,
-    "exec": _exec,
+    "exec_cancel": _exec_cancel,
+    "exec_more": _exec_more,
     "freeze": _freeze,
     "thaw": _thaw,
     "namespace_limits": _namespace_limits,

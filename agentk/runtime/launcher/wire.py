@@ -24,7 +24,9 @@ from typing import Any, TypeVar
 from agentk.api import errors
 from agentk.runtime import box as words
 
-VERSION = 1
+VERSION = 2  # 1: exec knows only argv and a timeout, and no `exec_cancel`
+STDIN_MAX_BYTES = 8 * 1024 * 1024  # of an exec: with its argv and environment it fits a line
+OUTPUT_MAX_BYTES = 4 * 1024 * 1024  # of each stream in the answer of an exec: both fit a line
 LINE_MAX_BYTES = 16 * 1024 * 1024  # a box with all its Secret and ConfigMap files
 FDS_A_MESSAGE = 253  # SCM_MAX_FD
 _READ_BYTES = 256 * 1024
@@ -46,6 +48,8 @@ class Inbox:
         """The messages completed by `data`. Raises BadRequest for what is not one; then close the connection."""
         self._bytes += data
         self._fds += fds
+        if b"\n" not in data and len(self._bytes) <= LINE_MAX_BYTES and len(self._fds) <= FDS_A_MESSAGE:
+            return []  # a long message comes in many parts: look at each part once
         *lines, rest = self._bytes.split(b"\n")
         if max((len(line) for line in [*lines, rest]), default=0) > LINE_MAX_BYTES:
             raise errors.TooLarge(f"a message is over {LINE_MAX_BYTES} bytes")
@@ -89,10 +93,12 @@ class Outbox:
         self.waiting_bytes = 0
 
     def put(self, message: Message, fds: Sequence[int] = ()) -> None:
-        """Queue; `fds` are duplicated, so the caller keeps its own."""
+        """Queue; `fds` are duplicated, so the caller keeps its own. Raises TooLarge for what nobody would take."""
         if fds:
             message = {**message, "fds": len(fds)}
         data = json.dumps(message, separators=(",", ":")).encode() + b"\n"
+        if len(data) > LINE_MAX_BYTES:
+            raise errors.TooLarge(f"a message is over {LINE_MAX_BYTES} bytes")
         self._parts.append((memoryview(data), [os.dup(fd) for fd in fds]))
         self.waiting_bytes += len(data)
 
@@ -206,6 +212,8 @@ def exec_result_from(told: Mapping[str, Any]) -> words.ExecResult:
         stderr=base64.b64decode(told.get("stderr", "")),
         timed_out=bool(told.get("timed_out")),
         truncated=bool(told.get("truncated")),
+        cancelled=bool(told.get("cancelled")),
+        unenforced=tuple(_list(told, "unenforced")),
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from agentk.api import errors
 from agentk.runtime import box as words
@@ -79,6 +79,21 @@ class Live:
         return (self.output.log_bytes, self.output.held_back_usec) if self.output else self.counts
 
 
+class Command(Protocol):
+    """One that runs beside a box, as the box's end ends it."""
+
+    box_id: str
+    exec_id: str
+
+    def end(self) -> None: ...
+    def allow(self, more: int) -> None: ...
+
+
+def _first_exec() -> int:
+    """Higher than any number of a launcher before us: what that one left is still being removed by its name."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
 @dataclass
 class World:
     settings: Settings
@@ -93,7 +108,8 @@ class World:
     notify: Callable[[dict[str, object]], None] = lambda _: None  # tells every daemon that is connected
     lend: Callable[[list[dict[str, str]], list[int]], None] = lambda *_: None  # copies to daemons that asked
     asking_probe: list[Callable[[dict[str, Any] | errors.AgentkError], None]] = field(default_factory=list)
-    exec_count: int = 0
+    commands: dict[str, Command] = field(default_factory=dict)  # by the id of their own sibling box
+    exec_count: int = field(default_factory=_first_exec)
     spares: "sparing.Spares" = field(init=False)
     boot_id: str = ""
 
@@ -112,6 +128,10 @@ class World:
             network=network,
             keep=(self.workspaces.holder_fd,),
         )
+
+    def commands_of(self, box_id: str) -> list[Command]:
+        """Those that run beside this box."""
+        return [command for command in self.commands.values() if command.box_id == box_id]
 
     def log_path(self, box: words.Box) -> Path:
         """Where this attempt's log is."""

@@ -1,0 +1,92 @@
+"""The box of a command: the running box's files, uid and network, and its environment, read back from where it runs.
+
+Nobody else keeps an environment and Secret files. What is read is the guest's to change, so no link of its making is
+followed, and only what we gave to its uid is read.
+"""
+
+import base64
+import dataclasses
+import errno
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from agentk.api import errors
+from agentk.runtime import box as words
+from agentk.runtime import process
+from agentk.runtime.launcher import checking, processes
+from agentk.runtime.launcher.exec_wanted import Wanted
+from agentk.runtime.launcher.world import Live, World
+
+_FILES_MAX_BYTES = 64 * 1024 * 1024
+_SHELLS_OWN = ("PWD", "OLDPWD", "SHLVL", "_")
+
+
+def make(world: World, live: Live, wanted: Wanted, number: int) -> words.Box:
+    """Raises Conflict when the box has just ended, BadRequest for a directory it does not have."""
+    box, guest = live.box, live.guest
+    assert guest is not None
+    env = _environment(guest.pid)
+    mounts = tuple(
+        _read_back(world, live, at, mount) if mount.kind == "files" else mount
+        for at, mount in enumerate(box.mounts)
+    )
+    if not processes.is_alive(guest):
+        raise errors.Conflict("the box has just ended")  # what we read may be of another process
+    cwd = wanted.cwd or box.cwd
+    if wanted.cwd and box.runtime == "process" and not process.leads_to(box, cwd):
+        raise errors.BadRequest(f"without a jail there is only /workspace and what is mounted, not {cwd}")
+    return dataclasses.replace(
+        box,
+        id=f"{box.id}-exec-{number}",
+        leaf=f"exec-{number}",
+        argv=tuple(wanted.argv),
+        env={**env, **wanted.env},
+        cwd=cwd,
+        mounts=mounts,
+        limits=dataclasses.replace(box.limits, open_files=wanted.limits.open_files or box.limits.open_files),
+    )
+
+
+def _environment(pid: int) -> Mapping[str, str]:
+    text = Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "surrogateescape")
+    env = dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
+    return {name: value for name, value in env.items() if name not in _SHELLS_OWN}
+
+
+def _read_back(world: World, live: Live, number: int, mount: words.Mount) -> words.Mount:
+    """The files of a mount as the running box has them. No link of the guest's making is followed."""
+    assert live.guest is not None
+    place, inside = f"/proc/{live.guest.pid}/root", f"{mount.target}/"
+    if live.box.runtime == "process":  # its root is the host's: what is at the target there was not ours
+        place, inside = str(process.files_folder(world.records.path(live.box.id), number)), ""
+        if not os.path.isdir(place):
+            return mount  # the box does not see this one
+    owner = live.box.host_uid if live.box.host_uid >= 0 else os.geteuid()
+    files, left = {}, _FILES_MAX_BYTES
+    root = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in mount.files:
+            data = _read_beneath(root, f"{inside}{name}", owner, left)
+            left -= len(data)
+            files[name] = base64.b64encode(data).decode()
+    finally:
+        os.close(root)
+    return dataclasses.replace(mount, files=files)
+
+
+def _read_beneath(root: int, path: str, owner: int, limit: int) -> bytes:
+    """Only what we gave to the box's uid: we may read more than it may, and it gets what we read."""
+    handle = checking.open_beneath(path, root)
+    try:
+        seen = os.fstat(handle)
+        if not stat.S_ISREG(seen.st_mode) or seen.st_uid != owner:
+            raise OSError(errno.EACCES, "this is not the file that was put there", f"/{path.lstrip('/')}")
+        fd = os.open(f"/proc/self/fd/{handle}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(handle)
+    try:
+        return os.read(fd, limit)
+    finally:
+        os.close(fd)
