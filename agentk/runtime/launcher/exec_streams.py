@@ -130,9 +130,8 @@ class Said:
 
     def _ready(self, name: str, _: int) -> None:
         if self._send is not None and (self._window <= 0 or self.is_full()):
-            self._loop.forget(
-                self._reads[name]
-            )  # until somebody resumes us; the pipe fills and its writer waits
+            self._loop.forget(self._reads[name])
+            self._held.add(name)
             return
         self._take(name)
 
