@@ -85,6 +85,12 @@ def bootstrap(jail: Jail, init: str = f"{INIT} -- ") -> list[str]:
     return ["/bin/sh", "-c", f'{enter}{_WAIT}{_FIND}{late}exec {init}"$@"', "sh", *jail.argv]
 
 
+def is_bootstrap(command_line: bytes) -> bool:
+    """Whether a process (by its /proc/PID/cmdline) is PID 1 of a box that has not become its init yet."""
+    words = command_line.split(b"\0")
+    return words[:2] == [b"/bin/sh", b"-c"] and len(words) > 2 and _WAIT.encode() in words[2]
+
+
 def _is_late(name: str) -> bool:
     return name.startswith("LD_") or name in _LATE
 

@@ -5,6 +5,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from agentk.api import errors
 from agentk.runtime import box, jails
+from agentk.runtime.launcher import exec_sibling, processes
+from agentk.runtime.launcher.world import Live
 from tests.runtime import launching
 from tests.runtime.launching import Place
 
@@ -141,6 +144,38 @@ def test_environment_goes_over_the_boxes_and_hides_no_tool(there: Place) -> None
     )
     first = "new kept ü /opt/agentk/bin:/nowhere /opt/agentk/lib:/workspace"
     assert result.stdout.decode().splitlines() == [first, "1"], result.stderr
+
+
+def test_in_its_first_moment_a_box_has_its_whole_environment(there: Place) -> None:
+    async def flow() -> list[bytes]:
+        said = []
+        async with launching.connected(there) as runtime:
+            for attempt in range(1, 11):
+                env = {"A": "a", "LD_B": "b"}
+                seen = await runtime.start(there.make("sleep", "1000", uid="y2", attempt=attempt, env=env))
+                said.append((await runtime.exec(seen.id, ["sh", "-c", "echo $A $LD_B"], 60)).stdout)
+                await runtime.remove(seen.id)
+        return said
+
+    assert asyncio.run(flow()) == [b"a b\n"] * 10
+
+
+def test_an_environment_that_is_not_there_yet_is_not_taken_for_an_empty_one(there: Place) -> None:
+    with subprocess.Popen(
+        ["sh", "-c", "read -r x; A=b exec sleep 1000"], env={}, stdin=subprocess.PIPE
+    ) as begun:
+        live = Live(there.make("sleep"), guest=processes.identify(begun.pid))
+        assert exec_sibling.environment(live) is None
+        assert begun.stdin is not None
+        begun.stdin.write(b"\n")
+        begun.stdin.flush()
+        while (env := exec_sibling.environment(live)) is None:
+            launching.pause()
+        begun.kill()
+        begun.wait()
+        with pytest.raises(errors.Conflict):
+            exec_sibling.environment(live)
+    assert env == {"A": "b"}
 
 
 def test_working_directory(there: Place) -> None:

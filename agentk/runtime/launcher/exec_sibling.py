@@ -14,7 +14,7 @@ from pathlib import Path
 
 from agentk.api import errors
 from agentk.runtime import box as words
-from agentk.runtime import process
+from agentk.runtime import nsjail, process
 from agentk.runtime.launcher import checking, processes
 from agentk.runtime.launcher.exec_wanted import Wanted
 from agentk.runtime.launcher.world import Live, World
@@ -23,36 +23,52 @@ _FILES_MAX_BYTES = 64 * 1024 * 1024
 _SHELLS_OWN = ("PWD", "OLDPWD", "SHLVL", "_")
 
 
-def make(world: World, live: Live, wanted: Wanted, number: int) -> words.Box:
-    """Raises Conflict when the box has just ended, BadRequest for a directory it does not have."""
-    box, guest = live.box, live.guest
-    assert guest is not None
-    env = _environment(guest.pid)
-    mounts = tuple(
-        _read_back(world, live, at, mount) if mount.kind == "files" else mount
-        for at, mount in enumerate(box.mounts)
-    )
-    if not processes.is_alive(guest):
+def named(box: words.Box, number: int) -> words.Box:
+    """The sibling of a box, as yet without what makes it run."""
+    return dataclasses.replace(box, id=f"{box.id}-exec-{number}", leaf=f"exec-{number}")
+
+
+def environment(live: Live) -> Mapping[str, str] | None:
+    """The running box's own. None while its first process has not become what it is to be: before that some of it is
+    missing, and while the kernel sets the new program up there is none at all."""
+    assert live.guest is not None
+    folder = Path(f"/proc/{live.guest.pid}")
+    try:
+        command_line = (
+            folder / "cmdline"
+        ).read_bytes()  # first: of a new program it is there before the other is
+        text = (folder / "environ").read_bytes().decode("utf-8", "surrogateescape")
+    except OSError:
+        command_line, text = b"", ""
+    if not processes.is_alive(live.guest):
         raise errors.Conflict("the box has just ended")  # what we read may be of another process
+    if not command_line or not text or nsjail.is_bootstrap(command_line):
+        return None
+    env = dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
+    return {name: value for name, value in env.items() if name not in _SHELLS_OWN}
+
+
+def fill(world: World, live: Live, box: words.Box, env: Mapping[str, str], wanted: Wanted) -> words.Box:
+    """What is to run. Raises Conflict when the box has just ended, BadRequest for a directory it does not have."""
+    try:
+        mounts = tuple(
+            _read_back(world, live, at, mount) if mount.kind == "files" else mount
+            for at, mount in enumerate(box.mounts)
+        )
+    finally:
+        if not processes.is_alive(live.guest):
+            raise errors.Conflict("the box has just ended")  # what we read may be of another process
     cwd = wanted.cwd or box.cwd
     if wanted.cwd and box.runtime == "process" and not process.leads_to(box, cwd):
         raise errors.BadRequest(f"without a jail there is only /workspace and what is mounted, not {cwd}")
     return dataclasses.replace(
         box,
-        id=f"{box.id}-exec-{number}",
-        leaf=f"exec-{number}",
         argv=tuple(wanted.argv),
         env={**env, **wanted.env},
         cwd=cwd,
         mounts=mounts,
         limits=dataclasses.replace(box.limits, open_files=wanted.limits.open_files or box.limits.open_files),
     )
-
-
-def _environment(pid: int) -> Mapping[str, str]:
-    text = Path(f"/proc/{pid}/environ").read_bytes().decode("utf-8", "surrogateescape")
-    env = dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
-    return {name: value for name, value in env.items() if name not in _SHELLS_OWN}
 
 
 def _read_back(world: World, live: Live, number: int, mount: words.Mount) -> words.Mount:

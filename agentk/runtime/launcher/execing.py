@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+from collections.abc import Mapping
 
 from agentk.api import errors
 from agentk.runtime import box as words
@@ -22,6 +23,9 @@ from agentk.runtime.launcher.exec_wanted import OUTPUT_BYTES, Wanted, check_lowe
 from agentk.runtime.launcher.world import Live, World, now_text
 
 _AT_ONCE = 64  # a box
+# Between looks at a box that has only just begun; after so many (4 s) a guest has emptied its environment itself.
+_LOOK_SECONDS, _LOOK_MAX_SECONDS = 0.002, 0.1
+_LOOKS = 45
 
 
 def run(world: World, live: Live, wanted: Wanted, caller: Caller) -> None:
@@ -38,8 +42,7 @@ def run(world: World, live: Live, wanted: Wanted, caller: Caller) -> None:
     check_lower(wanted.limits, live.box.limits)
     Feed.check_room(len(wanted.stdin))
     world.exec_count += 1
-    box = exec_sibling.make(world, live, wanted, world.exec_count)
-    Command(world, live, box, wanted, caller).begin()
+    Command(world, live, wanted, caller, world.exec_count).begin()
 
 
 def cancel(world: World, box_id: str, exec_id: str) -> None:
@@ -59,9 +62,10 @@ def allow(world: World, box_id: str, exec_id: str, more: int) -> None:
 class Command:
     """One that runs."""
 
-    def __init__(self, world: World, live: Live, box: words.Box, wanted: Wanted, caller: Caller) -> None:
+    def __init__(self, world: World, live: Live, wanted: Wanted, caller: Caller, number: int) -> None:
         self.box_id, self.exec_id = live.box.id, wanted.exec_id
-        self._world, self._live, self._box, self._wanted, self._caller = world, live, box, wanted, caller
+        self._world, self._live, self._wanted, self._caller = world, live, wanted, caller
+        self._box = exec_sibling.named(live.box, number)
         self._keeper_pid, self._keeper_fd = 0, -1
         self._channel: socket.socket | None = None
         self._feed: Feed | None = None
@@ -70,29 +74,44 @@ class Command:
             limit = OUTPUT_BYTES
         self._said = Said(world.loop, limit, self._send if wanted.streams else None)
         self._said.is_full = lambda: caller.is_full
-        self._timed_out = self._cancelled = False
+        self._begun = self._released = self._timed_out = self._cancelled = False
         self._timer: loop.Timer | None = None
         self._guest: words.Process | None = None
         self._refused = ""
         self._unenforced: tuple[str, ...] = ()
 
     def begin(self) -> None:
-        """As far as the fork."""
-        world, box = self._world, self._box
-        world.commands[box.id] = self
+        """As soon as the box stands, as far as the fork. Answers by itself."""
+        self._world.commands[self._box.id] = self
         self._caller.on_gone, self._caller.on_room = self.end, self._said.resume
+        self._timer = self._world.loop.after(self._wanted.seconds, self._too_long)
+        self._look(0)
+
+    def _look(self, looks: int) -> None:
+        if self._cancelled or self._timed_out:
+            return  # answered meanwhile
         try:
-            world.records.intend(box)  # so that a launcher that comes after us ends what we leave
-            world.groups.make_leaf(box.namespace, box.uid, box.leaf)
-            self._limit()
-            self._fork()
+            env = exec_sibling.environment(self._live)
+            if env is None and looks < _LOOKS and not self._live.is_bare:
+                wait = min(_LOOK_SECONDS * 2**looks, _LOOK_MAX_SECONDS)
+                self._world.loop.after(wait, lambda: self._look(looks + 1))
+                return
+            self._live.is_bare = env is None
+            self._make(env or {})
         except (OSError, ValueError, errors.AgentkError) as error:
             self._clean()
             self._caller.answer(
                 error if isinstance(error, errors.AgentkError) else errors.RuntimeRefused(str(error))
             )
-            return
-        self._timer = world.loop.after(self._wanted.seconds, self._too_long)
+
+    def _make(self, env: Mapping[str, str]) -> None:
+        world = self._world
+        self._box = box = exec_sibling.fill(world, self._live, self._box, env, self._wanted)
+        world.records.intend(box)  # so that a launcher that comes after us ends what we leave
+        world.groups.make_leaf(box.namespace, box.uid, box.leaf)
+        self._limit()
+        self._fork()
+        self._begun = True
 
     def end(self) -> None:
         """Kill it with all it started; it answers when all is dead. Repeatable."""
@@ -194,6 +213,7 @@ class Command:
                 raise OSError("the command is not in its cgroup")
             world.records.write_handle(box.id, {"guest": dataclasses.asdict(self._guest or _GONE)})
             self._channel.send(b"g\n")
+            self._released = True
         except OSError as error:
             self._refused = str(error)
             self._stop()
@@ -207,6 +227,9 @@ class Command:
 
     def _stop(self) -> None:
         world, box = self._world, self._box
+        if not self._begun:
+            self._tell(words.Exit(None, None, "none", now_text()))
+            return
         processes.send(self._guest, signal.SIGKILL)
         world.groups.kill(box.namespace, box.uid, box.leaf, wait_seconds=0)
         if box.runtime == "process":
@@ -221,14 +244,18 @@ class Command:
         log = ending.log_text(world, Live(box))
         counters = world.groups.counters(box.namespace, box.uid, box.leaf)
         ended = reaping.judge(status, log, None, counters, now_text())
-        never_ran = self._guest is None and reaping.exit_in(log) is None
-        refused = self._refused or (reaping.complaints(log) if never_ran else "")
-        self._clean()
-        if never_ran and not self._timed_out and not self._cancelled:
-            self._caller.answer(
-                errors.RuntimeRefused(f"cannot run a command in the box: {refused or 'it did not start'}")
-            )
+        if self._released or self._timed_out or self._cancelled:
+            self._tell(ended)
             return
+        why = self._refused or reaping.complaints(log) or "it did not start"
+        self._clean()
+        self._caller.answer(errors.RuntimeRefused(f"cannot run a command in the box: {why}"))
+
+    def _tell(self, ended: words.Exit) -> None:
+        """The end of it, once."""
+        if self._box.id not in self._world.commands:
+            return
+        self._clean()
         result = words.ExecResult(
             exit=ended,
             stdout=self._said.kept("out"),

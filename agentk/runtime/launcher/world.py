@@ -69,6 +69,7 @@ class Live:
     tools: str = ""  # the directory it sees at /opt/agentk: kept as long as it runs
     frozen: bool = False
     listens: bool = False  # PID 1 forwards signals by now
+    is_bare: bool = False  # its environment is empty, and stays so
     intent: words.Intent | None = None
     exit: words.Exit | None = None
     counts: tuple[int, int] = (0, 0)
