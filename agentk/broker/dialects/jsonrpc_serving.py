@@ -94,7 +94,7 @@ class JsonRpcConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         """True keeps our side open."""
-        if self._conversation.closing or not self._by_unix or _hung_up(self._transport):
+        if self._conversation.closing or not self._by_unix or hung_up(self._transport):
             return False
         self._half_open = True
         self._timer = self._loop.call_later(HALF_OPEN_SECONDS, self._transport.close)
@@ -251,7 +251,7 @@ def _rest(running: Coroutine[Any, Any, None], first: Any) -> Generator[Any, Any,
             return
 
 
-def _hung_up(transport: asyncio.Transport) -> bool:
+def hung_up(transport: asyncio.Transport) -> bool:
     """Whether the other end is gone, and did not only end its side."""
     sock: socket.socket = transport.get_extra_info("socket")
     poll = select.poll()
