@@ -4,6 +4,8 @@ The id of a box is the only thing that says who a guest is; it comes from the li
 made for that box alone. Nothing here asks the guest.
 """
 
+import asyncio
+import contextlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -12,6 +14,8 @@ from agentk.broker.words import Guest
 
 WATCHED = (kinds.AGENT, kinds.POLICY)
 DEFAULT_POLICY = "baseline"
+# Uid of who spawned an agent. Of one that is detached, and so not owned, this alone tells it.
+SPAWNED_BY = "agentk.dev/spawnedBy"
 _DEPTH_MAX = 64  # of agents that spawned agents: owners are objects, and a person may write a circle
 
 Object = Mapping[str, Any]
@@ -25,6 +29,8 @@ class Guests:
         self._policies: dict[str, Object] = {}  # spec by name
         self._runs: dict[str, str] = {}  # box id → run id, told before the box starts
         self._known: dict[str, Guest] = {}  # made once until something changes
+        self._names: dict[tuple[str, str], str] = {}  # uid by namespace and name
+        self._bells: dict[str, set[asyncio.Event]] = {}  # by uid: who wants to know when it is heard of
 
     def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
         metadata = obj["metadata"]
@@ -39,9 +45,14 @@ class Guests:
             before = self._agents.get(uid)
             if gone:
                 self._agents.pop(uid, None)
+                if self._names.get(_name(obj)) == uid:
+                    del self._names[_name(obj)]
                 self._runs = {box: run for box, run in self._runs.items() if _uid_of(box) != uid}
             else:
                 self._agents[uid] = obj
+                self._names[_name(obj)] = uid
+            for bell in self._bells.get(uid, ()):
+                bell.set()
             if gone or before is None or _asked(before) != _asked(obj):  # not for every status
                 self._known.clear()
 
@@ -62,7 +73,28 @@ class Guests:
         return self._agents.get(uid)
 
     def named(self, namespace: str, name: str) -> Object | None:
-        return next((one for one in self._agents.values() if _name(one) == (namespace, name)), None)
+        return self._agents.get(self._names.get((namespace, name), ""))
+
+    def parent(self, agent: Object) -> str:
+        """Uid of the agent that spawned it; "" when a person made it, or that one is gone."""
+        return next(self._above(agent), "")
+
+    def parents(self, uid: str) -> tuple[str, ...]:
+        """Uids of those that spawned it, nearest first."""
+        agent = self._agents.get(uid)
+        return tuple(self._above(agent)) if agent else ()
+
+    @contextlib.contextmanager
+    def listening(self, uid: str) -> Iterator[asyncio.Event]:
+        """An event that is set whenever the agent is heard of, its end included."""
+        bell = asyncio.Event()
+        self._bells.setdefault(uid, set()).add(bell)
+        try:
+            yield bell
+        finally:
+            self._bells[uid].discard(bell)
+            if not self._bells[uid]:
+                del self._bells[uid]
 
     def family(self, uid: str) -> list[Object]:
         """The agent and every agent it spawned, and they spawned: all that it may know of."""
@@ -93,11 +125,13 @@ class Guests:
         seen: set[str] = set()
         while len(seen) < _DEPTH_MAX:
             owner = _owner(agent)
-            above = self._agents.get(owner)
-            if not owner or owner in seen:
+            spawner = owner or str((agent["metadata"].get("annotations") or {}).get(SPAWNED_BY) or "")
+            above = self._agents.get(spawner)
+            # One that is detached stands alone once who spawned it is gone; one that is owned goes with it.
+            if not spawner or spawner in seen or (above is None and not owner):
                 return
-            seen.add(owner)
-            yield owner
+            seen.add(spawner)
+            yield spawner
             if above is None:
                 return
             agent = above
@@ -120,7 +154,8 @@ def _asked(agent: Object) -> tuple[Any, ...]:
     """What of an Agent a guest is made of, besides the run."""
     metadata = agent["metadata"]
     run = (agent.get("status") or {}).get("run") or {}
-    return metadata.get("generation"), metadata.get("ownerReferences"), run.get("firstAttempt")
+    spawner = (metadata.get("annotations") or {}).get(SPAWNED_BY)
+    return metadata.get("generation"), metadata.get("ownerReferences"), run.get("firstAttempt"), spawner
 
 
 def _run_of(agent: Object, uid: str, attempt: int) -> str:

@@ -92,7 +92,17 @@ def guest_state(db: "Database") -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (records, guest_state)
+def exits(db: "Database") -> None:
+    """What the newest attempt of an agent said of its own end."""
+    _run(
+        db,
+        """CREATE TABLE exits (
+            uid TEXT PRIMARY KEY, attempt INTEGER NOT NULL, code INTEGER NOT NULL, message TEXT NOT NULL,
+            result BLOB, said_at REAL NOT NULL)""",
+    )
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (records, guest_state, exits)
 
 
 def applied(conn: sqlite3.Connection) -> list[str]:

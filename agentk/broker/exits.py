@@ -1,0 +1,86 @@
+"""What agents said of their own end: kept from the call `exit` until the agent is gone.
+
+It is on the disk before the box is stopped, so that whoever tells how the agent ended (its status, agent.wait) tells
+this, also when the daemon died in between. The process that ends afterwards has nothing more to say.
+"""
+
+import json
+import sqlite3
+import time
+from collections.abc import Set
+from dataclasses import dataclass
+from typing import Any
+
+from agentk.api import errors
+from agentk.store import writer
+from agentk.store.journal import Journal
+
+# A status is written anew with each change: what is larger is told by agent.wait alone.
+_RESULT_IN_STATUS_BYTES = 16 * 1024
+
+
+@dataclass(frozen=True)
+class Exit:
+    """What one attempt said."""
+
+    attempt: int
+    code: int
+    message: str
+    result: bytes | None  # JSON; None: it gave none
+
+    @property
+    def reason(self) -> str:
+        return "Completed" if self.code == 0 else "Error"
+
+    @property
+    def for_status(self) -> dict[str, Any]:
+        """`{"result": …}` when there is one and it is small."""
+        if self.result is None or len(self.result) > _RESULT_IN_STATUS_BYTES:
+            return {}
+        return {"result": json.loads(self.result)}
+
+
+class Exits:
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        rows = journal.read(lambda conn: conn.execute("SELECT uid, attempt FROM exits").fetchall())
+        self._said: dict[str, int] = dict(rows)  # uid → attempt: most looks find nothing, and read nothing
+
+    def of(self, uid: str, attempt: int) -> Exit | None:
+        """What this attempt said, if it did."""
+        if self._said.get(uid) != attempt:
+            return None
+
+        def read(conn: sqlite3.Connection) -> Exit | None:
+            row = conn.execute(
+                "SELECT attempt, code, message, result FROM exits WHERE uid = ? AND attempt = ?",
+                (uid, attempt),
+            ).fetchone()
+            return Exit(*row) if row else None
+
+        return self._journal.read(read)
+
+    def note(self, uid: str, attempt: int) -> None:
+        """What `write` wrote is on the disk."""
+        self._said[uid] = attempt
+
+    async def keep(self, uids: Set[str]) -> None:
+        """Forget what agents said that are no more. Repeatable."""
+        gone = [(uid,) for uid in self._said if uid not in uids]
+        if gone:
+            await self._journal.write(
+                lambda tx: tx.conn.executemany("DELETE FROM exits WHERE uid = ?", gone) and None
+            )
+            for (uid,) in gone:
+                self._said.pop(uid, None)
+
+
+def write(tx: writer.Tx, uid: str, said: Exit) -> None:
+    """In the transaction of the call. Raises Conflict when this attempt said how it ends before."""
+    tx.conn.execute("DELETE FROM exits WHERE uid = ? AND attempt < ?", (uid, said.attempt))
+    done = tx.conn.execute(
+        "INSERT OR IGNORE INTO exits VALUES (?, ?, ?, ?, ?, ?)",
+        (uid, said.attempt, said.code, said.message, said.result, time.time()),
+    )
+    if not done.rowcount:
+        raise errors.Conflict("this agent has said how it ends already")

@@ -1,0 +1,407 @@
+"""What agents may do with agents, through the real gate: real store, real journal, real policy."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentk.api import admit, errors, kinds
+from agentk.broker import exits, gate, policy
+from agentk.broker.budgets import Budgets
+from agentk.broker.budgets_limits import Limits
+from agentk.broker.budgets_node import Owner
+from agentk.broker.calling import agents, children
+from agentk.broker.guests import Guests
+from agentk.broker.words import Call, Guest
+from agentk.store import feeding
+from agentk.store import store as stores
+from agentk.store.journal import Journal
+from agentk.store.journal_anchor import StateAnchor
+from agentk.store.journal_words import Intent
+
+ALL = [
+    {"name": "all", "effect": "Allow", "methods": ["*"]},
+    {"name": "detached", "effect": "Allow", "methods": ["*"], "features": ["childrenDetached"]},
+]
+BASELINE = [
+    {"name": "spawn", "effect": "Allow", "methods": ["agent.spawn", "agent.list", "exit"]},
+    {
+        "name": "family",
+        "effect": "Allow",
+        "methods": ["agent.kill", "agent.wait"],
+        "targets": ["self", "descendants"],
+    },
+]
+SPEC = {"command": ["true"], "restartPolicy": "Never"}
+SPEC = {**SPEC, "resources": {"limits": {"memory": "64Mi", "pids": 8}}}
+Object = dict[str, Any]
+
+
+class World:
+    """A store, a journal and a gate over them, which can be lost and made again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.anchor: list[str] = []
+        self.store = stores.Store.open(folder)
+        self.rules: list[dict[str, Any]] = ALL
+        self.stopped: list[str] = []
+        self.open()
+
+    def open(self) -> None:
+        self.journal = Journal.open(
+            self.folder, StateAnchor(lambda: self.anchor[-1] if self.anchor else None, self.anchor.append)
+        )
+        self.guests, self.budgets = Guests(), Budgets()
+        self.said = exits.Exits(self.journal)
+        self.budgets.put("namespace/default", Owner("quota", "q"), Limits(), 0.0)
+        table = agents.methods(
+            store=self.store,
+            guests=self.guests,
+            said=self.said,
+            stop=lambda guest: self.stopped.append(guest.name),
+        )
+        rooms = gate.Rooms(table, lambda guest: policy.read("p", {"rules": self.rules}), self.journal,
+                           self.budgets, no_turn)  # fmt: skip
+        self.gate = gate.Gate(rooms)
+
+    def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
+        self.guests.hear(kind, obj, gone)
+        if kind is kinds.AGENT and not gone:
+            uid = obj["metadata"]["uid"]
+            self.budgets.put(uid, Owner("agent", obj["metadata"]["name"]), Limits(), 0.0)
+
+    async def make(self, name: str, **spec: Any) -> Object:
+        obj = {"apiVersion": kinds.API_VERSION, "kind": "Agent", "spec": {**SPEC, **spec}}
+        obj |= {"metadata": {"name": name, "namespace": "default"}}
+        made = await self.store.create(admit.admit(obj))
+        await self.known(made["metadata"]["uid"])
+        return made
+
+    async def known(self, uid: str) -> None:
+        with self.guests.listening(uid) as bell:
+            if self.guests.of(uid) is None:
+                await bell.wait()
+
+    async def guest(self, name: str, attempt: int = 1) -> Guest:
+        uid = (await self.get(name))["metadata"]["uid"]
+        await self.known(uid)
+        return self.guests.find(f"{uid}-{attempt}")
+
+    async def get(self, name: str) -> Object:
+        return await self.store.get(kinds.AGENT, "default", name)
+
+    async def call(self, who: str, method: str, key: str = "", **params: Any) -> Any:
+        return await self.gate.call(Call(await self.guest(who), method, params, key=key), nothing)
+
+    async def status(self, name: str, **status: Any) -> None:
+        uid = (await self.get(name))["metadata"]["uid"]
+        await self.store.set_status(kinds.AGENT, "default", name, uid, status)
+
+
+async def nothing(data: Any) -> None:
+    """No stream."""
+
+
+@contextlib.asynccontextmanager
+async def no_turn(route: str, guest: Guest, tokens: int) -> Any:
+    raise AssertionError("no call of these waits for a turn")
+    yield
+
+
+@contextlib.asynccontextmanager
+async def world(folder: Path) -> AsyncIterator[World]:
+    made = World(folder)
+    await made.store.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
+    for name in ("nsjail", "baseline"):
+        kind = kinds.RUNTIME if name == "nsjail" else kinds.POLICY
+        spec = {"type": "nsjail"} if name == "nsjail" else {"level": "baseline"}
+        await made.store.create(
+            {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": {"name": name}, "spec": spec}
+        )
+    feed = feeding.Feed(made.store, asyncio.sleep, (kinds.AGENT, kinds.POLICY), made.hear)
+    since = await feed.prime()
+    watches = [
+        asyncio.create_task(feed.run(kind, since[kind.plural])) for kind in (kinds.AGENT, kinds.POLICY)
+    ]
+    try:
+        yield made
+    finally:
+        for task in watches:
+            task.cancel()
+        await asyncio.gather(*watches, return_exceptions=True)
+        made.journal.close()
+        made.store.close()
+
+
+Told = Callable[[World], Coroutine[Any, Any, None]]
+
+
+def told(test: Told) -> Callable[[Path], None]:
+    @wraps(test)
+    def play(tmp_path: Path) -> None:
+        async def run() -> None:
+            async with world(tmp_path) as made:
+                await test(made)
+
+        asyncio.run(asyncio.wait_for(run(), 60))
+
+    del play.__wrapped__  # type: ignore[attr-defined]
+    return play
+
+
+@told
+async def test_a_child_is_owned_and_has_its_parents_bounds(world: World) -> None:
+    await world.make("boss", backoffLimit=2)
+    made = await world.call("boss", "agent.spawn", spec={"command": ["echo"]}, labels={"role": "w"})
+    child = await world.get(made["name"])
+    assert child["metadata"]["uid"] == made["uid"] and made["name"].startswith("boss-")
+    owner = child["metadata"]["ownerReferences"][0]
+    assert (owner["name"], owner["controller"]) == ("boss", True)
+    assert child["spec"]["resources"]["limits"]["memory"] == "64Mi"
+    assert (child["spec"]["backoffLimit"], child["spec"]["restartPolicy"]) == (2, "Never")
+    assert child["metadata"]["labels"] == {"role": "w"}
+    assert (await world.guest(made["name"])).parents == ((await world.guest("boss")).uid,)
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        ({"resources": {"limits": {"memory": "1Gi"}}}, "spec.resources.limits.memory"),
+        ({"restartPolicy": "Always"}, "spec.restartPolicy"),
+        ({"policyRef": {"name": "privileged"}}, "spec.policyRef.name"),
+        ({"env": [{"name": "K", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}]},
+         "spec.env[0].valueFrom.secretKeyRef"),
+        ({"volumes": [{"name": "h", "hostPath": {"path": "/etc"}}]}, "spec.volumes[0].hostPath"),
+        ({"source": {"path": "x", "digest": "sha256:" + "0" * 64}}, "spec.source.digest"),
+        ({"nonsense": 1}, "spec.nonsense"),
+        ({"command": "no list"}, "spec.command"),
+    ],
+)  # fmt: skip
+def test_a_wider_child_is_refused_by_the_field(tmp_path: Path, spec: Object, field: str) -> None:
+    async def run() -> None:
+        async with world(tmp_path) as made:
+            await made.make("boss")
+            with pytest.raises(errors.Invalid) as caught:
+                await made.call("boss", "agent.spawn", spec={"command": ["true"], **spec})
+            assert field in [cause.field for cause in caught.value.causes]
+            assert len((await made.store.list(kinds.AGENT)).items) == 1
+
+    asyncio.run(run())
+
+
+@told
+async def test_the_same_key_is_the_same_child(world: World) -> None:
+    await world.make("boss")
+    calls = [world.call("boss", "agent.spawn", key="k", spec={"command": ["true"]}) for _ in range(5)]
+    answers = await asyncio.gather(*calls)
+    answers.append(await world.call("boss", "agent.spawn", key="k", spec={"command": ["true"]}))
+    assert len({one["uid"] for one in answers}) == 1
+    assert len((await world.store.list(kinds.AGENT)).items) == 2
+    other = await world.call("boss", "agent.spawn", spec={"command": ["true"]})
+    assert other["uid"] != answers[0]["uid"]
+
+
+@told
+async def test_a_name_that_is_taken_tells_no_more(world: World) -> None:
+    await world.make("boss")
+    await world.make("other")
+    with pytest.raises(errors.AlreadyExists, match="taken"):
+        await world.call("boss", "agent.spawn", spec={"command": ["true"]}, name="other")
+
+
+@told
+async def test_a_detached_child_needs_the_feature_and_has_no_owner(world: World) -> None:
+    await world.make("boss")
+    made = await world.call("boss", "agent.spawn", spec={"command": ["true"]}, detached=True)
+    child = await world.get(made["name"])
+    assert "ownerReferences" not in child["metadata"]
+    boss = await world.guest("boss")
+    assert (await world.guest(made["name"])).parents == (boss.uid,), "it uses the budget of who spawned it"
+    assert (await world.call("boss", "agent.kill", name=made["name"]))["killed"]
+    world.rules = BASELINE
+    with pytest.raises(errors.Denied, match="childrenDetached"):
+        await world.call("boss", "agent.spawn", spec={"command": ["true"]}, detached=True)
+
+
+@told
+async def test_a_detached_child_stands_alone_when_its_parent_is_gone(world: World) -> None:
+    await world.make("boss")
+    made = await world.call("boss", "agent.spawn", spec={"command": ["true"]}, detached=True)
+    boss = await world.guest("boss")
+    await world.store.delete(kinds.AGENT, "default", "boss")
+    with world.guests.listening(boss.uid) as bell:
+        while world.guests.of(boss.uid):
+            await bell.wait()
+            bell.clear()
+    assert (await world.guest(made["name"])).parents == ()
+    assert children.depth(await world.get(made["name"])) == 1
+
+
+@told
+async def test_children_are_counted_also_in_parallel(world: World) -> None:
+    await world.make("boss")
+    calls = [
+        world.call("boss", "agent.spawn", spec={"command": ["true"]}) for _ in range(agents.CHILDREN_MAX + 7)
+    ]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    refused = [one for one in answers if isinstance(one, errors.TooManyRequests)]
+    assert len(refused) == 7
+    assert len((await world.store.list(kinds.AGENT)).items) == agents.CHILDREN_MAX + 1
+    some = next(one["name"] for one in answers if isinstance(one, dict))
+    await world.call("boss", "agent.kill", name=some)
+    await until_gone(world, some)
+    await world.call("boss", "agent.spawn", spec={"command": ["true"]})
+
+
+async def until_gone(world: World, name: str) -> None:
+    found = world.guests.named("default", name)
+    if found:
+        with world.guests.listening(found["metadata"]["uid"]) as bell:
+            while world.guests.named("default", name):
+                await bell.wait()
+                bell.clear()
+
+
+@told
+async def test_depth_is_bounded(world: World) -> None:
+    await world.make("boss")
+    name = "boss"
+    for _ in range(agents.DEPTH_MAX):
+        name = (await world.call(name, "agent.spawn", spec={"command": ["true"]}))["name"]
+    with pytest.raises(errors.Forbidden, match="deep"):
+        await world.call(name, "agent.spawn", spec={"command": ["true"]})
+
+
+@told
+async def test_who_is_being_deleted_spawns_nobody(world: World) -> None:
+    boss = await world.make("boss")
+    boss["metadata"]["finalizers"] = ["agentk.dev/box"]
+    await world.store.modify(kinds.AGENT, "default", "boss", lambda obj: boss)
+    await world.store.delete(kinds.AGENT, "default", "boss")
+    with pytest.raises(errors.Forbidden, match="deleted"):
+        await world.call("boss", "agent.spawn", spec={"command": ["true"]})
+
+
+@told
+async def test_only_the_family_is_there(world: World) -> None:
+    await world.make("boss")
+    await world.make("sibling")
+    world.rules = BASELINE
+    child = await world.call("boss", "agent.spawn", spec={"command": ["true"]}, labels={"role": "w"})
+    grandchild = await world.call(child["name"], "agent.spawn", spec={"command": ["true"]})
+    listed = await world.call("boss", "agent.list")
+    assert {one["name"] for one in listed["items"]} == {"boss", child["name"], grandchild["name"]}
+    parents = {one["name"]: one["parent"] for one in listed["items"]}
+    assert parents == {"boss": "", child["name"]: "boss", grandchild["name"]: child["name"]}
+    assert [one["name"] for one in (await world.call(child["name"], "agent.list"))["items"]][-1:] == [
+        grandchild["name"]
+    ]
+    assert len((await world.call("boss", "agent.list", labelSelector="role=w"))["items"]) == 1
+    for name in ("sibling", "nobody"):
+        assert await world.call("boss", "agent.kill", name=name) == {"killed": False}
+        with pytest.raises(errors.NotFound, match="spawned"):
+            await world.call("boss", "agent.wait", name=name)
+    with pytest.raises(errors.AgentkError):
+        await world.call(child["name"], "agent.kill", name=child["name"])
+    assert await world.call(child["name"], "agent.kill", name="boss") == {"killed": False}
+    assert len((await world.store.list(kinds.AGENT)).items) == 4
+    assert await world.call("boss", "agent.kill", name=grandchild["name"]) == {"killed": True}
+
+
+@told
+async def test_pages_of_the_family(world: World) -> None:
+    await world.make("boss")
+    for _ in range(4):
+        await world.call("boss", "agent.spawn", spec={"command": ["true"]})
+    seen, cont = [], ""
+    while True:
+        page = await world.call("boss", "agent.list", limit=2, **{"continue": cont})
+        seen += [one["name"] for one in page["items"]]
+        cont = page.get("continue", "")
+        if not cont:
+            break
+    assert len(seen) == 5 and seen == sorted(set(seen))
+
+
+@told
+async def test_waiting_is_woken_by_the_end(world: World) -> None:
+    await world.make("boss")
+    child = await world.call("boss", "agent.spawn", spec={"command": ["true"]})
+    waiting = asyncio.create_task(world.call("boss", "agent.wait", name=child["name"]))
+    await world.status(child["name"], phase="Running", attempt=1)
+    await world.call(child["name"], "exit", code=3, message="no luck", result={"n": [1]})
+    assert world.stopped == [child["name"]]
+    await world.status(
+        child["name"], phase="Failed", reason="Error", exitCode=3, message="no luck", attempt=1
+    )
+    assert await waiting == {
+        "name": child["name"], "finished": True, "phase": "Failed", "reason": "Error", "exitCode": 3,
+        "message": "no luck", "result": {"n": [1]},
+    }  # fmt: skip
+
+
+@told
+async def test_waiting_ends_when_the_agent_is_gone_or_the_time_is_over(world: World) -> None:
+    await world.make("boss")
+    child = await world.call("boss", "agent.spawn", spec={"command": ["true"]})
+    assert await world.call("boss", "agent.wait", name=child["name"], waitSeconds=0) == {
+        "name": child["name"], "finished": False, "phase": "Pending",
+    }  # fmt: skip
+    waiting = asyncio.create_task(world.call("boss", "agent.wait", name=child["name"]))
+    await asyncio.sleep(0)
+    await world.call("boss", "agent.kill", name=child["name"])
+    ended = await waiting
+    assert (ended["finished"], ended["phase"]) == (True, "Terminating")
+
+
+@told
+async def test_how_it_ends_is_said_once(world: World) -> None:
+    await world.make("a")
+    await world.call("a", "exit", result=None)
+    with pytest.raises(errors.Conflict, match="already"):
+        await world.call("a", "exit", code=1)
+    uid = (await world.guest("a")).uid
+    said = world.said.of(uid, 1)
+    assert said is not None and (said.code, said.reason, said.result) == (0, "Completed", b"null")
+    assert world.said.of(uid, 2) is None
+    world.journal.close()
+    found = Journal.open(world.folder, StateAnchor(lambda: world.anchor[-1], world.anchor.append))
+    world.journal = found
+    again = exits.Exits(found)
+    assert again.of(uid, 1) == said
+    await again.keep(set())
+    assert again.of(uid, 1) is None
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_spawn_cut_short_by_a_crash_is_found_again(tmp_path: Path, made: bool) -> None:
+    async def run() -> None:
+        async with world(tmp_path) as one:
+            boss = await one.make("boss")
+            guest = await one.guest("boss")
+            body = b'{"detached":false,"labels":{},"spec":{"command":["true"]}}'
+            intent = Intent("default", "boss", guest.uid, 1, guest.run_id, "agent.spawn", body, key="k")
+            effect = await one.journal.intend(intent)
+            if made:
+                wish = children.Wish({"command": ["true"]})
+                await one.store.create(children.child(wish, boss, effect, None))
+            one.journal.close()
+            one.open()
+            for agent in (await one.store.list(kinds.AGENT)).items:
+                one.hear(kinds.AGENT, agent, False)
+            one.guests.hear(kinds.POLICY, await one.store.get(kinds.POLICY, None, "baseline"), False)
+            await agents.reconcile(one.journal, one.store)
+            if made:
+                told = await one.call("boss", "agent.spawn", key="k", spec={"command": ["true"]})
+                assert told["name"] == children.generated_name("boss", effect)
+                assert len((await one.store.list(kinds.AGENT)).items) == 2
+            else:
+                with pytest.raises(errors.Unavailable, match="before"):
+                    await one.call("boss", "agent.spawn", key="k", spec={"command": ["true"]})
+
+    asyncio.run(run())
