@@ -12,12 +12,14 @@ pytestmark = pytest.mark.jail
 REFUSED = {"EPERM", "ENOSYS"}
 
 
-@pytest.fixture(scope="session", params=["baseline", "restricted"])
+@pytest.fixture(scope="session", params=["baseline", "restricted", "beside baseline", "beside restricted"])
 def calls(request: pytest.FixtureRequest, built: prisons.Prison) -> Iterator[Any]:
-    """What calling.py was answered. One box for all that is asked here."""
+    """What calling.py was answered. One box for all that is asked here, and one command beside a box."""
     if built.unhappy:
         pytest.skip(built.unhappy)
-    ended = built.run("calling", seccomp=request.param)
+    where, _, level = request.param.rpartition(" ")
+    run = built.run_beside if where else built.run
+    ended = run("calling", seccomp=level)
     built.release_all()
     yield ended.report
 

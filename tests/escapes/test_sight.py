@@ -21,9 +21,10 @@ SYSTEM += ["/run/agentk/x", "/hostile/attempts.py", "/x", "/dev/x", "/run/x", "/
 SYSTEM += ["/proc/sysrq-trigger", "/proc/sys/kernel/hostname", "/proc/sys/vm/drop_caches"]
 
 
-@pytest.fixture(scope="session", params=["baseline", "restricted"])
+@pytest.fixture(scope="session", params=["baseline", "restricted", "beside baseline", "beside restricted"])
 def sight(request: pytest.FixtureRequest, built: prisons.Prison) -> Iterator[Any]:
-    """What looking.py found, with the host's secrets told to it. One box for all that is asked here."""
+    """What looking.py found, with the host's secrets told to it. One box for all that is asked here, and one command
+    beside a box, which may do no more."""
     if built.unhappy:
         pytest.skip(built.unhappy)
     prison = built
@@ -59,7 +60,9 @@ def sight(request: pytest.FixtureRequest, built: prisons.Prison) -> Iterator[Any
         "kernel_writes": ["/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern", "/proc/self/loginuid"],
         "system_paths": SYSTEM,
     }
-    ended = prison.run("looking", facts, seccomp=request.param, env={"LOG_LEVEL": "info"})
+    where, _, level = request.param.rpartition(" ")
+    run = prison.run_beside if where else prison.run
+    ended = run("looking", facts, seccomp=level, env={"LOG_LEVEL": "info"})
     assert (ended.exit.code, ended.exit.signal) == (0, None)
     prison.release_all()
     yield {**ended.report, "uid": ended.seen.uid}
