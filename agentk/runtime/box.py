@@ -168,9 +168,16 @@ class ExecResult:
     stdout: bytes
     stderr: bytes
     timed_out: bool = False
-    truncated: bool = False  # more was said than was asked for
+    stdout_truncated: bool = (
+        False  # more was said than was asked for: the first and the last half of that are here
+    )
+    stderr_truncated: bool = False
     cancelled: bool = False  # it was ended before its time: taken back, or its box ended
     unenforced: Sequence[str] = ()  # as of Seen, of the limits asked for this command
+
+    @property
+    def truncated(self) -> bool:
+        return self.stdout_truncated or self.stderr_truncated
 
 
 class Runtime(Protocol):

@@ -211,7 +211,8 @@ class Jails:
 
         `stdin` of at most 8 MiB is fed to it. `env` goes over the box's; what begins with AGENTK_ is refused. `limits`
         (cpu_millis, memory_bytes, pids, open_files) may only be lower than the agent's, and are refused where this
-        host does not hold them. Of each output `output_bytes` are answered, 1 MiB when not said, 4 MiB at most.
+        host does not hold them. Of each output `output_bytes` are answered, its first and its last half: 1 MiB when
+        not said, 4 MiB at most.
 
         `on_output` is awaited with "out" or "err" and the bytes, in order, as they come, and nothing of them is in
         the result; as long as it does not return, the command is held back by its own pipe.

@@ -96,6 +96,28 @@ def test_output_is_bounded(there: Place, asked: int | None, got: int) -> None:
     assert result.exit.code == 0
 
 
+def test_of_much_output_the_first_and_the_last_are_kept_for_each_stream(there: Place) -> None:
+    code = "import sys\nfor n in range(100_000): sys.stdout.write('%05d' % n)\nsys.stderr.write('well')"
+    result = execute(there, "u2", "python", "-c", code, output_bytes=25)
+    assert (result.stdout, result.stdout_truncated) == (b"0000000001000" + b"979999899999", True)
+    assert (result.stderr, result.stderr_truncated) == (b"well", False)
+
+
+def test_what_waits_in_the_launcher_is_bounded_for_a_box(there: Place) -> None:
+    async def flow() -> None:
+        async with running(there, "u3") as (runtime, seen):
+            for told in ({"stdin": bytes(8 * MIB)}, {"output_bytes": 4 * MIB}):
+                calls = [runtime.exec(seen.id, ["sleep", "1000"], 500, **told) for _ in range(20)]
+                waiting = [asyncio.ensure_future(call) for call in calls]
+                done, waiting_still = await asyncio.wait(waiting, return_when=asyncio.FIRST_EXCEPTION)
+                assert {type(one.exception()) for one in done} == {errors.TooManyRequests}
+                for one in waiting_still:
+                    one.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(flow())
+
+
 def test_input_arrives_whole(there: Place) -> None:
     code = "import sys, hashlib; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest())"
     result = execute(there, "v", "python", "-c", code, stdin=FED)

@@ -1,7 +1,8 @@
 """The three pipes of a command: what it is fed, and what it says. Nothing here waits, whatever the command does.
 
-A command that does not read leaves what it was fed in our memory, so that is bounded for all commands together. One
-that talks faster than the daemon listens is held back by its own full pipe: we stop reading it.
+What a command does not read of what it was fed, and what is kept of what it said, is in our memory: how much that may
+be for all commands of a box is bounded where they begin. One that talks faster than the daemon listens is held back by
+its own full pipe: we stop reading it.
 """
 
 import base64
@@ -9,14 +10,13 @@ import os
 from collections.abc import Callable
 from functools import partial
 
-from agentk.api import errors
+from agentk.runtime.ends import Ends
 from agentk.runtime.launcher import loop, wire
 
 _PIPE_BYTES = 64 * 1024
 _LAST_MAX_BYTES = (
     2 * 1024 * 1024
 )  # of a pipe whose writers are dead: more than any pipe an agent can make holds
-_FED_MAX_BYTES = 256 * 1024 * 1024  # waiting for all commands of this launcher
 WINDOW_BYTES = 512 * 1024  # sent ahead of what the daemon says it has taken
 NAMES = ("out", "err")
 
@@ -32,22 +32,15 @@ def pipe(owner: int) -> tuple[int, int]:
 class Feed:
     """Our end of a command's standard input. Closed as soon as all is written, or nobody reads."""
 
-    waiting_bytes = 0  # of all feeds
-
     def __init__(self, looping: loop.Loop, write: int, data: bytes) -> None:
         """Takes `write` over."""
         self._loop, self._write, self._rest = looping, write, memoryview(data)
-        Feed.waiting_bytes += len(data)
         os.set_blocking(write, False)
         looping.watch(write, loop.WRITE, lambda _: self._more())
 
-    @classmethod
-    def check_room(cls, size: int) -> None:
-        """Raises TooManyRequests."""
-        if size and cls.waiting_bytes + size > _FED_MAX_BYTES:
-            raise errors.TooManyRequests(
-                f"{cls.waiting_bytes} bytes of input wait for commands already", retry_after_seconds=1
-            )
+    @property
+    def waiting_bytes(self) -> int:
+        return len(self._rest)
 
     def close(self) -> None:
         """Repeatable."""
@@ -55,7 +48,6 @@ class Feed:
             return
         self._loop.forget(self._write)
         os.close(self._write)
-        Feed.waiting_bytes -= len(self._rest)
         self._write, self._rest = -1, memoryview(b"")
 
     def _more(self) -> None:
@@ -66,7 +58,6 @@ class Feed:
         except OSError:  # it closed its input, or ended
             self.close()
             return
-        Feed.waiting_bytes -= sent
         self._rest = self._rest[sent:]
         if not self._rest:
             self.close()
@@ -78,16 +69,16 @@ class Said:
     def __init__(
         self, looping: loop.Loop, limit: int | None, send: Callable[[str, str], None] | None
     ) -> None:
-        """`limit` of bytes a stream, None for none. `send`: told the stream's name and base64 text."""
+        """`limit` of bytes a stream, None for none. `send`: told the stream's name and base64 text; without it the
+        first and last of each are kept."""
         self._loop, self._limit, self._send = looping, limit, send
         self._reads: dict[str, int] = {}  # name → our end
         self._open: set[str] = set()  # those that have not ended
         self._held: set[str] = set()  # those that we do not read now, so that their writer waits
         self._taken = dict.fromkeys(NAMES, 0)
-        self._kept = {name: bytearray() for name in NAMES}
+        self._kept = {name: Ends(0 if send or limit is None else limit) for name in NAMES}
         self._window = WINDOW_BYTES
         self.is_full: Callable[[], bool] = lambda: False
-        self.truncated = False
 
     def watch(self, name: str, read: int) -> None:
         """Takes `read` over."""
@@ -98,7 +89,11 @@ class Said:
 
     def kept(self, name: str) -> bytes:
         """What was not sent on."""
-        return bytes(self._kept[name])
+        return self._kept[name].kept()
+
+    def truncated(self, name: str) -> bool:
+        """Whether there was more than the limit."""
+        return self._limit is not None and self._taken[name] > self._limit
 
     def allow(self, more: int) -> None:
         """The daemon has taken so many bytes."""
@@ -150,9 +145,8 @@ class Said:
             return 0
         room = len(data) if self._limit is None else max(0, self._limit - self._taken[name])
         self._taken[name] += len(data)
-        self.truncated = self.truncated or len(data) > room
         if self._send is None:
-            self._kept[name] += data[:room]
+            self._kept[name].add(data)
         elif room:
             self._window -= len(data[:room])
             self._send(name, base64.b64encode(data[:room]).decode())

@@ -43,6 +43,16 @@ class Wanted:
     exec_id: str = ""
     streams: bool = False
 
+    @property
+    def bound(self) -> int | None:
+        """Of what it may say, a stream."""
+        return OUTPUT_BYTES if self.output_bytes is None and not self.streams else self.output_bytes
+
+    @property
+    def kept_bytes(self) -> int:
+        """The most that is kept of what it says."""
+        return 0 if self.streams else 2 * (self.bound or 0)
+
 
 def read(message: wire.Message) -> Wanted:
     """Raises BadRequest or Invalid."""

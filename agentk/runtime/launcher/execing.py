@@ -19,10 +19,13 @@ from agentk.runtime import process
 from agentk.runtime.launcher import child, ending, exec_sibling, loop, processes, reaping, starting, wire
 from agentk.runtime.launcher.calling import Caller
 from agentk.runtime.launcher.exec_streams import NAMES, Feed, Said, note, pipe
-from agentk.runtime.launcher.exec_wanted import OUTPUT_BYTES, Wanted, check_lower
+from agentk.runtime.launcher.exec_wanted import Wanted, check_lower
 from agentk.runtime.launcher.world import Live, World, now_text
 
-_AT_ONCE = 64  # a box
+# Of one box, for what waits here waits in the memory of a process that all boxes hang on.
+_AT_ONCE = 64
+_FED_MAX_BYTES = 64 * 1024 * 1024
+_KEPT_MAX_BYTES = 128 * 1024 * 1024
 # Between looks at a box that has only just begun; after so many (4 s) a guest has emptied its environment itself.
 _LOOK_SECONDS, _LOOK_MAX_SECONDS = 0.002, 0.1
 _LOOKS = 45
@@ -40,7 +43,12 @@ def run(world: World, live: Live, wanted: Wanted, caller: Caller) -> None:
     if wanted.exec_id and any(other.exec_id == wanted.exec_id for other in others):
         raise errors.Conflict(f"a command {wanted.exec_id} runs in this box already")
     check_lower(wanted.limits, live.box.limits)
-    Feed.check_room(len(wanted.stdin))
+    if sum(other.fed_bytes for other in others) + len(wanted.stdin) > _FED_MAX_BYTES:
+        raise errors.TooManyRequests("too much input waits for commands in this box", retry_after_seconds=1)
+    if sum(other.kept_bytes for other in others) + wanted.kept_bytes > _KEPT_MAX_BYTES:
+        raise errors.TooManyRequests(
+            "too much output is kept for commands in this box", retry_after_seconds=1
+        )
     world.exec_count += 1
     Command(world, live, wanted, caller, world.exec_count).begin()
 
@@ -69,16 +77,19 @@ class Command:
         self._keeper_pid, self._keeper_fd = 0, -1
         self._channel: socket.socket | None = None
         self._feed: Feed | None = None
-        limit = wanted.output_bytes
-        if limit is None and not wanted.streams:
-            limit = OUTPUT_BYTES
-        self._said = Said(world.loop, limit, self._send if wanted.streams else None)
+        self.kept_bytes = wanted.kept_bytes
+        self._said = Said(world.loop, wanted.bound, self._send if wanted.streams else None)
         self._said.is_full = lambda: caller.is_full
         self._begun = self._released = self._timed_out = self._cancelled = False
         self._timer: loop.Timer | None = None
         self._guest: words.Process | None = None
         self._refused = ""
         self._unenforced: tuple[str, ...] = ()
+
+    @property
+    def fed_bytes(self) -> int:
+        """Of its input, what is still here."""
+        return self._feed.waiting_bytes if self._feed else len(self._wanted.stdin)
 
     def begin(self) -> None:
         """As soon as the box stands, as far as the fork. Answers by itself."""
@@ -261,7 +272,8 @@ class Command:
             stdout=self._said.kept("out"),
             stderr=self._said.kept("err"),
             timed_out=self._timed_out,
-            truncated=self._said.truncated,
+            stdout_truncated=self._said.truncated("out"),
+            stderr_truncated=self._said.truncated("err"),
             cancelled=self._cancelled,
             unenforced=self._unenforced,
         )

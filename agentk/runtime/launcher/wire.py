@@ -211,7 +211,8 @@ def exec_result_from(told: Mapping[str, Any]) -> words.ExecResult:
         stdout=base64.b64decode(told.get("stdout", "")),
         stderr=base64.b64decode(told.get("stderr", "")),
         timed_out=bool(told.get("timed_out")),
-        truncated=bool(told.get("truncated")),
+        stdout_truncated=bool(told.get("stdout_truncated", told.get("truncated"))),  # version 1 told no more
+        stderr_truncated=bool(told.get("stderr_truncated", told.get("truncated"))),
         cancelled=bool(told.get("cancelled")),
         unenforced=tuple(_list(told, "unenforced")),
     )

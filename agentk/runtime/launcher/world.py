@@ -85,6 +85,12 @@ class Command(Protocol):
 
     box_id: str
     exec_id: str
+    kept_bytes: int  # the most of its output that is kept
+
+    @property
+    def fed_bytes(self) -> int:
+        """Of its input, what is still here."""
+        ...
 
     def end(self) -> None: ...
     def allow(self, more: int) -> None: ...
