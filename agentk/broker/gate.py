@@ -7,9 +7,10 @@ is used that was not reserved, and no effect happens that is not on the disk as 
 import asyncio
 import contextlib
 import json
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from agentk.api import errors, kinds
@@ -40,11 +41,12 @@ TakeTurn = Callable[[str, Guest, int], contextlib.AbstractAsyncContextManager[Tu
 class Rooms:
     """What the gate is built of."""
 
-    methods: Mapping[str, Method]
+    methods: Mapping[str, Method]  # by the names of the schema
     rules: Callable[[Guest], policy_rules.Rules]
     journal: Journal
     budgets: Budgets
     take_turn: TakeTurn
+    forms: Mapping[str, Method] = field(default_factory=dict)  # the same calls in the words of a provider
     now: Callable[[], float] = time.time
 
 
@@ -56,7 +58,7 @@ class Gate:
     async def call(self, call: Call, emit: Emit) -> Any:
         """The result. Raises AgentkError; when cancelled, the call ends and what it used so far is settled."""
         rooms = self._rooms
-        method = self._find(call.method)
+        method = self._find(call)
         params = method.parse(call.params)
         facts = method.facts(call.guest, params)
         verdict = policy.decide(rooms.rules(call.guest), method.name, facts)
@@ -68,10 +70,10 @@ class Gate:
         async with self._once(call, running) as repeated:
             if repeated is not None:
                 return await repeated
-            bound = await method.bound(call.guest, params)
+            running.bound = bound = await method.bound(call.guest, params)
             reservation = rooms.budgets.reserve(path(call.guest), bound, rooms.now())
             try:
-                async with self._turn(method, call.guest, params, bound) as turn:
+                async with self._turn(method, running, params) as turn:
                     if method.recording == "effect":
                         await running.intend(bound)
                     done = await running.ended(method.handle(running, params))
@@ -80,19 +82,24 @@ class Gate:
                 rooms.budgets.settle(reservation, running.used, rooms.now())
             return done.result
 
-    def _find(self, name: str) -> Method:
-        method = self._rooms.methods.get(name)
-        if method is None:
-            hint = kinds.did_you_mean(name, sorted(self._rooms.methods), "methods")
-            raise errors.NotFound(f"no method {json.dumps(name[:100])}", hint=hint)
+    def _find(self, call: Call) -> Method:
+        rooms = self._rooms
+        method = rooms.forms.get(call.form) if call.form else rooms.methods.get(call.method)
+        if method is None or method.name != call.method:
+            hint = kinds.did_you_mean(call.method, sorted(rooms.methods), "methods")
+            raise errors.MethodNotAllowed(f"no method {json.dumps(call.method[:100])}", hint=hint)
         return method
 
     def _turn(
-        self, method: Method, guest: Guest, params: Params, bound: Amount
+        self, method: Method, running: "_Running", params: Params
     ) -> contextlib.AbstractAsyncContextManager[Turn]:
+        if method.seconds is not None:
+            running.deadline = asyncio.get_running_loop().time() + method.seconds(params)
         if method.turn is None:
             return contextlib.nullcontext(_NO_TURN)
-        return self._rooms.take_turn(method.turn(guest, params), guest, bound.tokens)
+        guest = running.call.guest
+        turn = self._rooms.take_turn(method.turn(guest, params), guest, running.bound.tokens)
+        return turn if math.isinf(running.deadline) else _in_time(turn, running.deadline)
 
     @contextlib.asynccontextmanager
     async def _once(self, call: Call, running: "_Running") -> AsyncIterator[Awaitable[Any] | None]:
@@ -133,6 +140,23 @@ def path(guest: Guest) -> tuple[str, ...]:
     return (f"namespace/{guest.namespace}", *reversed(guest.parents), guest.uid)
 
 
+_SENT = "sent"  # in the record of a call that was cut short: what of its answer the guest had been sent
+
+
+@contextlib.asynccontextmanager
+async def _in_time(
+    turn: contextlib.AbstractAsyncContextManager[Turn], deadline: float
+) -> AsyncIterator[Turn]:
+    """The turn, when it comes before the deadline; how long it is held is its holder's business."""
+    async with contextlib.AsyncExitStack() as held:
+        try:
+            async with asyncio.timeout_at(deadline):
+                granted = await held.enter_async_context(turn)
+        except TimeoutError:
+            raise errors.Timeout("its turn did not come in time", hint="give it longer") from None
+        yield granted
+
+
 class _NoTurn:
     def charge(self, tokens: int) -> None:
         """Nobody waits for this kind of call."""
@@ -147,7 +171,10 @@ class _Running:
     def __init__(self, call: Call, emit: Emit, journal: Journal, intent: entries.Intent) -> None:
         self.call, self._emit = call, emit
         self.effect = ""
-        self.used = Amount()
+        self.bound = self.used = Amount()
+        self.deadline = math.inf
+        self.sent = bytearray()
+        self.meta: dict[str, str | int] = {}
         self.result: Any = None
         self._journal, self._intent = journal, intent
 
@@ -186,12 +213,12 @@ class _Running:
             done = await handled
         except asyncio.CancelledError:
             # The writer finishes what it was given, also when nobody waits for it.
-            settling = asyncio.ensure_future(self._settle("cancelled", None))
+            settling = asyncio.ensure_future(self._settle("cancelled", self._cut(None)))
             await asyncio.shield(settling)
             raise
         except errors.AgentkError as error:
             unknown = isinstance(error, errors.OutcomeUnknown)
-            await self._settle("unknown" if unknown else "error", error.to_status())
+            await self._settle("unknown" if unknown else "error", self._cut(error.to_status()))
             raise
         except Exception as error:
             await self._settle("error", {"message": f"internal error: {type(error).__name__}"})
@@ -201,11 +228,14 @@ class _Running:
         return done
 
     async def _settle(self, status: entries.Status, answer: Any) -> None:
-        outcome = _outcome(status, answer, self.used)
+        outcome = replace(_outcome(status, answer, self.used), meta=self.meta)
         if self.effect:
             await self._journal.settle(self.effect, outcome)
         elif status != "ok":  # a local call that wrote nothing
             await self._journal.record(replace(self._intent, key=""), outcome)
+
+    def _cut(self, answer: Any) -> Any:
+        return {_SENT: self.sent.decode("utf-8", "replace"), "error": answer} if self.sent else answer
 
     def same_as(self, known: entries.Known | None) -> None:
         """Raises Conflict when a key comes again with another call."""
@@ -220,6 +250,14 @@ class _Running:
 async def _told(known: entries.Known) -> Any:
     """The answer a call had. Raises what it raised."""
     outcome = known.outcome
+    if outcome is not None and not known.answer_erased and outcome.status != "ok":
+        answer = json.loads(outcome.body or b"null")
+        if isinstance(answer, Mapping) and _SENT in answer:
+            raise errors.OutcomeUnknown(
+                "the answer was cut short, and is not asked for again",
+                hint="make the call again with a new key",
+                causes=[errors.Cause("sent", str(answer[_SENT]))],
+            )
     if outcome is None or outcome.status == "unknown":
         raise errors.OutcomeUnknown(
             "the call was under way when agentk ended: it may have happened, and is not done again",
@@ -244,13 +282,15 @@ def _intent(call: Call, params: Params, verdict: policy.Verdict) -> entries.Inte
         attempt=guest.attempt,
         run=guest.run_id,
         method=call.method,
-        body=json.dumps(params, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(),
+        body=json.dumps(params, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(
+            "utf-8", "backslashreplace"
+        ),  # half a surrogate pair becomes the escape it came as
         key=call.key,
         trace=call.trace,
-        meta={"dialect": call.dialect, "rule": verdict.rule},
+        meta={"dialect": call.form or call.dialect, "rule": verdict.rule},
     )
 
 
 def _outcome(status: entries.Status, answer: Any, used: Amount) -> entries.Outcome:
-    body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+    body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
     return entries.Outcome(status, body, used._asdict())

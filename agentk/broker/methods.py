@@ -36,7 +36,13 @@ class Context(Protocol):
 
     call: Call
     effect: str  # id in the journal; "" for what is not recorded
+    bound: Amount  # what is reserved for it
     used: Amount  # kept up to date by a handler whose call may be cut short: it is what will be settled
+    deadline: float  # by the loop's clock; inf without one
+    sent: (
+        bytearray  # what of the answer is told already: whoever asks again after it was cut short is shown it
+    )
+    meta: dict[str, str | int]  # goes on record beside the answer
 
     async def emit(self, data: Any) -> None:
         """One item of the call's stream; waits while the guest does not read."""
@@ -47,7 +53,9 @@ class Context(Protocol):
 
 Handle = Callable[[Context, Params], Awaitable[Done]]
 FactsOf = Callable[[Guest, Params], policy.Facts]
-BoundOf = Callable[[Guest, Params], Awaitable[Amount]]
+BoundOf = Callable[
+    [Guest, Params], Awaitable[Amount]
+]  # may write a limit into the parameters, to make it true
 
 
 def no_facts(guest: Guest, params: Params) -> policy.Facts:
@@ -69,6 +77,7 @@ class Method:
     facts: FactsOf = no_facts  # what a Policy's rules may ask about this call
     bound: BoundOf = one_call  # the most it may use
     turn: Callable[[Guest, Params], str] | None = None  # the route whose turn it waits for
+    seconds: Callable[[Params], float] | None = None  # until its deadline, the wait for its turn included
 
 
 def described() -> dict[str, dict[str, Any]]:

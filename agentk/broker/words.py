@@ -50,6 +50,9 @@ class Call:
     method: str
     params: Mapping[str, Any]
     dialect: Dialect = "jsonrpc"
+    form: str = (
+        ""  # whose words `params` are in, when not the schema's own: openai.chat … Only a dialect writes it
+    )
     key: str = ""  # idempotency key, scoped to the agent's uid and attempt
     trace: str = ""  # W3C traceparent
 

@@ -12,6 +12,7 @@ from typing import Any
 from agentk.api import errors, problems
 from agentk.llm import (
     asking,
+    bounding,
     caching,
     passthrough,
     prices,
@@ -80,26 +81,21 @@ class Models:
 
     def bound(self, namespace: str, route: str, ask: asking.Ask) -> asking.Bound:
         """The most this call can use, whichever deployment answers; BadRequest when that cannot be said."""
+        return self.reach(namespace, route, limited(self.route(namespace, route), ask)).bound()
+
+    def reach(self, namespace: str, route: str, ask: asking.Ask) -> bounding.Reach:
+        """What this call may reach, to say what it can use. Raises NotFound."""
         found = self.route(namespace, route)
-        ask = limited(found, ask)
-        most_tokens, most_cost = 0, 0
-        unpriced = ask.body.get("service_tier") == "priority"  # dearer than any price that is known here
+        script = self._scripted.most_input(f"{namespace}/{route}")
+        reads: dict[bool, int] = {}  # a large body is looked at once for each price of a picture
+        ways = []
         for deployment in (d for group in found.chain(_model(ask)) for d in group):
-            read = tokens.upper_bound(ask.dialect, ask.body, deployment.model)
-            if deployment.provider == "scripted":
-                read = max(read, self._scripted.most_input(f"{namespace}/{route}"))
-            rate = prices.rate(deployment)
-            written = tokens.most_output(ask.dialect, ask.body)
-            if written is None:
-                written = (rate.most_output if rate else 0) * _choices(ask)
-                if not written:
-                    raise _unbounded(ask, deployment)
-            most_tokens = max(most_tokens, read + written)
-            if rate is None:
-                unpriced = True
-            else:
-                most_cost = max(most_cost, rate.bound(read, written))
-        return asking.Bound(most_tokens, None if unpriced else most_cost)
+            dear = tokens.dear_images(deployment.model)
+            if dear not in reads:
+                reads[dear] = tokens.upper_bound(ask.dialect, ask.body, deployment.model)
+            read = max(reads[dear], script if deployment.provider == "scripted" else 0)
+            ways.append(bounding.Way(deployment, read, prices.rate(deployment)))
+        return bounding.Reach(ask, ways, default_limit(found))
 
     async def send(self, namespace: str, route: str, ask: asking.Ask) -> asking.Reply:
         """The answer, once it has begun. Raises Refused, TooManyRequests, Unavailable, NotFound or BadRequest."""
@@ -124,24 +120,15 @@ class Models:
 
 def limited(route: routes.Route, ask: asking.Ask) -> asking.Ask:
     """With the route's own bound on the answer where the request has none."""
-    most = route.max_tokens
-    if not most and all(deployment.provider == "scripted" for deployment in route.deployments):
-        most = scripted.OUTPUT_TOKENS_MAX
-    return tokens.with_limit(ask, most)
+    return tokens.with_limit(ask, default_limit(route))
+
+
+def default_limit(route: routes.Route) -> int:
+    """Most tokens of one answer when the request does not say; 0: the route does not say either."""
+    if not route.max_tokens and all(deployment.provider == "scripted" for deployment in route.deployments):
+        return scripted.OUTPUT_TOKENS_MAX
+    return route.max_tokens
 
 
 def _model(ask: asking.Ask) -> str:
     return str(ask.body.get("model") or "")
-
-
-def _choices(ask: asking.Ask) -> int:
-    told = ask.body.get("n")
-    return told if ask.dialect == "openai.chat" and isinstance(told, int) and told > 0 else 1
-
-
-def _unbounded(ask: asking.Ask, deployment: routes.Deployment) -> errors.BadRequest:
-    return errors.BadRequest(
-        f'what "{deployment.group}" may answer cannot be bounded',
-        field=tokens.LIMIT_FIELDS[ask.dialect][0],
-        hint="send a limit, or give the ModelRoute spec.defaults.maxTokens",
-    )

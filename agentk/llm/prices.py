@@ -47,9 +47,20 @@ class Rate:
 
     def bound(self, input_tokens: int, output_tokens: int) -> int:
         """The most such a call can cost, whatever its tier and whatever is cached."""
-        read = max(self.input, self.cached, self.cache_write, *(step[1] for step in self.steps))
-        written = max(self.output, *(step[2] for step in self.steps), _ZERO)
+        read, written = self._dearest()
         return micro(input_tokens * read + output_tokens * written + self.per_call)
+
+    def room(self, input_tokens: int, micro_usd: int) -> int | None:
+        """Most tokens that can be written for so much money, below 0 when reading costs more; None: any number."""
+        read, written = self._dearest()
+        left = Decimal(micro_usd) / _MICRO - input_tokens * read - self.per_call
+        if left < 0:
+            return -1
+        return int(left / written) if written else None
+
+    def _dearest(self) -> tuple[Decimal, Decimal]:
+        read = max(self.input, self.cached, self.cache_write, *(step[1] for step in self.steps))
+        return read, max(self.output, *(step[2] for step in self.steps), _ZERO)
 
 
 def micro(dollars: Decimal) -> int:

@@ -161,6 +161,12 @@ class Route:
                 groups.append(group)
         return tuple(groups)
 
+    def reached(self, model: str) -> tuple[str, ...]:
+        """Names of all models that a call for this one may reach, itself first: what a Policy judges."""
+        name = model or self.default_name()
+        group = self.meant(name)[0].group
+        return tuple(dict.fromkeys((name, *self.fallbacks.get(group, self.fallbacks.get("*", ())))))
+
 
 def _narrowest(pattern: str) -> tuple[int, str]:
     return -len(pattern), pattern

@@ -45,11 +45,16 @@ def upper_bound(dialect: asking.Dialect, body: Mapping[str, Any], model: str = "
     except RecursionError:
         raise errors.BadRequest("the request is nested too deeply") from None
     size = len(text.encode("utf-8", "surrogatepass"))
-    each = MINI_IMAGE_TOKENS if "mini" in model else IMAGE_TOKENS
+    each = MINI_IMAGE_TOKENS if dear_images(model) else IMAGE_TOKENS
     messages = body.get("messages") or body.get("input") or ()
     count = len(messages) if isinstance(messages, list) else 1
     extra = REQUEST_TOKENS + (TOOLS_TOKENS if body.get("tools") else 0) + count * MESSAGE_TOKENS
     return size + images * each + extra
+
+
+def dear_images(model: str) -> bool:
+    """Whether a picture may be of the most tokens."""
+    return "mini" in model
 
 
 def count_text(text: str) -> int:

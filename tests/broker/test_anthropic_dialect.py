@@ -39,13 +39,21 @@ BODY = {"model": "default", "max_tokens": 10, "messages": MESSAGES}
 
 
 def read(body: Mapping[str, Any], path: str = "/v1/messages") -> asked.Asked:
-    return anthropic.read(Request("POST", path, body=json.dumps(body).encode()))
+    return judged(Request("POST", path, body=json.dumps(body).encode()))
+
+
+def judged(request: Request) -> asked.Asked:
+    """As the gate does it: read, then held against the allow-list."""
+    told = anthropic.read(request)
+    if told.method != "models":
+        anthropic.check(told.dialect, told.body)
+    return told
 
 
 async def answering(request: Request, respond: Respond) -> None:
     """A model that says hello, in Anthropic's words."""
     try:
-        told = anthropic.read(request, ["default"])
+        told = judged(request)
     except AgentkError as problem:
         answer = anthropic.error(problem, "req_1")
         respond.whole(answer.status, answer.headers, answer.body)
@@ -382,7 +390,8 @@ FEATURES: list[tuple[dict[str, Any], frozenset[str]]] = [
 
 @pytest.mark.parametrize("body, expected", FEATURES)
 def test_features(body: dict[str, Any], expected: frozenset[str]) -> None:
-    assert read(body).features == expected
+    told = read(body)
+    assert anthropic.features_of(told.dialect, told.body) == expected
 
 
 JSON = st.recursive(

@@ -165,7 +165,7 @@ def test_bad_parameters_and_unknown_methods_reach_nothing(make: Make) -> None:
         world = make({"think": answer})
         with pytest.raises(errors.BadRequest, match="think"):
             await world.call("think", {"prompts": "x"})
-        with pytest.raises(errors.NotFound, match="thnik"):
+        with pytest.raises(errors.MethodNotAllowed, match="thnik"):
             await world.call("thnik")
         assert (world.records(), world.tokens()) == ([], (0, 0))
 

@@ -56,7 +56,21 @@ def post(path: str, body: Any, headers: Mapping[str, str] | None = None) -> Requ
 def read(
     body: Mapping[str, Any], path: str = "/v1/chat/completions", names: tuple[str, ...] = ()
 ) -> asked.Asked:
-    return openai.read(post(path, body), names)
+    return judged(post(path, body), names)
+
+
+def judged(request: Request, names: tuple[str, ...] = ()) -> asked.Asked:
+    """As the gate does it: read, then held against the allow-list and the route."""
+    told = openai.read(request)
+    if told.method != "models":
+        openai.check(told.dialect, told.body)
+        asked.checked_model(told.body["model"], names)
+    return told
+
+
+def features(body: Mapping[str, Any], path: str = "/v1/chat/completions") -> frozenset[str]:
+    told = read(body, path)
+    return openai.features_of(told.dialect, told.body)
 
 
 # The real client
@@ -65,7 +79,7 @@ def read(
 async def answering(request: Request, respond: Respond) -> None:
     """A model that says what it was asked, in OpenAI's words."""
     try:
-        told = openai.read(request, ["default", "org/model"])
+        told = judged(request, ("default", "org/model"))
         if told.model == "missing":
             raise NotFound("no such model", field="model")
     except AgentkError as problem:
@@ -411,7 +425,7 @@ def test_refused_with_the_path_of_the_field(what: str) -> None:
 
 
 def test_model_of_the_route_may_have_a_slash() -> None:
-    assert read({**CHAT, "model": "org/model"}, names=("org/model",)).model == "org/model"
+    assert read({**CHAT, "model": "org/model"}, names=("org/model",)).body["model"] == "org/model"
 
 
 def test_model_of_no_route_is_not_found() -> None:
@@ -422,7 +436,7 @@ def test_model_of_no_route_is_not_found() -> None:
 def test_schema_of_a_tool_is_the_guests_own() -> None:
     schema = {"type": "object", "properties": {"image_url": {"type": "string", "default": "https://x"}}}
     tool = {"type": "function", "function": {"name": "f", "parameters": schema}}
-    assert read({**CHAT, "tools": [tool]}).features == frozenset()
+    assert features({**CHAT, "tools": [tool]}) == frozenset()
 
 
 def test_schema_is_bounded_in_depth() -> None:
@@ -582,7 +596,7 @@ FEATURES: list[tuple[str, dict[str, Any], frozenset[str]]] = [
 
 @pytest.mark.parametrize("path, body, expected", FEATURES)
 def test_features(path: str, body: dict[str, Any], expected: frozenset[str]) -> None:
-    assert read(body, f"/v1/{path}").features == expected
+    assert features(body, f"/v1/{path}") == expected
 
 
 JSON = st.recursive(

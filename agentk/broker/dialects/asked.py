@@ -6,12 +6,11 @@ Nothing of a request's headers goes on to an upstream: what is read from them is
 import json
 import re
 import uuid
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agentk.api.errors import AgentkError, BadRequest, BudgetExceeded, NotFound, OutcomeUnknown
-from agentk.broker.dialects.fields import Fields
 from agentk.broker.dialects.http_reading import Request
 
 Method = Literal["think", "embed", "models"]
@@ -31,14 +30,13 @@ _GUESTS_LIMITS = {
 
 @dataclass(frozen=True)
 class Asked:
-    """One request in a provider's dialect, through the allow-list. For `models`, `model` is the one asked for or ""."""
+    """One request in a provider's dialect, read and not yet judged. Of `models`, `model` is the one asked for."""
 
     method: Method
-    dialect: str = ""  # as llm knows it: openai.chat, anthropic.messages …
+    dialect: str  # as llm knows it: openai.chat, anthropic.messages …
     body: Mapping[str, Any] = field(default_factory=dict)
     stream: bool = False
-    model: str = ""
-    features: frozenset[str] = frozenset()
+    model: str = ""  # "": all of them
     key: str = ""  # idempotency key the guest gave
     retried: bool = False  # a client's own repetition of a request it got no answer to
 
@@ -50,27 +48,14 @@ class Answer:
     body: bytes
 
 
-def asked(
-    request: Request,
-    dialect: str,
-    fields: Fields,
-    names: Collection[str],
-    features_of: Callable[[str, Mapping[str, Any]], frozenset[str]],
-) -> Asked:
-    """The call a POST stands for. Raises BadRequest, naming the field, for what an agent may not send.
-
-    `names` are the models of the agent's route: any of them may be asked for as it is written there, slashes too.
-    """
+def asked(request: Request, dialect: str) -> Asked:
+    """The call a POST stands for. What is in its body is for the gate to judge."""
     body = parsed(request)
-    fields.check(body, "")
-    model = checked_model(body["model"], names)
     return Asked(
         method="embed" if dialect == "openai.embeddings" else "think",
         dialect=dialect,
         body=body,
         stream=body.get("stream") is True,
-        model=model,
-        features=features_of(dialect, body),
         key=idempotency_key(request.headers),
         retried=retried(request.headers),
     )
@@ -91,6 +76,7 @@ def parsed(request: Request) -> dict[str, Any]:
 
 
 def checked_model(model: str, names: Collection[str]) -> str:
+    """`names` are the models of the agent's route: each may be asked for as it is written there, slashes too."""
     if model in names:
         return model
     if "/" in model:

@@ -5,7 +5,7 @@ It decides nothing: it reads, refuses what an agent may not send, and tells whic
 
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import unquote
 
@@ -41,16 +41,21 @@ def takes(request: Request) -> bool:
     return path in PATHS or path == _MODELS or path.startswith(f"{_MODELS}/")
 
 
-def read(request: Request, names: Collection[str] = ()) -> Asked:
-    """What the request asks. Raises an AgentkError, naming the field, for what an agent may not send."""
+def read(request: Request) -> Asked:
+    """What the request asks. Raises an AgentkError for what is no request of this dialect."""
     dialect = PATHS.get(request.path)
     if dialect is None and takes(request):
         _only("GET", request)
-        return Asked("models", model=unquote(request.path[len(_MODELS) + 1 :]))
+        return Asked("models", "models", model=unquote(request.path[len(_MODELS) + 1 :]))
     if dialect is None:
         raise NotFound(f"{request.path} is not served here", hint=f"POST {', '.join(PATHS)}; GET {_MODELS}")
     _only("POST", request)
-    return asked.asked(request, dialect, BODIES[dialect], names, features_of)
+    return asked.asked(request, dialect)
+
+
+def check(dialect: str, body: Mapping[str, Any]) -> None:
+    """Raises BadRequest, naming the field, for what an agent may not send."""
+    BODIES[dialect].check(body, "")
 
 
 def features_of(dialect: str, body: Mapping[str, Any]) -> frozenset[str]:
