@@ -179,6 +179,15 @@ class Journal:
             key=lambda one: one.record,
         )  # fmt: skip
 
+    def left_behind(self, uid: str, attempt: int, start: str) -> list[str]:
+        """Idempotency keys of this agent's calls whose outcome nobody knows, that begin so. Oldest first."""
+        found = [
+            (one.record, one.draft.key)
+            for one in list(self._ledger.open.values())
+            if not one.in_flight and (one.draft.uid, one.draft.attempt) == (uid, attempt)
+        ]
+        return [key for _, key in sorted(found) if key.startswith(start)]
+
     # Guests' state and reading
 
     async def write(self, work: Callable[[writer.Tx], T]) -> T:

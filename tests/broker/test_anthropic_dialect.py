@@ -47,6 +47,7 @@ def judged(request: Request) -> asked.Asked:
     told = anthropic.read(request)
     if told.method != "models":
         anthropic.check(told.dialect, told.body)
+        asked.checked_model(told.body["model"], ())
     return told
 
 

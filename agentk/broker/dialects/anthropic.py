@@ -13,7 +13,10 @@ from agentk.broker.dialects import asked, features
 from agentk.broker.dialects.anthropic_fields import BODIES, READING
 from agentk.broker.dialects.asked import Answer, Asked
 from agentk.broker.dialects.http_reading import Request
+from agentk.broker.words import Dialect
+from agentk.llm.asking import Refused
 
+NAME: Dialect = "anthropic"
 PATHS = {"/v1/messages": "anthropic.messages", "/v1/messages/count_tokens": "anthropic.count_tokens"}
 _MODELS = "/v1/models"
 _KINDS = {
@@ -28,7 +31,9 @@ _KINDS = {
     429: "rate_limit_error",
     503: "overloaded_error",
     504: "timeout_error",
+    529: "overloaded_error",
 }
+_WORDS = frozenset((*_KINDS.values(), "api_error", "billing_error"))  # the client's own list
 
 
 def takes(request: Request) -> bool:
@@ -77,7 +82,7 @@ def error(error: AgentkError, request_id: str = "") -> Answer:
     body = _told(error)
     if request_id:
         headers["request-id"] = body["request_id"] = request_id
-    status = 400 if error.http_status == 422 else error.http_status
+    status = 400 if error.status == 422 else error.status
     return asked.json_answer(status, body, headers)
 
 
@@ -87,7 +92,9 @@ def stream_error(error: AgentkError, dialect: str = "anthropic.messages") -> byt
 
 
 def _told(error: AgentkError) -> dict[str, Any]:
-    kind = _KINDS.get(error.http_status, "api_error" if error.http_status >= 500 else "invalid_request_error")
+    kind = _KINDS.get(error.status, "api_error" if error.status >= 500 else "invalid_request_error")
+    if isinstance(error, Refused):
+        kind = error.type if error.type in _WORDS else kind
     return {"type": "error", "error": {"type": kind, "message": error.to_status()["message"]}}
 
 

@@ -12,9 +12,12 @@ from typing import Any, Literal
 
 from agentk.api.errors import AgentkError, BadRequest, BudgetExceeded, NotFound, OutcomeUnknown
 from agentk.broker.dialects.http_reading import Request
+from agentk.llm.asking import Refused
+from agentk.sdk import wire
 
 Method = Literal["think", "embed", "models"]
 
+VALUES = 500_000  # of one body: texts to embed may come as lists of tokens
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _LIMITS = {
     "openai.chat": "max_tokens",
@@ -67,9 +70,9 @@ def parsed(request: Request) -> dict[str, Any]:
     if kind != "application/json":
         raise BadRequest("the body must be application/json", field="content-type")
     try:
-        body = json.loads(request.body, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise BadRequest(f"the body is not JSON: {type(error).__name__}") from None
+        body = wire.decode(request.body, VALUES)
+    except wire.Refused as refused:
+        raise BadRequest(f"the body is {refused.message}") from None
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")
     return body
@@ -124,6 +127,8 @@ def retry_headers(error: AgentkError) -> dict[str, str]:
     headers: dict[str, str] = {}
     if isinstance(error, BudgetExceeded | OutcomeUnknown) or error.http_status in (403, 499):
         headers["x-should-retry"] = "false"
+    elif isinstance(error, Refused) and not error.retryable:
+        headers["x-should-retry"] = "false"  # an answer was begun and lost, or would be refused again
     elif error.retry_after_seconds is not None:
         headers["retry-after"] = str(error.retry_after_seconds)
     return headers
@@ -139,7 +144,3 @@ def new_request_id() -> str:
 
 def _known(names: Collection[str]) -> str:
     return "one of: " + ", ".join(sorted(names)[:20]) if names else ""
-
-
-def _no_constant(word: str) -> None:
-    raise ValueError(f"{word} is not JSON")

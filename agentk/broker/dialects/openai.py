@@ -24,8 +24,11 @@ from agentk.broker.dialects.asked import Answer, Asked
 from agentk.broker.dialects.http_reading import Request
 from agentk.broker.dialects.openai_fields import CHAT, EMBEDDINGS, READING
 from agentk.broker.dialects.openai_responses_fields import RESPONSES
+from agentk.broker.words import Dialect
+from agentk.llm.asking import Refused
 
 BODIES = {"openai.chat": CHAT, "openai.responses": RESPONSES, "openai.embeddings": EMBEDDINGS}
+NAME: Dialect = "openai"
 PATHS = {
     "/v1/chat/completions": "openai.chat",
     "/v1/responses": "openai.responses",
@@ -105,8 +108,13 @@ def stream_error(error: AgentkError, dialect: str) -> bytes:
 
 
 def _told(error: AgentkError) -> dict[str, Any]:
+    message = error.to_status()["message"]
+    if isinstance(error, Refused):  # the provider's own words
+        kind = error.type or ("invalid_request_error" if error.status < 500 else "server_error")
+        code = error.provider_code or ("rate_limit_exceeded" if error.status == 429 else "upstream_error")
+        return {"message": message, "type": kind, "param": error.param or None, "code": code}
     kind, code = _kind(error)
-    return {"message": error.to_status()["message"], "type": kind, "param": error.field or None, "code": code}
+    return {"message": message, "type": kind, "param": error.field or None, "code": code}
 
 
 def _kind(error: AgentkError) -> tuple[str, str]:
@@ -128,7 +136,7 @@ def _kind(error: AgentkError) -> tuple[str, str]:
 
 
 def _status(error: AgentkError) -> int:
-    return 400 if error.http_status == 422 else error.http_status
+    return 400 if error.status == 422 else error.status
 
 
 def _snake(code: str) -> str:
