@@ -441,7 +441,7 @@ def test_schema_of_a_tool_is_the_guests_own() -> None:
 
 def test_schema_is_bounded_in_depth() -> None:
     schema: Any = {}
-    for _ in range(100):
+    for _ in range(80):
         schema = {"a": schema}
     with pytest.raises(BadRequest, match="nested deeper"):
         read({**CHAT, "tools": [{"type": "function", "function": {"name": "f", "parameters": schema}}]})

@@ -32,6 +32,7 @@ class Upstream:
     url: str = ""
     seen: list[Seen] = field(default_factory=list)
     handlers: list[Handler] = field(default_factory=list)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     hung_up: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -43,6 +44,7 @@ async def upstream(*handlers: Handler) -> AsyncIterator[Upstream]:
         raw = await request.read()
         headers = {name.lower(): value for name, value in request.headers.items()}
         made.seen.append(Seen(request.method, request.path, headers, json.loads(raw) if raw else None))
+        made.asked.set()
         handler = made.handlers.pop(0) if len(made.handlers) > 1 else made.handlers[0]
         try:
             return await handler(request)
