@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sqlite3
+from dataclasses import dataclass
 from typing import Any
 
 from agentk.store import journal_bodies as bodies
@@ -93,6 +94,39 @@ def spent(conn: sqlite3.Connection, uid: str) -> dict[str, int]:
     row = conn.execute(f"{_LINE} SELECT {SUMS} WHERE id IN line", told).fetchone()
     before = writing.own_meta(conn, "checkpoint").get("spent", {}).get(uid, {})
     return {name: value + before.get(name, 0) for name, value in zip(AMOUNTS, row, strict=True)}
+
+
+@dataclass(frozen=True)
+class SpentRow:
+    """What an agent used in one second."""
+
+    uid: str
+    namespace: str  # "" when only its sum is left
+    parents: tuple[str, ...]  # uids of those that spawned it, nearest first
+    at: float  # Unix seconds
+    tokens: int
+    calls: int
+    cost_micro_usd: int
+
+
+def spent_by_second(conn: sqlite3.Connection) -> list[SpentRow]:
+    """What every agent used, ever, also those that are gone. Reads all records."""
+    lineage = {
+        uid: tuple(parents.split()) for uid, parents in conn.execute("SELECT uid, parents FROM lineage")
+    }
+    kept = conn.execute(
+        f"""SELECT u.uid, u.namespace, u.at / 1000000, {SUMS} WHERE u.uid <> '' AND u.kind <> 'intent'
+        GROUP BY 1, 2, 3 ORDER BY 3"""
+    )
+    rows = [
+        SpentRow(uid, namespace, lineage.get(uid, ()), float(at), *used) for uid, namespace, at, *used in kept
+    ]
+    sums: dict[str, dict[str, int]] = writing.own_meta(conn, "checkpoint").get("spent", {})
+    old = [
+        SpentRow(uid, "", lineage.get(uid, ()), 0.0, *(used.get(name, 0) for name in AMOUNTS))
+        for uid, used in sums.items()
+    ]
+    return [row for row in (*old, *rows) if row.tokens or row.calls or row.cost_micro_usd]
 
 
 def bodies_of(conn: sqlite3.Connection, what: str) -> set[int]:

@@ -56,7 +56,7 @@ def records(db: "Database") -> None:
 
 
 def guest_state(db: "Database") -> None:
-    """Mailboxes, values, locks, queues, and what was spent. Times are Unix seconds."""
+    """Mailboxes, values, locks, queues, and what budgets were given. Times are Unix seconds."""
     _run(
         db,
         # At-least-once: a message goes when it is acknowledged. Ordered per sender by `id`, which is never reused.
@@ -85,10 +85,13 @@ def guest_state(db: "Database") -> None:
             leased_to TEXT NOT NULL DEFAULT '', lease_expires REAL, acked INTEGER NOT NULL DEFAULT 0)""",
         "CREATE INDEX queues_waiting ON queues (scope, name, seq) WHERE acked = 0",
         "CREATE INDEX queues_leased ON queues (leased_to) WHERE leased_to <> '' AND acked = 0",
-        # What a node of the tree of budgets (an agent's uid, a quota's) has used since `window_start` (0: ever).
-        """CREATE TABLE spent (
-            uid TEXT NOT NULL, window_start INTEGER NOT NULL, tokens INTEGER NOT NULL, calls INTEGER NOT NULL,
-            cost_micro_usd INTEGER NOT NULL, PRIMARY KEY (uid, window_start)) WITHOUT ROWID""",
+        # What `agentk budget add` gave to a node of the tree of budgets (an agent's uid, a quota's).
+        """CREATE TABLE grants (
+            uid TEXT NOT NULL, tokens INTEGER NOT NULL, calls INTEGER NOT NULL, cost_micro_usd INTEGER NOT NULL,
+            wall_seconds REAL NOT NULL, at REAL NOT NULL)""",
+        # Whose budget an agent that was spawned counts for, nearest first and separated by spaces: what it used is
+        # not given back when it is gone.
+        """CREATE TABLE lineage (uid TEXT PRIMARY KEY, parents TEXT NOT NULL) WITHOUT ROWID""",
     )
 
 

@@ -82,6 +82,24 @@ class Store:
         self._conn.close()
         os.close(self._lock_fd)
 
+    # Notes: small texts of the daemon's own, such as another store's anchor
+
+    def note(self, name: str) -> str | None:
+        """A small read, here and now."""
+        row = self._readers.now(
+            lambda conn: conn.execute("SELECT value FROM meta WHERE key = ?", (f"note/{name}",)).fetchone()
+        )
+        return None if row is None else str(row[0])
+
+    def keep_note(self, name: str, text: str) -> None:
+        """Blocks until it is on the disk: never call it on the loop."""
+        told = (f"note/{name}", text)
+        self._writer.run_here(
+            lambda tx: (
+                tx.conn.execute("INSERT OR REPLACE INTO meta (key, value) VALUES (?, ?)", told) and None
+            )
+        )
+
     # Objects
 
     async def create(

@@ -5,6 +5,7 @@ after COMMIT, which is synced to the disk. Nothing here knows what an object is.
 """
 
 import asyncio
+import concurrent.futures
 import logging
 import queue
 import sqlite3
@@ -23,7 +24,8 @@ logger = logging.getLogger(__name__)
 # Bounds how long the first of a batch waits for the last.
 _BATCH_MAX = 256
 
-_Answers = list[tuple["asyncio.Future[Any]", Any, BaseException | None]]
+_Future = asyncio.Future[Any] | concurrent.futures.Future[Any]
+_Answers = list[tuple[_Future, Any, BaseException | None]]
 
 
 @dataclass
@@ -45,8 +47,8 @@ class Undo(Exception, Generic[T]):
 @dataclass(frozen=True)
 class _Job:
     run: Callable[[Tx], Any]
-    loop: asyncio.AbstractEventLoop
-    future: "asyncio.Future[Any]"
+    loop: asyncio.AbstractEventLoop | None  # None: a thread waits for it
+    future: _Future
 
 
 class Writer:
@@ -80,11 +82,20 @@ class Writer:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[T] = loop.create_future()
+        self._queue(_Job(work, loop, future))
+        return await future
+
+    def run_here(self, work: Callable[[Tx], T]) -> T:
+        """As `run`, for a thread that is not the loop's: blocks it."""
+        future: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._queue(_Job(work, None, future))
+        return future.result()
+
+    def _queue(self, job: _Job) -> None:
         with self._closing:
             if self._closed:
                 raise errors.Unavailable("the store is closed")
-            self._jobs.put(_Job(work, loop, future))
-        return await future
+            self._jobs.put(job)
 
     def close(self) -> None:
         """Write what is queued, then end the thread. Repeatable."""
@@ -123,11 +134,14 @@ class Writer:
             tx.changed.clear()
             reason = refused(error)
             answers = [(job.future, None, reason) for job in batch]
-        by_loop: dict[asyncio.AbstractEventLoop, _Answers] = defaultdict(list)
+        by_loop: dict[asyncio.AbstractEventLoop | None, _Answers] = defaultdict(list)
         for job, answer in zip(batch, answers, strict=True):
             by_loop[job.loop].append(answer)
         for loop, told in by_loop.items():
-            tell(loop, _resolve, told)
+            if loop is None:
+                _resolve(told)
+            else:
+                tell(loop, _resolve, told)
         if tx.changed:  # after the answers: who wrote goes on before everyone who watches
             self._committed(tx.changed)
         work = self._upkeep(len(tx.changed))
@@ -148,7 +162,7 @@ class Writer:
             if tx.changed:
                 self._committed(tx.changed)
 
-    def _one(self, job: _Job, tx: Tx) -> tuple["asyncio.Future[Any]", Any, BaseException | None]:
+    def _one(self, job: _Job, tx: Tx) -> tuple[_Future, Any, BaseException | None]:
         mark = len(tx.changed)
         tx.conn.execute("SAVEPOINT one")
         try:

@@ -350,6 +350,8 @@ async def test_a_trace_tells_calls_within_calls(journal: Journal) -> None:
 
 
 async def test_guests_state_is_written_without_a_record(journal: Journal) -> None:
-    await journal.write(lambda tx: tx.conn.execute("INSERT INTO spent VALUES ('u1', 0, 1, 1, 1)").rowcount)
-    assert journal.read(lambda conn: conn.execute("SELECT tokens FROM spent").fetchone()) == (1,)
+    await journal.write(
+        lambda tx: tx.conn.execute("INSERT INTO grants VALUES ('u1', 1, 1, 1, 0, 0)").rowcount
+    )
+    assert journal.read(lambda conn: conn.execute("SELECT tokens FROM grants").fetchone()) == (1,)
     assert await journal.read_apart(lambda conn: reading.records(conn, uid="u1")) == []
