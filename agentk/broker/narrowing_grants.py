@@ -143,10 +143,19 @@ def _storage_bytes(spec: Spec) -> int | None:
 
 class _Way(NamedTuple):
     host: str
-    ports: frozenset[int] | None  # None: any
+    ports: frozenset[int]
+    methods: frozenset[str]  # empty: any
+    private: bool
 
     def __str__(self) -> str:
-        return self.host + ("" if self.ports is None else f" on {', '.join(map(str, sorted(self.ports)))}")
+        told = f"{self.host} on {', '.join(map(str, sorted(self.ports)))}"
+        told += f" by {', '.join(sorted(self.methods))}" if self.methods else ""
+        return told + (" at private addresses" if self.private else "")
+
+    def grants(self, port: int, method: str, private: bool) -> bool:
+        """`method` "": any."""
+        fits = not self.methods or method in self.methods
+        return port in self.ports and fits and (self.private or not private)
 
 
 def _network(asked: Any, had: Any) -> Found:
@@ -155,21 +164,29 @@ def _network(asked: Any, had: Any) -> Found:
     open_child, ways = _egress(asked)
     open_parent, parent_ways = _egress(had)
     where: Path = ("network", "egress")
-    if open_parent:
-        return
-    if open_child:
+    if open_child and not open_parent:
         yield _problem((*where, "default"), 'its parent has "Deny", asked for "Allow"')
+    elif open_child:
+        # What is listed is reached as it is listed; what is not, in every way. So nothing may be left out.
+        for one in parent_ways:
+            if not any(covers(way.host, one.host) for way in ways):
+                yield _problem((*where, "allow"), f"its parent reaches only {one} of {one.host}: list it too")
     for at, way in enumerate(ways):
-        if not _reachable(way, parent_ways):
+        if not _reachable(way, parent_ways, open_parent):
             has = "; ".join(map(str, parent_ways)) or "no host"
             yield _problem((*where, "allow", at), f"its parent reaches {has}; asked for {way}")
 
 
-def _reachable(way: _Way, among: Sequence[_Way]) -> bool:
-    fitting = [one for one in among if covers(one.host, way.host)]
-    if any(one.ports is None for one in fitting):
-        return True
-    return way.ports is not None and way.ports <= frozenset().union(*(one.ports or () for one in fitting))
+def _reachable(way: _Way, among: Sequence[_Way], open_parent: bool) -> bool:
+    touched = [one for one in among if covers(one.host, way.host) or covers(way.host, one.host)]
+    if open_parent and not touched:
+        return not way.private
+    fitting = [one for one in touched if covers(one.host, way.host)]
+    return all(
+        any(one.grants(port, method, way.private) for one in fitting)
+        for port in way.ports
+        for method in way.methods or ("",)
+    ) and bool(fitting)
 
 
 def _egress(network: Any) -> tuple[bool, list[_Way]]:
@@ -178,19 +195,30 @@ def _egress(network: Any) -> tuple[bool, list[_Way]]:
     _only(egress, {"default", "allow"}, where)
     if egress.get("default", "Deny") not in ("Allow", "Deny"):
         raise errors.Invalid("expected Allow or Deny", field=field_path((*where, "default")))
-    ways = []
-    for at, one in enumerate(_list(egress.get("allow"), (*where, "allow"))):
-        path: Path = (*where, "allow", at)
-        entry = _only(_map(one, path), {"host", "ports"}, path)
-        ports = None if entry.get("ports") is None else _list(entry["ports"], (*path, "ports"))
-        if ports is not None and not all(type(port) is int for port in ports):
-            raise errors.Invalid("expected ports", field=field_path((*path, "ports")))
-        try:
-            host = hosts.pattern(_text(entry, "host", path))
-        except errors.Invalid as error:
-            raise errors.Invalid(error.message, field=field_path((*path, "host"))) from None
-        ways.append(_Way(host, None if ports is None else frozenset(ports)))
+    ways = [
+        _way(one, (*where, "allow", at))
+        for at, one in enumerate(_list(egress.get("allow"), (*where, "allow")))
+    ]
     return egress.get("default") == "Allow", ways
+
+
+def _way(one: Any, path: Path) -> _Way:
+    """One entry, read as `egress.parse` reads it."""
+    entry = _only(_map(one, path), {"host", "ports", "methods", "privateAddresses"}, path)
+    ports = [443] if entry.get("ports") is None else _list(entry["ports"], (*path, "ports"))
+    if not all(type(port) is int for port in ports):
+        raise errors.Invalid("expected ports", field=field_path((*path, "ports")))
+    methods = _list(entry.get("methods"), (*path, "methods"))
+    if not all(isinstance(method, str) for method in methods):
+        raise errors.Invalid("expected methods", field=field_path((*path, "methods")))
+    if type(entry.get("privateAddresses", False)) is not bool:
+        raise errors.Invalid("expected true or false", field=field_path((*path, "privateAddresses")))
+    try:
+        host = hosts.pattern(_text(entry, "host", path))
+    except errors.Invalid as error:
+        raise errors.Invalid(error.message, field=field_path((*path, "host"))) from None
+    named = frozenset(method.upper() for method in methods)
+    return _Way(host, frozenset(ports), named, entry.get("privateAddresses", False))
 
 
 def _secrets(child: Spec, parent: Spec) -> Found:

@@ -373,10 +373,12 @@ def test_injected_secrets(inject: Spec, fits: bool) -> None:
         ({"allow": [{"host": "*.a.example.com", "ports": [443]}]}, True),
         ({"allow": [{"host": "A.Example.com.", "ports": [443]}]}, True),
         ({"allow": [{"host": "a.example.com", "ports": [443, 22]}]}, False),
-        ({"allow": [{"host": "a.example.com"}]}, False),
+        ({"allow": [{"host": "a.example.com"}]}, True),  # no ports: 443
         ({"allow": [{"host": "api.example.com", "ports": [443, 8443]}]}, True),
         ({"allow": [{"host": "any.example"}]}, True),
-        ({"allow": [{"host": "any.example", "ports": [1]}]}, True),
+        ({"allow": [{"host": "any.example", "ports": [1]}]}, False),
+        ({"allow": [{"host": "any.example", "methods": ["GET"]}]}, True),
+        ({"allow": [{"host": "any.example", "privateAddresses": True}]}, False),
         ({"allow": [{"host": "example.com", "ports": [443]}]}, False),
         ({"allow": [{"host": "*", "ports": [443]}]}, False),
         ({"allow": [{"host": "127.1", "ports": [443]}]}, False),
@@ -393,10 +395,35 @@ def test_a_parent_that_reaches_every_host_may_hand_out_any() -> None:
         assert fields(child(("network",), {"egress": egress}), parent) == []
 
 
+@pytest.mark.parametrize(
+    ("egress", "fits"),
+    [
+        ({"default": "Allow"}, False),  # api would be reached by every method
+        ({"default": "Allow", "allow": [{"host": "api.example", "methods": ["GET"]}]}, True),
+        ({"default": "Allow", "allow": [{"host": "*.example", "methods": ["GET"]}]}, False),
+        ({"default": "Allow", "allow": [{"host": "api.example", "methods": ["get", "PUT"]}]}, False),
+        ({"default": "Allow", "allow": [{"host": "api.example"}]}, False),
+        ({"allow": [{"host": "api.example", "methods": ["get"]}]}, True),
+        ({"allow": [{"host": "*.example"}]}, False),
+        ({"allow": [{"host": "other.test", "ports": [22]}]}, True),
+        ({"allow": [{"host": "other.test", "privateAddresses": True}]}, False),
+        ({"allow": [{"host": "wiki.test", "privateAddresses": True}]}, True),
+        ({"allow": [{"host": "other.test", "privateAddresses": "yes"}]}, False),
+        ({"allow": [{"host": "other.test", "methods": [1]}]}, False),
+    ],
+)
+def test_what_an_open_parent_lists_is_reached_as_it_is_listed(egress: Spec, fits: bool) -> None:
+    listed = [{"host": "api.example", "methods": ["GET"]}, {"host": "wiki.test", "privateAddresses": True}]
+    parent = {**PARENT, "network": {"egress": {"default": "Allow", "allow": listed}}}
+    if egress.get("default"):
+        egress = {**egress, "allow": [*egress.get("allow", []), {"host": "wiki.test"}]}
+    assert (narrowing.narrower(child(("network",), {"egress": egress}), parent) == []) is fits
+
+
 def test_a_parent_without_a_network_has_none_to_hand_out() -> None:
     parent = {key: value for key, value in PARENT.items() if key != "network"}
     spec = child(("network",), {"egress": {"allow": [{"host": "any.example"}]}})
-    assert told(spec, parent) == "its parent reaches no host; asked for any.example"
+    assert told(spec, parent) == "its parent reaches no host; asked for any.example on 443"
 
 
 def test_environments_are_the_parents_or_none() -> None:
