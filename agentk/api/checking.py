@@ -27,6 +27,10 @@ PATTERNS = {
     r"^[-._a-zA-Z][-._a-zA-Z0-9]*$": "a variable name: letters, digits, '_', '-' and '.', not starting with a digit",
     r"^metadata\.(name|namespace|uid|labels\['[^']+'\]|annotations\['[^']+'\])$": "metadata.name, "
     "metadata.namespace, metadata.uid, metadata.labels['KEY'] or metadata.annotations['KEY']",
+    r"^[0-9]{1,12}(\.[0-9]{1,6})?$": 'US dollars as text, such as "2.50", with at most 6 decimals',
+    r"^[A-Za-z]+$": "letters only, such as GET",
+    r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$": "the name of an HTTP header",
+    r"^[ -~]*$": "printable ASCII",
 }
 
 _TYPES = {

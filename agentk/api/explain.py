@@ -83,7 +83,7 @@ def _title(around: schemas.Schema, name: str, schema: schemas.Schema, indent: st
 def _facts(schema: schemas.Schema, indent: str) -> list[str]:
     facts = []
     if "enum" in schema:
-        facts.append(f"{indent}enum: {', '.join(_value(choice) for choice in schema['enum'])}")
+        facts += _wrapped("enum: " + ", ".join(_value(choice) for choice in schema["enum"]), indent)
     default = schema.get("default")
     if default is not None and default != {}:  # {} only lets the defaults below it in
         facts.append(f"{indent}default: {_value(default)}")

@@ -141,6 +141,27 @@ QUOTA = Kind(
         _AGE,
     ),
 )
+MODELROUTE = Kind(
+    GROUP,
+    VERSION,
+    "ModelRoute",
+    "modelroutes",
+    "modelroute",
+    ("mr",),
+    True,
+    "modelroute.json",
+    False,
+    (
+        _NAME,
+        Column(
+            "Strategy", "string", ".spec.strategy", description="Which of several ways to a model is taken."
+        ),
+        Column("Max-Concurrent", "integer", ".spec.maxConcurrent", description="Most calls at once."),
+        Column("RPM", "integer", ".spec.rpm", True, "Most calls a minute."),
+        Column("TPM", "integer", ".spec.tpm", True, "Most tokens a minute."),
+        _AGE,
+    ),
+)
 NAMESPACE = Kind(
     "",
     "v1",
@@ -205,7 +226,7 @@ EVENT = Kind(
     ),
 )
 
-KINDS: tuple[Kind, ...] = (AGENT, RUNTIME, POLICY, QUOTA, NAMESPACE, SECRET, CONFIGMAP, EVENT)
+KINDS: tuple[Kind, ...] = (AGENT, RUNTIME, POLICY, QUOTA, MODELROUTE, NAMESPACE, SECRET, CONFIGMAP, EVENT)
 
 _BY_TYPE = {(kind.api_version, kind.kind): kind for kind in KINDS}
 _BY_WORD = {

@@ -45,6 +45,7 @@ class Rooms:
     rules: Callable[[Guest], policy_rules.Rules]
     journal: Journal
     budgets: Budgets
+    path: Callable[[Guest], tuple[str, ...]]  # whose budgets a call counts for, outermost first
     take_turn: TakeTurn
     forms: Mapping[str, Method] = field(default_factory=dict)  # the same calls in the words of a provider
     now: Callable[[], float] = time.time
@@ -71,7 +72,7 @@ class Gate:
             if repeated is not None:
                 return await repeated
             running.bound = bound = await method.bound(call.guest, params)
-            reservation = rooms.budgets.reserve(path(call.guest), bound, rooms.now())
+            reservation = rooms.budgets.reserve(rooms.path(call.guest), bound, rooms.now())
             try:
                 async with self._turn(method, running, params) as turn:
                     if method.recording == "effect":
@@ -133,11 +134,6 @@ class Gate:
             raise
         finally:
             del self._flying[scope]
-
-
-def path(guest: Guest) -> tuple[str, ...]:
-    """The budgets a call of this guest counts for: its namespace's, those of who spawned it, its own."""
-    return (f"namespace/{guest.namespace}", *reversed(guest.parents), guest.uid)
 
 
 _SENT = "sent"  # in the record of a call that was cut short: what of its answer the guest had been sent

@@ -77,12 +77,12 @@ class Guests:
 
     def parent(self, agent: Object) -> str:
         """Uid of the agent that spawned it; "" when a person made it, or that one is gone."""
-        return next(self._above(agent), "")
+        return next(self.above(agent), "")
 
     def parents(self, uid: str) -> tuple[str, ...]:
         """Uids of those that spawned it, nearest first."""
         agent = self._agents.get(uid)
-        return tuple(self._above(agent)) if agent else ()
+        return tuple(self.above(agent)) if agent else ()
 
     @contextlib.contextmanager
     def listening(self, uid: str) -> Iterator[asyncio.Event]:
@@ -99,7 +99,7 @@ class Guests:
     def family(self, uid: str) -> list[Object]:
         """The agent and every agent it spawned, and they spawned: all that it may know of."""
         return [
-            agent for agent in self._agents.values() if uid in (agent["metadata"]["uid"], *self._above(agent))
+            agent for agent in self._agents.values() if uid in (agent["metadata"]["uid"], *self.above(agent))
         ]
 
     def _make(self, box_id: str) -> Guest:
@@ -117,10 +117,10 @@ class Guests:
         namespace, name = _name(agent)
         run = self._runs.get(box_id) or _run_of(agent, uid, attempt)
         return Guest(
-            uid, namespace, name, attempt, run, box_id, spec, policy_name, policy, tuple(self._above(agent))
+            uid, namespace, name, attempt, run, box_id, spec, policy_name, policy, tuple(self.above(agent))
         )
 
-    def _above(self, agent: Object) -> Iterator[str]:
+    def above(self, agent: Object) -> Iterator[str]:
         """Uids of those that spawned it, nearest first."""
         seen: set[str] = set()
         while len(seen) < _DEPTH_MAX:

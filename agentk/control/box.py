@@ -5,6 +5,7 @@ What cannot be made is told as problems, all at once, each with the object and f
 
 import base64
 import binascii
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ _BASE_ENV = {
     "LANG": "C.UTF-8",
     "PATH": "/usr/local/bin:/usr/bin:/bin",
 }
+_GATE = "http://127.0.0.1:8700"  # the loopback door (runtime/launcher/doors.py)
+_NO_KEY = "agentk-holds-the-key"  # clients refuse to start without one
+_NO_PROXY = "127.0.0.1,localhost,::1"
 _FIELD = re.compile(r"metadata\.(?:(name|namespace|uid)|(labels|annotations)\['([^']+)'\])")
 _EXPANSION = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
 
@@ -107,7 +111,10 @@ def _environment(
         "AGENTK_NAMESPACE": metadata["namespace"],
         "AGENTK_RUN_ID": attempt.run_id,
         "AGENTK_SOCKET": "/run/agentk/gate.sock",
+        "TRACEPARENT": _traceparent(metadata["uid"], attempt),
     }
+    if (found.runtime or {}).get("spec", {}).get("type", "nsjail") != "process":
+        env |= _loopback(agent["spec"])
     for one in agent["spec"].get("env") or ():
         name, source = one["name"], one.get("valueFrom")
         if source is None:
@@ -120,6 +127,29 @@ def _environment(
             problems.append(Problem(CONFIG_ERROR, f"env {name}: the value holds a NUL byte"))
         env[name] = value
     return env
+
+
+def _loopback(spec: Mapping[str, Any]) -> dict[str, str]:
+    """What unmodified clients look for, leading to the gate. Without a jail the address is somebody else's."""
+    env = {
+        "OPENAI_BASE_URL": f"{_GATE}/v1",
+        "OPENAI_API_KEY": _NO_KEY,
+        "ANTHROPIC_BASE_URL": _GATE,
+        "ANTHROPIC_API_KEY": _NO_KEY,
+    }
+    egress = (spec.get("network") or {}).get("egress") or {}
+    if egress.get("allow") or egress.get("default") == "Allow":
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            env |= {name: _GATE, name.lower(): _GATE}
+        env |= {"NO_PROXY": _NO_PROXY, "no_proxy": _NO_PROXY}
+    return env
+
+
+def _traceparent(uid: str, attempt: Attempt) -> str:
+    """W3C trace context: one trace a run, one span an attempt."""
+    trace = hashlib.sha256(attempt.run_id.encode()).hexdigest()[:32]
+    span = hashlib.sha256(f"{uid}-{attempt.number}".encode()).hexdigest()[:16]
+    return f"00-{trace}-{span}-01"
 
 
 def _from_source(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentk.api import admit, crosschecks, errors, kinds, schemas, shaping
+from agentk.broker import admitting
 from agentk.daemon.calls import Call, Write
 from agentk.daemon.paths import Target
 
@@ -48,7 +49,9 @@ async def admitted(call: Call, obj: Object, how: Write, size_bytes: int) -> Obje
     strict = how.validation == "Strict"
 
     def check() -> Object:
-        return admit.admit(obj, strict=strict, defaults=defaults)
+        made = admit.admit(obj, strict=strict, defaults=defaults)
+        admitting.check(call.target.kind, made)
+        return made
 
     return await asyncio.to_thread(check) if size_bytes > _THREAD_BYTES else check()
 

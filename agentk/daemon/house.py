@@ -21,7 +21,7 @@ from typing import Any
 
 from agentk.api import admit, errors, kinds, manifest, ownership
 from agentk.control import clock, crash, loop
-from agentk.daemon import http, keeper, serving, settings, sockets
+from agentk.daemon import gatehouse, http, keeper, serving, settings, sockets
 from agentk.daemon.services import Services
 from agentk.data import files
 from agentk.data.places import Places
@@ -74,7 +74,11 @@ class House:
         for notice in self._store.notices:
             _log.warning("%s", notice)
         self._jails = jails.Jails(self._places.launcher_socket)
+        self._gatehouse: gatehouse.Gatehouse | None = None
         try:
+            gate = self._gatehouse = gatehouse.Gatehouse(self._store, self._jails)
+            for notice in gate.journal.notices:
+                _log.warning("%s", notice)
             await self._furnish()
             services = self._services()
             self._ending = services.ending
@@ -82,6 +86,7 @@ class House:
                 asyncio.get_running_loop().add_signal_handler(number, services.ending.set)
             eternal = [
                 asyncio.create_task(self._jails.run(), name="launcher"),
+                asyncio.create_task(gate.run(), name="gate"),
                 asyncio.create_task(self._steward().run(), name="steward"),
                 asyncio.create_task(self._back_up(), name="backups"),
             ]
@@ -96,6 +101,8 @@ class House:
                 task.cancel()
             await asyncio.gather(*eternal, return_exceptions=True)
         finally:
+            if self._gatehouse is not None:
+                await self._gatehouse.close()
             self._jails.close()
             self._store.close()
         return self._exit_code

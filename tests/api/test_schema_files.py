@@ -148,7 +148,7 @@ def test_a_default_satisfies_its_own_schema(name: str, path: str, node: dict[str
     elif node["type"] == "integer":
         assert node["minimum"] <= value <= node["maximum"]
     else:
-        assert {"string": str, "boolean": bool, "object": dict}[node["type"]] is type(value)
+        assert {"string": str, "boolean": bool, "object": dict, "array": list}[node["type"]] is type(value)
 
 
 @pytest.mark.parametrize("path", sorted(files.folder("manifests").iterdir()), ids=lambda path: path.name)

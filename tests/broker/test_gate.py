@@ -51,6 +51,7 @@ class World:
             lambda guest: compiled,
             self.journal,
             self.budgets,
+            lambda guest: (f"namespace/{guest.namespace}", *reversed(guest.parents), guest.uid),
             self.turns.take,
         )
         self.gate = gate.Gate(rooms)

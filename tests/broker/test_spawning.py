@@ -66,7 +66,7 @@ class World:
             stop=lambda guest: self.stopped.append(guest.name),
         )
         rooms = gate.Rooms(table, lambda guest: policy.read("p", {"rules": self.rules}), self.journal,
-                           self.budgets, no_turn)  # fmt: skip
+                           self.budgets, lambda guest: ("namespace/default", guest.uid), no_turn)  # fmt: skip
         self.gate = gate.Gate(rooms)
 
     def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:

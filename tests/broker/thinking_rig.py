@@ -25,6 +25,10 @@ ALLOW = [{"name": "all", "effect": "Allow", "methods": ["*"]}]
 GUEST = Guest("u", "default", "a", 1, "u-1", "u-1", {"modelRef": {"name": "r"}})
 
 
+def path(guest: Guest) -> tuple[str, ...]:
+    return (f"namespace/{guest.namespace}", guest.uid)
+
+
 class World:
     """One guest, its budget, one route, and everything on record."""
 
@@ -49,6 +53,7 @@ class World:
             lambda guest: self.rules,
             self.journal,
             self.budgets,
+            path,
             lambda route, guest, tokens: self.turns.turn(f"{guest.uid}", cost_tokens=tokens),
             passing.forms(models=made, left=self.left),
         )
@@ -58,7 +63,7 @@ class World:
         self.told = asyncio.Event()  # something was emitted
 
     def left(self, guest: Guest) -> Left:
-        return self.budgets.left(gate.path(guest), 0.0)
+        return self.budgets.left(path(guest), 0.0)
 
     async def call(self, name: str, key: str = "", **params: Any) -> Any:
         return await self.gate.call(Call(GUEST, name, params, key=key), self.emit)

@@ -1,0 +1,193 @@
+"""The gate, built once: journal, budgets, turns, models, and a door for every box that listens.
+
+Everything a guest asks comes in through a door opened here, and all of it goes to one `Gate`. What a call does is in
+`broker/calling`; here is only who gets which room.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from agentk.api import errors, kinds
+from agentk.broker import accounts, door, gate, guests, policy, policy_rules, secrecy, turns_routes
+from agentk.broker.budgets import Budgets, Left
+from agentk.broker.dialects.http import HttpService
+from agentk.broker.dialects.jsonrpc import Asked
+from agentk.broker.dialects.jsonrpc_serving import Emit, JsonRpcService
+from agentk.broker.methods import Method
+from agentk.broker.words import Call, Guest
+from agentk.daemon import gatecalls
+from agentk.llm.models import Models
+from agentk.llm.worker import Worker
+from agentk.runtime import jails
+from agentk.store import feeding, journal, journal_anchor
+from agentk.store import store as stores
+
+WATCHED = (kinds.AGENT, kinds.POLICY, kinds.QUOTA, kinds.SECRET, kinds.MODELROUTE)
+_SWEEP_SECONDS = 10.0  # seals what a quiet journal left unsealed; lets go of what is old
+_LOOK_SECONDS_MAX = 60.0  # between two looks at what time alone does to budgets
+_ANCHOR = "journal"
+_AT_ONCE = frozenset({"noop", "hello"})
+
+_log = logging.getLogger(__name__)
+
+Object = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class _Open:
+    """One box's door and those who speak behind it."""
+
+    door: door.Door
+    services: tuple[JsonRpcService, HttpService]
+
+    async def close(self) -> None:
+        for service in self.services:
+            await service.close()
+        await self.door.close()
+
+
+class Gatehouse:
+    """Opened before the steward starts anything; closed before the store."""
+
+    def __init__(self, store: stores.Store, boxes: jails.Jails) -> None:
+        self._store, self._jails = store, boxes
+        self.secrecy = secrecy.Secrecy()
+        anchor = journal_anchor.StateAnchor(
+            lambda: store.note(_ANCHOR), lambda text: store.keep_note(_ANCHOR, text)
+        )
+        self.journal = journal.Journal.open(
+            store.folder, anchor, journal.Settings(redact=self.secrecy.redact)
+        )
+        self.guests = guests.Guests()
+        self._worker = Worker()
+        self.models = Models(self.secrecy.value, self._worker)
+        self.turns = turns_routes.RouteTurns(self.models.route)
+        self.budgets = Budgets()
+        self.accounts = accounts.Accounts(self.budgets, self.guests, self.journal, now)
+        self.methods: dict[str, Method] = gatecalls.methods(self)
+        self.gate = gate.Gate(
+            gate.Rooms(
+                self.methods,
+                self.rules,
+                self.journal,
+                self.budgets,
+                self.accounts.path,
+                self.turns.take,
+                gatecalls.forms(self),
+                now,
+            )
+        )
+        self._rules: dict[str, tuple[Object, policy_rules.Rules]] = {}
+        self._feed = feeding.Feed(store, asyncio.sleep, WATCHED, self._hear)
+        self._doors: dict[str, _Open] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Until cancelled. Doors open when all there is was heard; until then callers wait in the backlog."""
+        since = await self._feed.prime()
+        await self.accounts.load()
+        await self.models.start()
+        forget = self._jails.on_listeners(self._listens)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for kind in WATCHED:
+                    group.create_task(self._feed.run(kind, since[kind.plural]), name=f"gate: {kind.plural}")
+                group.create_task(self._sweep(), name="gate: journal")
+                group.create_task(self._look(), name="gate: budgets")
+        finally:
+            forget()
+
+    async def close(self) -> None:
+        """Hang up on every guest, end what runs for them, and write the end of the journal. Repeatable."""
+        for box_id in list(self._doors):
+            self._listens(box_id, "", {})
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self.models.close()
+        await self._worker.close()
+        self.journal.close()
+
+    def left(self, guest: Guest) -> Left:
+        """What one more call of this guest may use."""
+        return self.budgets.left(self.accounts.path(guest), now())
+
+    def rules(self, guest: Guest) -> policy_rules.Rules:
+        """Those of the guest's Policy, read once until it changes."""
+        kept = self._rules.get(guest.policy_name)
+        if kept is None or kept[0] is not guest.policy:
+            read = policy.read(guest.policy_name, guest.policy)
+            kept = self._rules[guest.policy_name] = (guest.policy, read)
+        return kept[1]
+
+    # hearing
+
+    def _hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
+        self.guests.hear(kind, obj, gone)
+        self.accounts.hear(kind, obj, gone)
+        self.secrecy.hear(kind, obj, gone)
+        if kind is kinds.MODELROUTE:
+            self._hear_route(obj, gone)
+
+    def _hear_route(self, obj: Object, gone: bool) -> None:
+        namespace, name = str(obj["metadata"]["namespace"]), str(obj["metadata"]["name"])
+        if gone:
+            self.models.drop_route(namespace, name)
+            return
+        problems = self.models.set_route(obj)
+        if problems:
+            _log.warning("ModelRoute %s/%s is not used: %s", namespace, name, problems[0])
+        else:
+            self.turns.changed(namespace, name)
+
+    # doors
+
+    def _listens(self, box_id: str, uid: str, fds: Mapping[str, int]) -> None:
+        """Fits `Jails.on_listeners`: a door for what listens, in place of the one before."""
+        before = self._doors.pop(box_id, None)
+        if before is not None:
+            task = asyncio.get_running_loop().create_task(before.close(), name=f"close door {box_id}")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        if fds:
+            opened = self._doors[box_id] = self._open(box_id, [os.dup(fd) for fd in fds.values()])
+            opened.door.open()
+
+    def _open(self, box_id: str, fds: list[int]) -> _Open:
+        async def answer(asked: Asked, emit: Emit) -> Any:
+            guest = self.guests.find(box_id)
+            call = Call(guest, asked.method, asked.params, "jsonrpc", asked.key, asked.trace)
+            return await self.gate.call(call, emit)
+
+        native = JsonRpcService(answer, at_once=_AT_ONCE)
+        http = gatecalls.http(self, box_id)
+        speakers: dict[door.Spoken, door.Dialect] = {"jsonrpc": native.connection, "http": http.connection}
+        return _Open(door.Door(fds, speakers), (native, http))
+
+    # duties
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            try:
+                await self.journal.sweep()
+            except errors.AgentkError:  # a full disk, say: those who write hear of it too
+                _log.exception("the journal could not be swept")
+
+    async def _look(self) -> None:
+        while True:
+            wait = self.budgets.look(now())
+            await asyncio.sleep(
+                min(max(wait if wait is not None else _LOOK_SECONDS_MAX, 0.1), _LOOK_SECONDS_MAX)
+            )
+
+
+_BEGAN = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def now() -> float:
+    """Unix seconds that do not jump, and that count the time a machine sleeps."""
+    return _BEGAN + time.clock_gettime(time.CLOCK_BOOTTIME)
