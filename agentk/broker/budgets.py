@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from agentk.api import errors
 from agentk.broker.budgets_limits import WORDS, Limits
-from agentk.broker.budgets_node import NOTHING, RESOURCES, Node, Owner, Shortage
+from agentk.broker.budgets_node import NOTHING, RESOURCES, Node, Owner, Shortage, Wall
 from agentk.broker.budgets_refusals import refusal
 from agentk.broker.words import Amount
 
@@ -112,18 +112,26 @@ def _unheard(key: str, standing: Standing) -> None:
     """Nobody listens."""
 
 
-class Budgets:
-    """`changed(key, standing)` is called when a node becomes exceeded or is no longer. It must not raise."""
+def _unmoved() -> None:
+    """Nobody listens."""
 
-    def __init__(self, changed: Callable[[str, Standing], None] = _unheard) -> None:
-        self._changed = changed
+
+class Budgets:
+    """`changed(key, standing)` is called when a node becomes exceeded or is no longer; `moved` when something was used
+    and `drain` had nothing to tell. They must not raise."""
+
+    def __init__(
+        self,
+        changed: Callable[[str, Standing], None] = _unheard,
+        moved: Callable[[], None] = _unmoved,
+    ) -> None:
+        self._changed, self._moved = changed, moved
+        self._used: set[str] = set()  # keys of what was used of since `drain`
         self._nodes: dict[str, Node] = {}
         self._since: dict[str, float] = {}
         self._refused: dict[str, _Refused] = {}  # by key of who asked
         self._exceeded: set[str] = set()
         self._running: dict[str, list[Node]] = {}  # by key of what runs: itself and all above it
-
-    # What there is.
 
     def put(self, key: str, owner: Owner, limits: Limits, now: float, *, since: float = 0.0) -> None:
         """Declare a node, or give it other limits: what it used stays used. `load` skips what is older than
@@ -142,6 +150,7 @@ class Budgets:
         if self._nodes.pop(key, None) is None:
             return
         del self._since[key]
+        self._used.discard(key)
         self._refused.pop(key, None)
         self._exceeded.discard(key)
         for node in self._nodes.values():
@@ -180,8 +189,6 @@ class Budgets:
                     given.granted_wall += gift.wall_seconds
         self._tell(list(self._nodes), now)
 
-    # Calls.
-
     def reserve(self, path: Path, bound: Amount, now: float) -> Reservation:
         """Hold `bound` at every node of the path, or at none: raises errors.BudgetExceeded. A node that is not
         declared is errors.Unavailable: what nobody bounds must not slip through before its bound is known."""
@@ -206,7 +213,14 @@ class Budgets:
         for line in reservation.lines:
             line.node.roll(now)
             line.count(more)
+            if more != NOTHING:
+                self._note_used(line.node.key)
         self._let_go(reservation, now)
+
+    def drain(self) -> set[str]:
+        """What was used of since this was asked for last."""
+        used, self._used = self._used, set()
+        return used
 
     def release(self, reservation: Reservation, now: float) -> None:
         """The call did not happen. Safe to repeat, and after `settle`: what was counted stays counted."""
@@ -220,23 +234,58 @@ class Budgets:
         )
         return Left(tokens, calls, cost)
 
+    def refused(self, key: str) -> Amount | None:
+        """The bound of the call that an agent was refused for good, while it still would be."""
+        refused = self._refused.get(key)
+        return refused.bound if refused else None
+
+    def recall(self, path: Path, bound: Amount, now: float) -> None:
+        """After a restart: such a call was refused before it. Nothing, when it would not be now."""
+        for _, node, child in reversed(self._walk(path, now)):
+            lacking = node.short(child, bound, now)
+            if lacking and lacking.lasting:
+                self._refused[path[-1]] = _Refused(node.key, child, bound)
+                self._tell([path[-1]], now)
+                return
+
     # Time.
 
-    def run(self, path: Path, now: float) -> None:
-        """The box of the path's last node runs: its wall time counts from now. Safe to repeat."""
+    def run(self, path: Path, now: float, since: float | None = None) -> None:
+        """The box of the path's last node runs: its wall time counts from `since`, or now. Safe to repeat."""
         if path[-1] not in self._running:
             nodes = [node for _, node, _ in self._walk(path, now)]
             for node in nodes:
-                node.start(now)
+                node.start(now if since is None else min(since, now))
             self._running[path[-1]] = nodes
 
-    def halt(self, key: str, now: float) -> None:
-        """It ended, or is frozen. Safe to repeat."""
+    def halt(self, key: str, now: float, at: float | None = None) -> None:
+        """It ended, or is frozen, now or `at` some time before. Safe to repeat."""
         nodes = self._running.pop(key, [])
         for node in nodes:
             node.roll(now)
-            node.stop(now)
+            node.stop(now if at is None else min(at, now))
         self._tell(self._touched(nodes), now)
+
+    def walls(self, now: float) -> list[Wall]:
+        """Of every node whose wall time is bounded, and of what runs on it."""
+        told = [
+            node
+            for node in self._nodes.values()
+            if any(map(_timed, [node, *self._running.get(node.key, ())]))
+        ]
+        for node in told:
+            node.roll(now)
+        return [Wall(node.key, node.window, node.wall(now), node.key in self._running) for node in told]
+
+    def load_walls(self, walls: Iterable[Wall], now: float) -> None:
+        """Restore, once and before anything runs. What was used in a window that is over is not."""
+        for wall in walls:
+            node = self._nodes.get(wall.key)
+            if node is not None:
+                node.roll(now)
+                if node.limits.per_seconds is None or wall.window == node.window:
+                    node.wall_used = wall.seconds
+        self._tell(list(self._nodes), now)
 
     def look(self, now: float) -> float | None:
         """Tell what time alone changed; returns seconds until it may change something again, None for never."""
@@ -263,7 +312,11 @@ class Budgets:
             granted=node.granted,
         )
 
-    # Inside.
+    def _note_used(self, key: str) -> None:
+        first = not self._used
+        self._used.add(key)
+        if first:
+            self._moved()
 
     def _known(self, key: str) -> Node:
         node = self._nodes.get(key)
@@ -325,6 +378,10 @@ class Budgets:
                 line.node.forget(line.child)
         reservation.held = False
         self._tell(self._touched([line.node for line in reservation.lines]), now)
+
+
+def _timed(node: Node) -> bool:
+    return node.limits.wall_seconds is not None
 
 
 def _in_window(node: Node, at: float) -> bool:

@@ -5,7 +5,7 @@ daemon never begins a fresh one. A clock set back must not either: it never forg
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from agentk.broker import budgets_limits
 from agentk.broker.budgets_limits import Limits, Resource
@@ -28,6 +28,15 @@ class Owner:
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}"
+
+
+class Wall(NamedTuple):
+    """Wall time that a node used in a window."""
+
+    key: str
+    window: int
+    seconds: float
+    runs: bool  # the agent itself, now
 
 
 @dataclass(slots=True)
@@ -112,14 +121,17 @@ class Node:
     def wall(self, now: float) -> float:
         return self.wall_used + (max(0.0, now - self.running_since) if self.running else 0.0)
 
-    def start(self, now: float) -> None:
+    def start(self, since: float) -> None:
+        """`since` may be past; what is before the present window does not count in it."""
         if not self.running:
-            self.running_since = now
+            per = self.limits.per_seconds
+            self.running_since = since if per is None else max(since, self.window * per)
         self.running += 1
 
-    def stop(self, now: float) -> None:
-        self.wall_used = self.wall(now)
-        self.running_since = now
+    def stop(self, at: float) -> None:
+        at = max(at, self.running_since)
+        self.wall_used = self.wall(at)
+        self.running_since = at
         self.running -= 1
 
     def limit(self, resource: Resource) -> float | None:

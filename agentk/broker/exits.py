@@ -4,12 +4,10 @@ It is on the disk before the box is stopped, so that whoever tells how the agent
 this, also when the daemon died in between. The process that ends afterwards has nothing more to say.
 """
 
-import json
 import sqlite3
 import time
 from collections.abc import Set
 from dataclasses import dataclass
-from typing import Any
 
 from agentk.api import errors
 from agentk.store import writer
@@ -33,11 +31,11 @@ class Exit:
         return "Completed" if self.code == 0 else "Error"
 
     @property
-    def for_status(self) -> dict[str, Any]:
-        """`{"result": …}` when there is one and it is small."""
+    def for_status(self) -> dict[str, str]:
+        """`{"result": …}`, JSON as text, when there is one and it is small."""
         if self.result is None or len(self.result) > _RESULT_IN_STATUS_BYTES:
             return {}
-        return {"result": json.loads(self.result)}
+        return {"result": self.result.decode()}
 
 
 class Exits:

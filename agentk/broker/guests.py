@@ -75,6 +75,10 @@ class Guests:
     def named(self, namespace: str, name: str) -> Object | None:
         return self._agents.get(self._names.get((namespace, name), ""))
 
+    def all(self) -> list[Object]:
+        """Every agent there is."""
+        return list(self._agents.values())
+
     def parent(self, agent: Object) -> str:
         """Uid of the agent that spawned it; "" when a person made it, or that one is gone."""
         return next(self.above(agent), "")

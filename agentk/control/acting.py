@@ -32,6 +32,7 @@ _log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
 ReleaseHostUid = Callable[[str], Awaitable[None]]
+Announce = Callable[[str, str], None]  # box id, run id: its first call may be here before it is seen
 
 
 class Hands:
@@ -42,7 +43,9 @@ class Hands:
         eyes: seeing.Eyes,
         probers: probing.Probers,
         release_host_uid: ReleaseHostUid,
+        announce: Announce,
     ) -> None:
+        self._announce = announce
         self._store, self._eyes, self._probers = store, eyes, probers
         self._runtimes = list({id(one): one for one in runtimes.values()}.values())
         self._release_host_uid = release_host_uid
@@ -104,6 +107,7 @@ class Hands:
             )
             made = box.build(agent, sight.found, attempt)
             runtime = self._eyes.runtime_of(sight.found)
+            self._announce(made.id, attempt.run_id)
             seen = await runtime.start(made)
         except errors.AgentkError as error:
             # Also when it only seems so: a box that was made after all is seen at the next look.

@@ -15,6 +15,7 @@ reboot is no failure. `deciding.py` holds what the two halves below share.
 from collections.abc import Mapping
 from typing import Any
 
+from agentk.broker import lives
 from agentk.control import deciding, judging, plans, standing
 from agentk.control.clock import Now
 from agentk.control.run import Cause
@@ -78,7 +79,8 @@ def _living(case: deciding.Case, live: boxes.Seen) -> None:
     _note_box(case, live)
     token = judging.token_of(case, live)
     kill, left = case.kill(), case.deadline_left()
-    health = case.observed.health
+    health, said = case.observed.health, case.said(live.attempt)
+    overdrawn = case.observed.overdrawn
     ending = case.run.ending if case.run.ending and case.run.ending.attempt == live.attempt else None
     if kill is not None and case.policy.restart == "Always" and (kill.attempt or live.attempt) < live.attempt:
         case.change(kill_handled=kill.text)  # it meant a process that is gone
@@ -86,11 +88,15 @@ def _living(case: deciding.Case, live: boxes.Seen) -> None:
     if kill is not None:
         grace = case.policy.grace_seconds if kill.grace_seconds is None else kill.grace_seconds
         _end(case, live, "kill", "Killed", "kill was asked for", grace, kill.signal)
+    elif said is not None:
+        _end(case, live, "exit", said.reason, said.message or "it said so", case.policy.grace_seconds)
     elif left is not None and left <= 0:
         message = f"it was active for longer than {case.policy.deadline_seconds} s"
         _end(case, live, "deadline", "DeadlineExceeded", message, case.policy.grace_seconds)
     elif token != case.token:
         _end(case, live, "replace", "Killed", "what it is made from changed", case.policy.grace_seconds)
+    elif overdrawn is not None and case.policy.on_exceeded == "Kill":
+        _end(case, live, "budget", deciding.BUDGET_EXCEEDED, overdrawn.message, case.policy.grace_seconds)
     elif case.policy.liveness and health.attempt == live.attempt and health.live is False:
         message = f"liveness probe failed: {health.message}"
         _end(case, live, "liveness", "Error", message, case.policy.grace_seconds)
@@ -105,16 +111,8 @@ def _living(case: deciding.Case, live: boxes.Seen) -> None:
 def _keep(case: deciding.Case, live: boxes.Seen) -> None:
     """It may go on: suspended or not, starting or running, with probes."""
     was = case.status.get("phase")
-    if case.policy.suspend:
-        if live.frozen:
-            if was != "Suspended":
-                case.event("Normal", "Suspended", "frozen where it was")
-            case.phase("Suspended", "Suspended", "spec.suspend is true; its deadline goes on counting")
-            return
-        if live.phase == "Running":
-            case.actions.append(plans.Freeze(live.id))
-            case.wake(_FREEZE_SECONDS)
-        case.phase(live.phase, "Suspending", "it is to be frozen")
+    if case.policy.suspend or case.observed.overdrawn is not None:
+        _hold(case, live)
         return
     if live.frozen:
         case.actions.append(plans.Thaw(live.id))
@@ -132,6 +130,30 @@ def _keep(case: deciding.Case, live: boxes.Seen) -> None:
         health = case.observed.health
         if health.attempt == live.attempt and health.ready is False and case.status.get("ready"):
             case.event("Warning", "Unhealthy", f"readiness probe failed: {health.message}")
+
+
+def _hold(case: deciding.Case, live: boxes.Seen) -> None:
+    """It may not go on now: frozen where it is, until spec.suspend is false and its budget has something left."""
+    overdrawn = case.observed.overdrawn
+    if not live.frozen:
+        if live.phase == "Running":
+            case.actions.append(plans.Freeze(live.id))
+            case.wake(_FREEZE_SECONDS)
+        case.phase(live.phase, "Suspending", "it is to be frozen")
+    elif case.policy.suspend:
+        if case.status.get("phase") != "Suspended":
+            case.event("Normal", "Suspended", "frozen where it was")
+        case.phase("Suspended", "Suspended", "spec.suspend is true; its deadline goes on counting")
+    elif overdrawn is not None:
+        _pause(case, overdrawn)
+
+
+def _pause(case: deciding.Case, overdrawn: lives.Overdrawn) -> None:
+    if case.status.get("reason") != deciding.BUDGET_EXCEEDED:
+        case.event("Warning", deciding.BUDGET_EXCEEDED, overdrawn.message)
+    case.phase("Suspended", deciding.BUDGET_EXCEEDED, overdrawn.message)
+    if overdrawn.resets_in is not None:
+        case.wake(overdrawn.resets_in)
 
 
 def _end(
@@ -169,7 +191,7 @@ def _note_box(case: deciding.Case, live: boxes.Seen) -> None:
     """What is known of the box goes into the status."""
     status = case.status
     if live.attempt != status.get("attempt") or status.get("boxID") != live.id:
-        for stale in ("finishedAt", "exitCode", "signal", "nextRetryAt", "counters"):
+        for stale in ("finishedAt", "exitCode", "signal", "nextRetryAt", "counters", "result"):
             status.pop(stale, None)
     status["attempt"], status["boxID"] = live.attempt, live.id
     status.pop("nextRetryAt", None)
@@ -194,7 +216,7 @@ def _resting(case: deciding.Case, *, free: bool) -> None:
     """No box lives. `free`: none is left at all, so a new one may be started."""
     judging.kill_at_rest(case)
     judging.renew(case, None)
-    left = case.deadline_left()
+    left, overdrawn = case.deadline_left(), case.observed.overdrawn
     if case.run.outcome:
         judging.rest_finished(case)
     elif left is not None and left <= 0:
@@ -202,6 +224,11 @@ def _resting(case: deciding.Case, *, free: bool) -> None:
         judging.finish(case, "Failed", "DeadlineExceeded", message)
     elif case.policy.suspend:
         case.phase("Suspended", "Suspended", "spec.suspend is true")
+    elif overdrawn is not None and case.policy.on_exceeded == "Kill":
+        reason = deciding.BUDGET_EXCEEDED
+        judging.finish(case, "Failed", reason, overdrawn.message, stalled=reason)
+    elif overdrawn is not None:
+        _pause(case, overdrawn)
     elif not judging.still_waits(case) and not _blocked(case):
         _start(case, free)
     if left is not None and not case.run.outcome:
@@ -246,6 +273,10 @@ def _done(case: deciding.Case, live: boxes.Seen | None) -> plans.Decision:
     status["ready"] = ready
     if live is not None and case.observed.counters is not None:
         standing.note_counters(status, case.observed.counters)
+    overdrawn = case.observed.overdrawn
+    case.change(refused=tuple(overdrawn.refused) if overdrawn else ())
+    if case.observed.usage is not None:
+        standing.note_usage(status, case.observed.usage, live)
     status["run"] = case.run.to_dict()
     status["conditions"] = standing.conditions(case, live)
     return plans.Decision(tuple(case.actions), status, tuple(case.events), case.again, tuple(case.afterwards))

@@ -5,16 +5,26 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
+from agentk.broker.exits import Exit
 from agentk.control import digests, plans, policies
 from agentk.control.clock import Now
 from agentk.control.run import Cause, Ending, Run
 
 QUOTA_EXCEEDED = "QuotaExceeded"
 NODE_FULL = "NodeFull"
+BUDGET_EXCEEDED = "BudgetExceeded"
 PROBING = "SandboxProbing"  # whether its Runtime works will be known in a moment
 
 # A reason of a higher rank takes over a box that is ending already.
-_RANK: dict[Cause, int] = {"replace": 0, "liveness": 0, "deadline": 1, "kill": 2, "delete": 3}
+_RANK: dict[Cause, int] = {
+    "replace": 0,
+    "liveness": 0,
+    "budget": 1,
+    "deadline": 1,
+    "exit": 1,
+    "kill": 2,
+    "delete": 3,
+}
 
 
 class Case:
@@ -64,6 +74,11 @@ class Case:
         """Look again in `seconds`, or earlier."""
         seconds = max(0.0, seconds)
         self.again = seconds if self.again is None else min(self.again, seconds)
+
+    def said(self, attempt: int) -> Exit | None:
+        """How this attempt said that it ends."""
+        said = self.observed.said
+        return said if said is not None and said.attempt == attempt else None
 
     def kill(self) -> policies.KillRequest | None:
         """The kill that was asked for and is still to be acted upon."""

@@ -20,6 +20,7 @@ _AROUND = frozenset(
         "terminationGracePeriodSeconds",
         "suspend",
         "priority",
+        "budget",
         "livenessProbe",
         "readinessProbe",
     }

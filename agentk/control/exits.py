@@ -8,6 +8,7 @@ import signal as signals
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from agentk.broker import exits as sayings
 from agentk.runtime import box as boxes
 
 _CAMEL = {
@@ -54,9 +55,14 @@ def counters(counted: boxes.Counters) -> dict[str, int]:
     return {_CAMEL[key]: value for key, value in asdict(counted).items() if value is not None}
 
 
-def termination(seen: boxes.Seen, now: str) -> Termination:
-    """What is said of a box that ended or was lost."""
+def termination(seen: boxes.Seen, now: str, said: sayings.Exit | None = None) -> Termination:
+    """What is told of a box that ended or was lost. What its agent said of its end, it meant, however it came."""
     ended = seen.exit
+    if said is not None:
+        finished = (ended.finished_at if ended else "") or now
+        return Termination(
+            seen.attempt, said.reason, said.message, said.code, None, seen.started_at, finished, False
+        )
     if ended is None or (ended.source == "none" and ended.intent is None):
         message = (
             ended.message if ended else ""

@@ -69,7 +69,8 @@ def _record(case: deciding.Case, seen: boxes.Seen, newest: bool) -> None:
     renew(case, seen)
     if case.run.started is None:
         case.change(started=started_at(case, seen))
-    end = exits.termination(seen, case.now.wall)
+    said = case.said(seen.attempt)
+    end = exits.termination(seen, case.now.wall, said)
     lost_before = (case.status.get("lastTermination") or {}).get("reason") == "Lost"
     status = case.status
     status["attempt"], status["boxID"], status["lastTermination"] = seen.attempt, seen.id, end.to_dict()
@@ -79,6 +80,8 @@ def _record(case: deciding.Case, seen: boxes.Seen, newest: bool) -> None:
             status.pop(key, None)
         else:
             status[key] = value
+    status.pop("result", None)
+    status.update(said.for_status if said else {})
     if seen.exit is not None:
         status["counters"] = exits.counters(seen.exit.counters)
     if seen.log_path:
@@ -118,6 +121,8 @@ def _judge(
     late = ending is not None and ending.cause == "deadline"
     if late or (end.intended and end.reason == "DeadlineExceeded"):
         finish(case, "Failed", "DeadlineExceeded", end.message)
+    elif end.reason == deciding.BUDGET_EXCEEDED:
+        finish(case, "Failed", end.reason, end.message, stalled=end.reason)  # more of a budget mends it
     elif ending is not None and ending.cause == "replace":
         pass  # what it was made from changed and changed back
     elif end.reason == "Lost":

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentk.api import errors, kinds
+from agentk.broker.lives import Lives
 from agentk.control import (
     acting,
     admission,
@@ -75,9 +76,13 @@ class Steward:
         host_uid: seeing.HostUid,
         release_host_uid: acting.ReleaseHostUid,
         collect: garbage.Collect | None = None,
+        lives: Lives | None = None,
     ) -> None:
         """`stage` makes a source's digest a directory; `host_uid` and `release_host_uid` are the store's, or -1
-        for all without root; `collect` lets go of sources that nothing uses."""
+        for all without root; `collect` lets go of sources that nothing uses; `lives` is the gate's, where there
+        is one."""
+        self._has_gate, self._lives = lives is not None, lives or Lives()
+        self._lives.listen(self._wake_budget)
         self._store, self._clock, self._settings = store, clock, settings
         self._runtimes = list({id(one): one for one in runtimes_by_type.values()}.values())
         self._queue = queueing.Queue(
@@ -90,11 +95,13 @@ class Steward:
         )
         self._post = posting.Post(store, clock)
         self._ledger = admission.Ledger(settings.max_agents)
-        self._eyes = seeing.Eyes(store, runtimes_by_type, clock, stage, host_uid)
+        self._eyes = seeing.Eyes(store, runtimes_by_type, clock, stage, host_uid, self._lives)
         self._probers = probing.Probers(clock, self._wake_uid)
-        self._hands = acting.Hands(store, runtimes_by_type, self._eyes, self._probers, release_host_uid)
+        self._hands = acting.Hands(
+            store, runtimes_by_type, self._eyes, self._probers, release_host_uid, self._lives.announce
+        )
         self._duties = runtimes.Duty(store, runtimes_by_type, clock, settings.runtimes_seconds)
-        self._quotas = quotas.Duty(store, clock, self._ledger)
+        self._quotas = quotas.Duty(store, clock, self._ledger, self._lives.usage)
         self._garbage = garbage.Duty(store, clock, collect)
         self._feed = feeding.Feed(store, clock.sleep, _WATCHED, self._hear)
         self._keys: dict[str, Key] = {}  # agent uid → key
@@ -107,6 +114,8 @@ class Steward:
 
     async def run(self) -> None:
         """Until cancelled. Raises only what means that the daemon must end."""
+        if self._has_gate:
+            await self._lives.opened()  # or what a budget has frozen would be thawed
         since = await self._feed.prime()
         await self._adopt()
         try:
@@ -149,7 +158,7 @@ class Steward:
             self._hear_agent((namespace, name), obj, gone)
         elif kind is kinds.QUOTA:
             self._ledger.set_quota(namespace, name, None if gone else admission.hard(obj))
-            self._quotas.hear(namespace, name, gone)
+            self._quotas.hear(obj, gone)
             self._wake_parked()
         else:
             if kind is kinds.RUNTIME:
@@ -228,6 +237,14 @@ class Steward:
         if key is not None:
             self._queue.add(key)
 
+    def _wake_budget(self, uid: str) -> None:
+        """Of an Agent or a Quota: what is left for it is another, or it said how it ends."""
+        key = self._keys.get(uid)
+        if key is not None:
+            self._queue.add(key)
+        else:
+            self._quotas.used(uid)
+
     def _wake_parked(self) -> None:
         if self._parked:
             for key in self._ledger.admitted():
@@ -302,6 +319,8 @@ class Steward:
                 self._uids.get(key, set()).discard(uid)
             if not changed:
                 break
+        if sight.observed.boxes is not None:
+            self._eyes.tell(uid, sight.observed.boxes)
         written: Object | None = stored
         if decision.status != stored.get("status"):
             crash.crashpoint("status.before")

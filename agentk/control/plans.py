@@ -1,9 +1,11 @@
 """What the steward sees, and what it wants done: the words between seeing, deciding and acting. Frozen data only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from agentk.broker.exits import Exit
+from agentk.broker.lives import Overdrawn
 from agentk.runtime.box import Counters, Intent, Seen
 
 ProbeKind = Literal["liveness", "readiness"]
@@ -50,6 +52,9 @@ class Observed:
     admission: Problem | None = None  # no room in its quota or on this machine
     refusal: Refusal | None = None  # of the start just tried
     host_uid: int = -1
+    said: Exit | None = None  # how its newest attempt said that it ends
+    overdrawn: Overdrawn | None = None
+    usage: Mapping[str, Any] | None = None  # of its budget; None: nothing yet
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ class Policy:
     suspend: bool
     liveness: bool
     readiness: bool
+    on_exceeded: Literal["Pause", "Kill"]
 
 
 def read(spec: Mapping[str, Any]) -> Policy:
@@ -47,6 +48,7 @@ def read(spec: Mapping[str, Any]) -> Policy:
         suspend=bool(spec.get("suspend", False)),
         liveness=bool(spec.get("livenessProbe")),
         readiness=bool(spec.get("readinessProbe")),
+        on_exceeded="Kill" if (spec.get("budget") or {}).get("onExceeded") == "Kill" else "Pause",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from agentk.control.clock import Moment, Now
 
-Cause = Literal["kill", "deadline", "delete", "replace", "liveness"]
+Cause = Literal["kill", "deadline", "delete", "replace", "liveness", "exit", "budget"]
 Outcome = Literal["", "Succeeded", "Failed"]
 
 
@@ -73,6 +73,7 @@ class Run:
     restarts: tuple[Moment, ...] = ()  # by themselves, within restartWindow
     ending: Ending | None = None
     kill_handled: str = ""  # the kill annotation that was acted upon
+    refused: tuple[int, ...] = ()  # what the call may use that its budget has too little for
 
     def rebased(self, now: Now) -> "Run":
         """The same, counted in this boot."""
@@ -102,6 +103,7 @@ class Run:
             "finished": self.finished and self.finished.to_dict(),
             "retry": self.retry and self.retry.to_dict(),
             "ending": self.ending and self.ending.to_dict(),
+            "refused": list(self.refused),
         }
         return {key: value for key, value in stored.items() if value not in (None, "", 0, [])}
 
@@ -125,4 +127,5 @@ class Run:
             restarts=tuple(moment for moment in moments if moment),
             ending=Ending.from_dict(stored.get("ending")),
             kill_handled=stored.get("killHandled", ""),
+            refused=tuple(stored.get("refused", ())),
         )

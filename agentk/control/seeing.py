@@ -1,12 +1,13 @@
 """Look at one agent: its boxes, its counters, and whether what it refers to lets it start."""
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentk.api import errors, kinds
+from agentk.broker.lives import Lives
 from agentk.control import box, deciding, digests, listing, plans, references
-from agentk.control.clock import Clock
+from agentk.control.clock import Clock, parse_stamp
 from agentk.control.run import Run
 from agentk.runtime import box as boxes
 from agentk.store import store as stores
@@ -41,7 +42,9 @@ class Eyes:
         clock: Clock,
         stage: Stage,
         host_uid: HostUid,
+        lives: Lives,
     ) -> None:
+        self._lives = lives
         self._store, self._runtimes, self._clock = store, runtimes, clock
         self._stage, self._host_uid = stage, host_uid
         self.boxes = listing.Boxes(list(runtimes.values()))
@@ -50,6 +53,18 @@ class Eyes:
 
     async def see(self, agent: Mapping[str, Any], health: plans.Health, counters_seconds: float) -> Sight:
         """Everything but admission, which has to be asked without anything awaited after it."""
+        sight = await self._see(agent, health, counters_seconds)
+        uid, status = str(agent["metadata"]["uid"]), agent.get("status") or {}
+        attempts = [one.attempt for one in sight.observed.boxes or ()]
+        sight.observed = replace(
+            sight.observed,
+            said=self._lives.said(uid, max([*attempts, int(status.get("attempt", 0))])),
+            overdrawn=self._lives.overdrawn(uid),
+            usage=self._lives.usage(uid),
+        )
+        return sight
+
+    async def _see(self, agent: Mapping[str, Any], health: plans.Health, counters_seconds: float) -> Sight:
         uid = str(agent["metadata"]["uid"])
         try:
             seen = [one for one in await self.boxes.of(uid) if one.leaf == "box"]
@@ -69,7 +84,21 @@ class Eyes:
             self._host_uids[metadata["uid"]] = await self._host_uid(metadata["namespace"], metadata["uid"])
         return self._host_uids[metadata["uid"]]
 
+    def tell(self, uid: str, boxes_there: Sequence[boxes.Seen]) -> None:
+        """Whether it runs, to those who count the time."""
+        now = self._clock.now()
+        newest = max(boxes_there, key=lambda one: one.attempt, default=None)
+        if newest is not None and newest.phase in ("Starting", "Running") and not newest.frozen:
+            began = newest.started_boottime
+            self._lives.runs(uid, max(0.0, now.boottime - began) if began else 0.0)
+        elif newest is not None and newest.exit is not None and newest.exit.finished_at:
+            ended = parse_stamp(newest.exit.finished_at)
+            self._lives.rests(uid, max(0.0, (parse_stamp(now.wall) - ended).total_seconds()))
+        else:
+            self._lives.rests(uid)
+
     def forget(self, uid: str) -> None:
+        self._lives.gone(uid)
         self._host_uids.pop(uid, None)
         for box_id in [one for one in self._counted_at if one.startswith(uid)]:
             del self._counted_at[box_id]

@@ -4,7 +4,7 @@
 that has Succeeded has no Ready condition: it is done, and kstatus counts that as current.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agentk.control import deciding, exits
@@ -27,6 +27,14 @@ def note_counters(status: dict[str, Any], counted: boxes.Counters) -> None:
         status["counters"] = new
 
 
+def note_usage(status: dict[str, Any], usage: Mapping[str, Any], live: boxes.Seen | None) -> None:
+    """As counters: time that goes on is told with the next thing that is worth a write."""
+    new, old = dict(usage), status.get("usage") or {}
+    moves = live is not None and not live.frozen
+    if not (moves and {**new, "wallTime": ""} == {**old, "wallTime": ""}):
+        status["usage"] = new
+
+
 def conditions(case: deciding.Case, live: boxes.Seen | None) -> list[dict[str, Any]]:
     """All of them, as stored objects."""
     old = case.status.get("conditions") or []
@@ -37,6 +45,7 @@ def conditions(case: deciding.Case, live: boxes.Seen | None) -> list[dict[str, A
         _limits(case, live, find(old, "LimitsEnforced")),
         _finished(case),
         _suspended(case, live),
+        *_budget(case, find(old, deciding.BUDGET_EXCEEDED)),
     ]
     return merge(old, new, case.generation, case.now.wall)
 
@@ -123,6 +132,17 @@ def _suspended(case: deciding.Case, live: boxes.Seen | None) -> Condition:
         return Condition("Suspended", "False", "Suspending", str(case.status.get("message", "")))
     if case.status["phase"] != "Suspended":
         return Condition("Suspended", "False", "NotSuspended")
+    if case.status.get("reason") == deciding.BUDGET_EXCEEDED:
+        return Condition("Suspended", "True", deciding.BUDGET_EXCEEDED, str(case.status.get("message", "")))
     if live is None:
         return Condition("Suspended", "True", "NotStarted", "it is started when spec.suspend is false")
     return Condition("Suspended", "True", "Frozen", "frozen where it was")
+
+
+def _budget(case: deciding.Case, old: Any) -> Iterator[Condition]:
+    """Only of an agent that a budget has stopped at some time."""
+    overdrawn = case.observed.overdrawn
+    if overdrawn is not None:
+        yield Condition(deciding.BUDGET_EXCEEDED, "True", deciding.BUDGET_EXCEEDED, overdrawn.message)
+    elif old is not None:
+        yield Condition(deciding.BUDGET_EXCEEDED, "False", "WithinBudget")

@@ -105,7 +105,17 @@ def exits(db: "Database") -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (records, guest_state, exits)
+def wall_times(db: "Database") -> None:
+    """Wall time that nodes of the tree of budgets used in a window, up to `at`; `runs`: and went on then."""
+    _run(
+        db,
+        """CREATE TABLE wall_times (
+            key TEXT PRIMARY KEY, window INTEGER NOT NULL, seconds REAL NOT NULL, runs INTEGER NOT NULL,
+            at REAL NOT NULL) WITHOUT ROWID""",
+    )
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (records, guest_state, exits, wall_times)
 
 
 def applied(conn: sqlite3.Connection) -> list[str]:
