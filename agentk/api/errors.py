@@ -203,7 +203,7 @@ class BudgetExceeded(AgentkError):
 
 
 class OutcomeUnknown(AgentkError):
-    """The call was under way when agentk ended: it may have happened, and is not done again by itself."""
+    """The call was under way when agentk or its launcher ended: it may have happened, and is not repeated."""
 
     code = "OutcomeUnknown"
     http_status = 409

@@ -207,7 +207,8 @@ class Jails:
         exec_id: str = "",
         on_output: commands.Hears | None = None,
     ) -> words.ExecResult:
-        """Run a command beside a box. Not asked again when the launcher dies meanwhile: it may have run.
+        """Run a command beside a box. Not asked again when the launcher dies meanwhile: it may have run, and the
+        error is OutcomeUnknown.
 
         `stdin` of at most 8 MiB is fed to it. `env` goes over the box's; what begins with AGENTK_ is refused. `limits`
         (cpu_millis, memory_bytes, pids, open_files) may only be lower than the agent's, and are refused where this
@@ -241,9 +242,9 @@ class Jails:
                 link = await self._connected(order.needs)
                 told = await command.run(link)
         except TimeoutError:
-            raise errors.Timeout("the launcher does not answer") from None
+            raise errors.OutcomeUnknown("the launcher does not answer: the command may have run") from None
         except ConnectionError:
-            raise errors.Unavailable("the launcher went away while it ran the command") from None
+            raise errors.OutcomeUnknown("the launcher went away while it ran the command") from None
         finally:
             self._commands.pop(command.key, None)
         return wire.exec_result_from(told)

@@ -7,6 +7,8 @@ import hashlib
 import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -70,6 +72,10 @@ def in_exec_leaves(uid: str) -> list[str]:
             if f"/{uid}/exec-" in file.read():
                 found.append(name)
     return found
+
+
+def text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def test_exec_is_beside_the_box_with_its_files_and_environment(there: Place) -> None:
@@ -256,6 +262,52 @@ def test_forks_and_files_are_limited_for_one_command(there: Place) -> None:
     forks, files = map(int, result.stdout.split())
     assert 0 < forks < 8
     assert files == 64
+
+
+def test_forks_that_were_denied_are_counted_for_one_command(there: Place) -> None:
+    there.need_cgroups()
+    code = (
+        "import os, time\n"
+        "for _ in range(50):\n"
+        "  try:\n"
+        "    if os.fork() == 0: time.sleep(100)\n"
+        "  except OSError: pass\n"
+    )
+
+    async def flow() -> list[int | None]:
+        async with running(there, "ac2") as (runtime, seen):
+            limits = box.Limits(pids=8)
+            many = await runtime.exec(seen.id, ["python", "-c", code], 60, limits=limits)
+            none = await runtime.exec(seen.id, ["true"], 60, limits=limits)
+            return [one.exit.counters.pids_denied for one in (many, none)]
+
+    many, none = asyncio.run(flow())
+    assert many and none == 0
+
+
+def test_a_command_stands_still_with_its_box(there: Place) -> None:
+    there.need_cgroups()
+    ticks = "import os\nn = 0\nwhile True: n += 1; os.pwrite(1, b'%020d' % n, 0)"
+
+    async def flow() -> None:
+        async with running(there, "ac3") as (runtime, seen):
+            assert seen.process is not None
+            said = partial(text, Path(f"/proc/{seen.process.pid}/root/workspace/said"))
+            argv = ["sh", "-c", 'exec python -c "$0" >said', ticks]
+            call = asyncio.ensure_future(runtime.exec(seen.id, argv, 500, exec_id="ticks"))
+            await launching.holds(lambda: bool(said()))
+            await runtime.freeze(seen.id)
+            held = said()
+            with pytest.raises(errors.Conflict):
+                await runtime.exec(seen.id, ["true"], 60)
+            assert said() == held
+            await runtime.thaw(seen.id)
+            await launching.holds(lambda: said() != held)
+            await runtime.freeze(seen.id)
+            await runtime.exec_cancel(seen.id, "ticks")
+            assert (await call).cancelled
+
+    asyncio.run(flow())
 
 
 def test_processor_is_limited_for_one_command(there: Place) -> None:

@@ -175,7 +175,7 @@ def test_a_command_ends_with_the_connection_it_was_asked_on(there: Place) -> Non
                 argv = ["sh", "-c", "touch begun; sleep 1000 & sleep 1000"]
                 call = asyncio.ensure_future(other.exec(seen.id, argv, 500))
                 await launching.holds((workspace(seen) / "begun").exists)
-            with pytest.raises(errors.Unavailable):
+            with pytest.raises(errors.OutcomeUnknown):
                 await call
             await launching.holds(lambda: not keepers(there))
             assert [one.phase for one in await runtime.list()] == ["Running"]
@@ -245,7 +245,7 @@ def test_the_launchers_death_while_a_command_speaks_leaves_nothing(there: Place)
             )
             await launching.holds(lambda: len(heard.streams["out"]) > MIB)
             there.die()
-            with pytest.raises(errors.Unavailable):
+            with pytest.raises(errors.OutcomeUnknown):
                 await call
             there.launch()
             assert [one.phase for one in await runtime.list()] == ["Running"]

@@ -85,6 +85,7 @@ class Command:
         self._guest: words.Process | None = None
         self._refused = ""
         self._unenforced: tuple[str, ...] = ()
+        self._denied_before = 0
 
     @property
     def fed_bytes(self) -> int:
@@ -117,9 +118,12 @@ class Command:
 
     def _make(self, env: Mapping[str, str]) -> None:
         world = self._world
+        if self._live.frozen:
+            raise errors.Conflict("the box is frozen")
         self._box = box = exec_sibling.fill(world, self._live, self._box, env, self._wanted)
         world.records.intend(box)  # so that a launcher that comes after us ends what we leave
         world.groups.make_leaf(box.namespace, box.uid, box.leaf)
+        self._denied_before = self._counters().pids_denied or 0
         self._limit()
         self._fork()
         self._begun = True
@@ -132,6 +136,12 @@ class Command:
     def allow(self, more: int) -> None:
         """So much more may be sent on."""
         self._said.allow(more)
+
+    def freeze(self, frozen: bool) -> None:
+        """Stand still with its box, or go on. Its time goes on all the same."""
+        if self._begun:
+            box, groups = self._box, self._world.groups
+            (groups.freeze if frozen else groups.thaw)(box.namespace, box.uid, box.leaf)
 
     def _limit(self) -> None:
         box, limits = self._box, self._wanted.limits
@@ -253,7 +263,10 @@ class Command:
         _, status = os.waitpid(self._keeper_pid, os.WNOHANG)
         self._said.finish()
         log = ending.log_text(world, Live(box))
-        counters = world.groups.counters(box.namespace, box.uid, box.leaf)
+        counters = self._counters()
+        if counters.pids_denied is not None:  # some kernels count them for the whole agent
+            denied = max(0, counters.pids_denied - self._denied_before)
+            counters = dataclasses.replace(counters, pids_denied=denied)
         ended = reaping.judge(status, log, None, counters, now_text())
         if self._released or self._timed_out or self._cancelled:
             self._tell(ended)
@@ -261,6 +274,10 @@ class Command:
         why = self._refused or reaping.complaints(log) or "it did not start"
         self._clean()
         self._caller.answer(errors.RuntimeRefused(f"cannot run a command in the box: {why}"))
+
+    def _counters(self) -> words.Counters:
+        box = self._box
+        return self._world.groups.counters(box.namespace, box.uid, box.leaf)
 
     def _tell(self, ended: words.Exit) -> None:
         """The end of it, once."""

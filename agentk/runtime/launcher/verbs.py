@@ -149,6 +149,8 @@ def _freeze(world: World, message: wire.Message, answer: Answer) -> None:
         world.groups.thaw(live.box.namespace, live.box.uid, live.box.leaf)
         raise errors.Unavailable("the box cannot be frozen", hint="agentk doctor  # says whether cgroups can")
     live.frozen = True
+    for command in world.commands_of(live.box.id):
+        command.freeze(True)
     answer({})
 
 
@@ -156,6 +158,8 @@ def _thaw(world: World, message: wire.Message, answer: Answer) -> None:
     live = _running(world, message)
     world.groups.thaw(live.box.namespace, live.box.uid, live.box.leaf)
     live.frozen = False
+    for command in world.commands_of(live.box.id):
+        command.freeze(False)
     answer({})
 
 
