@@ -20,8 +20,9 @@ class RouteTurns:
         self._turns: dict[tuple[str, str], Turns] = {}
 
     def take(self, route: str, guest: Guest, tokens: int) -> Turn:
-        """A turn of this guest's; enter it once. Raises NotFound, and TooManyRequests when entered."""
-        named = (guest.namespace, route)
+        """A turn on NAMESPACE/NAME; enter it once. Raises NotFound, and TooManyRequests when entered."""
+        namespace, _, name = route.partition("/")
+        named = (namespace, name)
         turns = self._turns.get(named)
         if turns is None:
             turns = self._turns[named] = Turns(_settings(self._route(*named)))

@@ -159,7 +159,7 @@ class Gatehouse:
     def _open(self, box_id: str, fds: list[int]) -> _Open:
         async def answer(asked: Asked, emit: Emit) -> Any:
             guest = self.guests.find(box_id)
-            call = Call(guest, asked.method, asked.params, "jsonrpc", asked.key, asked.trace)
+            call = Call(guest, asked.method, asked.params, key=asked.key, trace=asked.trace)
             return await self.gate.call(call, emit)
 
         native = JsonRpcService(answer, at_once=_AT_ONCE)

@@ -33,7 +33,7 @@ both()
 def test_a_program_reaches_the_gate_by_both_doors(space: Space) -> None:
     space.apply(python("a", ASK))
     assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed"
-    assert space.agentk("logs", "a").lines == ["7 NotFound 404"]
+    assert space.agentk("logs", "a").lines == ["7 MethodNotAllowed 404"]
 
 
 def test_a_box_knows_where_models_are_and_holds_no_key(space: Space) -> None:
@@ -48,3 +48,18 @@ def test_a_box_knows_where_models_are_and_holds_no_key(space: Space) -> None:
     assert env["OPENAI_API_KEY"] == env["ANTHROPIC_API_KEY"] == "agentk-holds-the-key"
     assert env["TRACEPARENT"].split("-")[0] == "00" and len(env["TRACEPARENT"]) == 55
     assert "HTTPS_PROXY" not in json.loads(space.agentk("logs", "b").out)
+
+
+THINK = """
+import agentk.sdk.client as sdk
+with sdk.connect() as agent:
+    print(agent.think("What is the capital of France?"))
+"""
+
+
+def test_an_agent_thinks_without_a_key_and_it_is_on_record(space: Space) -> None:
+    rules = [{"match": {"lastMessage": {"contains": "France"}}, "reply": {"text": "Paris."}}]
+    space.apply(household.manifest("ModelRoute", "default", spec={"scripted": {"rules": rules}}))
+    space.apply(python("a", THINK))
+    assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", "\n".join(space.log("a"))
+    assert space.agentk("logs", "a").lines == ["Paris."]
