@@ -50,7 +50,7 @@ class Target:
     port: int
     rule: str  # for the journal and for people
     private: bool = False
-    methods: frozenset[str] = frozenset()  # not empty: a tunnel would hide the method, so it is refused
+    methods: frozenset[str] = frozenset()  # not empty: a tunnel would hide the method
 
 
 def parse(spec: Mapping[str, Any]) -> Egress:
@@ -68,6 +68,14 @@ def parse(spec: Mapping[str, Any]) -> Egress:
         ports = tuple(entry.get("ports") or _TLS)
         rules.append(HostRule(host, ports, methods, bool(entry.get("privateAddresses"))))
     return Egress(told.get("default") == "Allow", tuple(rules))
+
+
+def read_along(spec: Mapping[str, Any]) -> bool:
+    """Whether some host of this agent is one where the gate has to see requests: for secrets, or for methods."""
+    allowed = ((spec.get("network") or {}).get("egress") or {}).get("allow") or ()
+    return any(one.get("inject") for one in spec.get("secrets") or ()) or any(
+        entry.get("methods") for entry in allowed
+    )
 
 
 def pattern(text: str) -> str:
@@ -167,7 +175,7 @@ class Dialer:
     async def connect(self, target: Target) -> socket.socket:
         """A connected, non-blocking socket to an address that was vetted. The caller closes it."""
         problem = "no address answered"
-        for address in vetted(target, await self._addresses(target)):
+        for address in await self.look_up(target):
             try:
                 return await self._dial(address, target.port)
             except TimeoutError:
@@ -175,6 +183,10 @@ class Dialer:
             except OSError as error:
                 problem = error.strerror or type(error).__name__
         raise UpstreamError(f"connecting to {target.host}:{target.port} failed: {problem}")
+
+    async def look_up(self, target: Target) -> tuple[str, ...]:
+        """The addresses to connect to, vetted. They are the answer to one question: it is never asked again."""
+        return vetted(target, await self._addresses(target))
 
     async def _addresses(self, target: Target) -> Sequence[str]:
         if _is_address(target.host):

@@ -1,0 +1,531 @@
+"""`http.request` through a real gate to real servers: what is sent, what is kept back, and what a bad host gets."""
+
+import asyncio
+import base64
+import contextlib
+import gzip
+import itertools
+import json
+import re
+import string
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentk.api import errors
+from agentk.broker import egress_urls
+from agentk.broker.egress_scrubbing import Needles, Stream
+from tests.broker.hosts import ALL, Heard, Household, Outside, raw, reply
+
+Story = Callable[[Outside, Household], Awaitable[None]]
+
+
+def told(folder: Path, story: Story, rules: Any = None, **inject: str) -> None:
+    """One story, of an agent that reaches every host and has the secret put in where `inject` says."""
+
+    async def run() -> None:
+        async with asyncio.timeout(60), Outside().open() as outside:
+            house = Household(folder, outside, outside.spec(**inject), rules)
+            try:
+                await story(outside, house)
+            finally:
+                house.close()
+
+    asyncio.run(run())
+
+
+def test_a_request_goes_out_as_it_was_meant_and_is_on_record(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        outside.tls.says["/a/../b//c%2e"] = reply(b"hello", x_one="1", Set_Cookie="a=1\r\nSet-Cookie: b=2")
+        got = await house.request(
+            outside.url("/a/../b//c%2e?x=%zz&y=a b".replace(" ", "+")),
+            method="POST",
+            body="ünï",
+            headers={
+                "X-Mine": "1",
+                "Host": "evil",
+                "Connection": "x-hop",
+                "X-Hop": "1",
+                "Content-Length": "9",
+            },
+        )
+        assert (got["status"], got["body"], got["encoding"], got["truncated"]) == (
+            200,
+            "hello",
+            "utf-8",
+            False,
+        )
+        assert (got["headers"]["x-one"], got["headers"]["set-cookie"]) == ("1", "a=1\nb=2")
+        (heard,) = outside.tls.heard
+        assert heard.line == "POST /a/../b//c%2e?x=%zz&y=a+b HTTP/1.1"
+        assert heard.all("host") == [f"api.example:{outside.tls.port}"]
+        assert heard.all("accept-encoding") == ["identity"]
+        assert {name.lower() for name, _ in heard.headers} == {
+            "host", "x-mine", "accept-encoding", "content-length", "connection"
+        }  # fmt: skip
+        assert heard.body == "ünï".encode()
+        assert house.records() == [("intent", ""), ("result", "ok")]
+        assert (house.calls(), outside.asked) == (1, ["api.example"])
+
+    told(tmp_path, story)
+
+
+def test_bytes_come_as_base64_and_long_answers_are_cut_at_a_letter(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        outside.tls.says["/bytes"] = reply(b"\xff\x00")
+        outside.tls.says["/long"] = reply("ab€".encode() * 100_000)
+        bytes_ = await house.request(outside.url("/bytes"))
+        assert (base64.b64decode(bytes_["body"]), bytes_["encoding"]) == (b"\xff\x00", "base64")
+        long = await house.request(outside.url("/long"), maxBytes=9)
+        assert (long["body"], long["truncated"]) == ("ab€ab", True)
+        assert (await house.request(outside.url("/long"), maxBytes=0))["body"] == ""
+        whole = await house.request(outside.url("/bytes"), maxBytes=2)
+        assert whole["truncated"] is False
+
+    told(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://u:p@api.example/",
+        "https://api.example\\@evil.example/",
+        "https://api.example:0/",
+        "https://api.example:99999/",
+        "https:///path",
+        "https://api.example /",
+        "https://api.example/a\tb",
+        "https://[::1/",
+        "https://2130706433/",
+        "https://0x7f.1/",
+    ],
+)
+def test_what_is_not_one_address_to_everybody_is_refused(url: str) -> None:
+    with pytest.raises(errors.BadRequest):
+        egress_urls.parse(url)
+
+
+@given(st.text(max_size=60))
+def test_no_text_crashes_the_reading_of_a_url(text: str) -> None:
+    for one in (text, f"https://{text}", f"http://a.example/{text}"):
+        with contextlib.suppress(errors.BadRequest):
+            url = egress_urls.parse(one)
+            assert egress_urls.parse(str(url)) == url
+    with contextlib.suppress(errors.UpstreamError):
+        egress_urls.joined(egress_urls.parse("https://a.example/b"), text)
+
+
+def test_hosts_and_methods_that_no_rule_allows_hear_nothing(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        with pytest.raises(errors.Denied, match=r"no rule of spec\.network"):
+            await house.request("https://evil.example/")
+        with pytest.raises(errors.Denied, match=r"no rule of spec\.network"):
+            await house.request("https://169.254.169.254/latest")
+        assert (outside.asked, outside.tls.heard) == ([], [])
+        assert house.records()[-1] == ("result", "error")
+        port = outside.tls.port
+        spec = outside.spec(
+            {"host": "api.example", "ports": [port], "methods": ["GET"], "privateAddresses": True}
+        )
+        house.guest = replace(house.guest, spec=spec)
+        with pytest.raises(errors.Denied, match="POST is not allowed"):
+            await house.request(outside.url(), method="POST")
+
+    told(tmp_path, story)
+
+
+def test_names_that_lead_inside_are_refused(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        house.guest = replace(
+            house.guest, spec=outside.spec({"host": "*.example", "ports": [outside.tls.port]})
+        )
+        with pytest.raises(errors.Denied, match="loopback"):
+            await house.request(outside.url())
+        outside.answers["api.example"] = ["1.1.1.1", "169.254.169.254"]
+        with pytest.raises(errors.Denied, match="metadata"):
+            await house.request(outside.url())
+        assert outside.tls.heard == []
+
+    told(tmp_path, story)
+
+
+def test_private_addresses_need_the_policy_too(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        with pytest.raises(errors.Denied, match="privateAddresses"):
+            await house.request(outside.url())
+        assert house.records() == [("note", "denied")]
+
+    told(tmp_path, story, rules=ALL[:1])
+
+
+def test_a_certificate_of_another_host_is_not_believed(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        port = outside.tls.port
+        entry = {"host": "stranger.example", "ports": [port], "privateAddresses": True}
+        house.guest = replace(house.guest, spec=outside.spec(entry))
+        with pytest.raises(errors.UpstreamError, match=r"certificate.*stranger\.example"):
+            await house.request(outside.url(host="stranger.example"))
+        assert outside.tls.heard == []
+
+    told(tmp_path, story)
+
+
+# Secrets
+
+
+def echo_everything(secret: str) -> Callable[[Heard, asyncio.StreamWriter], Awaitable[None]]:
+    """Sends back what it was given, in every form, in headers, and in pieces of a few bytes."""
+
+    async def say(heard: Heard, writer: asyncio.StreamWriter) -> None:
+        (value,) = heard.all("authorization")
+        assert value == f"Bearer {secret}"
+        forms = [
+            value, base64.b64encode(value.encode()).decode(), base64.urlsafe_b64encode(b"x" + value.encode()).decode(),
+            quote(value), quote(value, safe=""), re.sub("%..", lambda hex: hex[0].lower(), quote(value)),
+            json.dumps(value),
+            json.dumps(json.dumps({"a": value})), value.replace("/", "\\/"), value.encode().hex(),
+        ]  # fmt: skip
+        body = "|".join(forms).encode()
+        head = (
+            f"HTTP/1.1 200 OK\r\nX-Echo: {value}\r\nSet-Cookie: t={quote(value)}\r\n{secret.partition('/')[0]}: 1\r\n"
+            f"X-{secret.replace('/', '').replace('=', '')}: 1\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        writer.write(head.encode())
+        for at in range(0, len(body), 3):
+            part = body[at : at + 3]
+            writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+
+    return say
+
+
+def test_a_secret_goes_to_its_host_and_never_comes_back(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        secret = outside.secrets["gh/token"]
+        outside.tls.says["/echo"] = echo_everything(secret)
+        got = await house.request(
+            outside.url("/echo"), headers={"authorization": "mine", "AUTHORIZATION": "too"}
+        )
+        answer = json.dumps(got)
+        assert answer.count("[redacted]") >= 12
+        for form in (
+            secret,
+            quote(secret, safe=""),
+            secret.encode().hex(),
+            base64.b64encode(secret.encode()).decode(),
+        ):
+            assert form not in answer
+        assert secret.encode() not in house.written()
+        outside.tls.says["/who"] = reply(b"ok")
+        await house.request(outside.url("/who", host="other.example"))
+        assert outside.tls.heard[-1].all("authorization") == []
+
+    told(tmp_path, story, api_example="Authorization")
+
+
+def test_cutting_an_answer_never_shows_the_beginning_of_a_secret(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        secret = outside.secrets["gh/token"]
+        outside.tls.says["/tail"] = reply(b"token=" + secret.encode() + b" and more")
+        outside.tls.says["/broken"] = raw(
+            b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nt=" + secret[:9].encode()
+        )
+        for most in range(30):
+            got = await house.request(
+                outside.url("/tail"), maxBytes=most, headers={"Range": f"bytes=0-{most}", "If-Range": "x"}
+            )
+            assert secret[:2] not in got["body"]
+        assert outside.tls.heard[-1].all("range") == []
+        with pytest.raises(errors.UpstreamError, match="broke off"):
+            await house.request(outside.url("/broken"))
+
+    told(tmp_path, story, api_example="Authorization")
+
+
+def test_a_packed_echo_is_unpacked_and_scrubbed(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        secret = outside.secrets["gh/token"].encode()
+        packed = gzip.compress(b"a" + secret) + gzip.compress(secret * 2)
+        outside.tls.says["/gzip"] = reply(packed, content_encoding="gzip")
+        outside.tls.says["/br"] = reply(b"...", content_encoding="br")
+        outside.tls.says["/lie"] = reply(b"no gzip", content_encoding="gzip")
+        outside.tls.says["/short"] = reply(packed[:20], content_encoding="gzip")
+        got = await house.request(outside.url("/gzip"), headers={"Accept-Encoding": "gzip"})
+        assert (got["body"], "content-encoding" in got["headers"]) == ("a" + "[redacted]" * 3, False)
+        assert outside.tls.heard[-1].all("accept-encoding") == ["identity"]
+        for path in ("/br", "/lie", "/short"):
+            with pytest.raises(errors.UpstreamError):
+                await house.request(outside.url(path))
+
+    told(tmp_path, story, api_example="Authorization")
+
+
+def test_a_small_answer_that_unpacks_to_a_huge_one_is_cut(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        bomb = gzip.compress(bytes(200_000_000), 9)
+        outside.tls.says["/bomb"] = reply(bomb, content_encoding="gzip")
+        got = await house.request(outside.url("/bomb"), maxBytes=1000)
+        assert (len(got["body"]), got["truncated"]) == (1000, True)
+
+    told(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    "value, why", [("tiny", "too short"), ("two lines\nof text", "line"), ("a long one\0with", "line")]
+)
+def test_a_value_that_cannot_be_used_is_refused_unsent(tmp_path: Path, value: str, why: str) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        outside.secrets["gh/token"] = value
+        with pytest.raises(errors.Unavailable, match=why) as caught:
+            await house.request(outside.url())
+        assert value not in str(caught.value)
+        assert outside.tls.heard == []
+
+    told(tmp_path, story, api_example="Authorization")
+
+
+def test_a_secret_never_travels_in_clear_but_within_closed_networks(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        outside.clear.says["/"] = reply(b"ok")
+        assert (await house.request(outside.plain()))["body"] == "ok"
+        assert outside.clear.heard[0].all("x-key") == [f"Bearer {outside.secrets['gh/token']}"]
+        outside.answers["plain.example"] = ["127.0.0.1", "1.1.1.1"]
+        with pytest.raises(errors.Denied, match="in clear"):
+            await house.request(outside.plain())
+        assert len(outside.clear.heard) == 1
+
+    told(tmp_path, story, plain_example="X-Key")
+
+
+# Redirects
+
+
+def test_a_redirect_within_a_host_is_followed_and_changes_the_method_as_browsers_do(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        outside.tls.says |= {
+            "/303": reply(status="303 See Other", location="/end?x=1"),
+            "/307": reply(status="307 Temporary Redirect", location="end"),
+            "/loop": reply(status="302 Found", location="/loop"),
+            "/end": reply(b"end"),
+        }
+        got = await house.request(outside.url("/303"), method="POST", body="b", headers={"Content-Type": "x"},
+                                  followRedirects=True)  # fmt: skip
+        assert (got["body"], got["url"]) == ("end", outside.url("/end?x=1"))
+        assert outside.tls.heard[-1].line.startswith("GET ")
+        assert (outside.tls.heard[-1].all("content-type"), outside.tls.heard[-1].body) == ([], b"")
+        await house.request(outside.url("/307"), method="POST", body="b", followRedirects=True)
+        assert (outside.tls.heard[-1].line[:5], outside.tls.heard[-1].body) == ("POST ", b"b")
+        assert (await house.request(outside.url("/303")))["status"] == 303
+        before = len(outside.tls.heard)
+        with pytest.raises(errors.UpstreamError, match="10 redirects"):
+            await house.request(outside.url("/loop"), followRedirects=True)
+        assert len(outside.tls.heard) - before == 11
+
+    told(tmp_path, story)
+
+
+def test_a_redirect_takes_no_secret_to_another_host(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        secret = outside.secrets["gh/token"]
+        away = outside.url(f"/away?token={quote(secret, safe='')}", host="other.example")
+        outside.tls.says |= {"/go": reply(status="302 Found", location=away), "/away": reply(b"there")}
+        got = await house.request(
+            outside.url("/go"),
+            followRedirects=True,
+            headers={"Cookie": "c=1", "X-Api-Key": "k", "X-Other": "1"},
+        )
+        assert got["body"] == "there"
+        heard = outside.tls.heard[-1]
+        assert secret not in str(heard) and quote(secret, safe="") not in str(heard)
+        assert (heard.all("cookie"), heard.all("x-api-key"), heard.all("x-other")) == ([], [], ["1"])
+        assert heard.all("authorization") == []
+
+    told(tmp_path, story, api_example="Authorization")
+
+
+@pytest.mark.parametrize(
+    "location, wrong",
+    [
+        ("https://evil.example/", errors.Denied),
+        ("http://169.254.169.254/latest/meta-data", errors.Denied),
+        ("//169.254.169.254/", errors.Denied),
+        ("https://user@api.example/", errors.UpstreamError),
+        ("file:///etc/passwd", errors.UpstreamError),
+        ("gopher://api.example/", errors.UpstreamError),
+        ("https://[::1", errors.UpstreamError),
+    ],
+)
+def test_every_hop_is_judged(tmp_path: Path, location: str, wrong: type[errors.AgentkError]) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        outside.tls.says["/"] = reply(status="302 Found", location=location)
+        with pytest.raises(wrong):
+            await house.request(outside.url(), followRedirects=True)
+        assert len(outside.tls.heard) == 1
+
+    told(tmp_path, story)
+
+
+def test_every_hop_is_judged_by_the_policy_too(tmp_path: Path) -> None:
+    rules = [*ALL, {"name": "no-admin", "effect": "Deny", "methods": ["http.request"], "paths": ["/admin*"]}]
+
+    async def story(outside: Outside, house: Household) -> None:
+        outside.tls.says["/"] = reply(status="302 Found", location="/x/%2e%2e/admin")
+        with pytest.raises(errors.Denied, match=r'redirected: .*"no-admin"'):
+            await house.request(outside.url(), followRedirects=True)
+
+    told(tmp_path, story, rules=rules)
+
+
+# Hosts that behave badly
+
+OK = b"HTTP/1.1 200 OK\r\n"
+BAD = {
+    "too little": OK + b"Content-Length: 10\r\n\r\nabc",
+    "no HTTP": b"SSH-2.0-x\r\n\r\n",
+    "nothing": b"",
+    "two lengths": OK + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "length and chunks": OK + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "many headers": OK + b"X: 1\r\n" * 1000 + b"\r\n",
+    "a huge header": OK + b"X: " + b"a" * 100_000 + b"\r\n\r\n",
+    "large headers": OK + (b"X: " + b"a" * 8000 + b"\r\n") * 100 + b"\r\n",
+    "bad chunks": OK + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n",
+    "chunks without an end": OK + b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+    "another protocol": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("what", BAD)
+def test_a_bad_answer_is_an_error_of_the_upstream(tmp_path: Path, what: str) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        outside.tls.says["/"] = raw(BAD[what])
+        with pytest.raises(errors.UpstreamError) as caught:
+            await house.request(outside.url())
+        assert "s3cr3t" not in str(caught.value)
+        assert house.records()[-1] == ("result", "error")
+        assert house.calls() == 1
+
+    told(tmp_path, story, api_example="Authorization")
+
+
+def test_headers_with_odd_bytes_are_left_out_or_made_text(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        outside.tls.says["/"] = raw(OK + b"X-Odd: \xff\xfe\r\nX-Word: \xc3\xbc\r\nContent-Length: 0\r\n\r\n")
+        got = await house.request(outside.url())
+        assert (got["headers"]["x-word"], got["headers"]["x-odd"]) == ("ü", "\ufffd\ufffd")
+
+    told(tmp_path, story)
+
+
+def test_who_does_not_answer_in_time_is_given_up_and_let_go(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        hung_up = asyncio.Event()
+
+        async def slow(heard: Heard, writer: asyncio.StreamWriter) -> None:
+            writer.write(OK + b"Content-Length: 5\r\n\r\nab")
+            with contextlib.suppress(ConnectionError):
+                while not writer.transport.is_closing():
+                    await asyncio.wait({asyncio.ensure_future(writer.wait_closed())})
+            hung_up.set()
+
+        outside.tls.says["/"] = slow
+        with pytest.raises(errors.Timeout, match=r"api\.example did not answer within 0\.2 s"):
+            await house.request(outside.url(), timeoutSeconds=0.2)
+        await hung_up.wait()
+        assert house.records()[-1] == ("result", "error")
+
+    told(tmp_path, story)
+
+
+def test_who_never_stops_is_cut_off(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        cut = asyncio.Event()
+
+        async def endless(heard: Heard, writer: asyncio.StreamWriter) -> None:
+            writer.write(OK + b"\r\n")
+            try:
+                while not writer.transport.is_closing():
+                    writer.write(b"x" * 65536)
+                    await writer.drain()
+                    await asyncio.sleep(0)  # draining alone does not let others run
+            finally:
+                cut.set()
+
+        outside.tls.says["/"] = endless
+        got = await house.request(outside.url(), maxBytes=1_000_000)
+        assert (len(got["body"]), got["truncated"]) == (1_000_000, True)
+        await cut.wait()
+
+    told(tmp_path, story)
+
+
+def test_a_call_that_is_taken_back_hangs_up_on_the_host(tmp_path: Path) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        begun = asyncio.Event()
+
+        async def silent(heard: Heard, writer: asyncio.StreamWriter) -> None:
+            begun.set()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+        outside.tls.says["/"] = silent
+        task = asyncio.create_task(house.request(outside.url()))
+        await begun.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert house.records()[-1] == ("result", "cancelled")
+        assert house.calls() == 1
+
+    told(tmp_path, story)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"headers": {"X": "a\r\nY: b"}},
+        {"headers": {"X\r\nY": "b"}},
+        {"headers": {"X Y": "b"}},
+        {"headers": {"X": "\ud800"}},
+        {"body": "\ud800"},
+        {"body": "not base64!", "encoding": "base64"},
+        {"method": "TRACE"},
+        {"method": "CONNECT"},
+    ],
+)
+def test_nothing_a_guest_writes_splits_a_request(tmp_path: Path, params: dict[str, Any]) -> None:
+    async def story(outside: Outside, house: Household) -> None:
+        with pytest.raises(errors.BadRequest):
+            await house.request(outside.url(), **params)
+        assert outside.tls.heard == []
+
+    told(tmp_path, story)
+
+
+# Scrubbing
+
+
+@given(
+    st.text(string.printable, min_size=8, max_size=40).filter(lambda text: len(text.strip()) >= 8),
+    st.lists(st.integers(0, 200), max_size=20),
+    st.binary(max_size=60),
+    st.integers(0, 2),
+)
+def test_where_an_answer_is_cut_changes_nothing(
+    secret: str, cuts: list[int], noise: bytes, form: int
+) -> None:
+    said = [secret.encode(), base64.b64encode(secret.encode()), json.dumps(secret)[1:-1].encode()][form]
+    data = noise + said + noise[:7] + said[: len(said) // 2]
+    needles = Needles([secret])
+    stream = Stream(needles)
+    places = sorted({0, *(min(cut, len(data)) for cut in cuts), len(data)})
+    parts = [stream.feed(data[one:two]) for one, two in itertools.pairwise(places)]
+    assert secret.encode() not in b"".join(parts)
+    assert said[:-2] not in b"".join(parts) or said[:-2] in noise + noise[:7]
+    assert b"".join(parts) + stream.end() == b"".join([needles.whole(data)])
