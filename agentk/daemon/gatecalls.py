@@ -6,7 +6,7 @@ A handler that lands is a line here.
 import functools
 from typing import TYPE_CHECKING
 
-from agentk.broker.calling import passing, thinking
+from agentk.broker.calling import fetching, passing, thinking
 from agentk.broker.dialects import serving_http
 from agentk.broker.dialects.http import HttpService
 from agentk.broker.methods import Method
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 def methods(house: "Gatehouse") -> dict[str, Method]:
     """Every call this gate answers, by name."""
-    return {**thinking.methods(models=house.models, left=house.left)}
+    return {
+        **thinking.methods(models=house.models, left=house.left),
+        **fetching.methods(fetcher=house.fetcher, rules=house.rules),
+    }
 
 
 def forms(house: "Gatehouse") -> dict[str, Method]:

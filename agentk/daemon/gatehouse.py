@@ -13,7 +13,19 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import errors, kinds
-from agentk.broker import accounts, door, gate, guests, policy, policy_rules, secrecy, turns_routes
+from agentk.broker import (
+    accounts,
+    door,
+    egress,
+    egress_fetching,
+    egress_secrets,
+    gate,
+    guests,
+    policy,
+    policy_rules,
+    secrecy,
+    turns_routes,
+)
 from agentk.broker.budgets import Budgets, Left
 from agentk.broker.dialects.http import HttpService
 from agentk.broker.dialects.jsonrpc import Asked
@@ -66,6 +78,8 @@ class Gatehouse:
         self.guests = guests.Guests()
         self._worker = Worker()
         self.models = Models(self.secrecy.value, self._worker)
+        self.dialer = egress.Dialer()
+        self.fetcher = egress_fetching.Fetcher(self.dialer, egress_secrets.Secrets(self.secrecy.value))
         self.turns = turns_routes.RouteTurns(self.models.route)
         self.budgets = Budgets()
         self.accounts = accounts.Accounts(self.budgets, self.guests, self.journal, now)
@@ -109,6 +123,7 @@ class Gatehouse:
         await asyncio.gather(*self._closing, return_exceptions=True)
         await self.models.close()
         await self._worker.close()
+        self.dialer.close()
         self.journal.close()
 
     def left(self, guest: Guest) -> Left:

@@ -167,6 +167,7 @@ class Household:
                 rules=lambda guest: compiled,
                 journal=self.journal,
                 budgets=self.budgets,
+                path=lambda guest: (f"namespace/{guest.namespace}", guest.uid),
                 take_turn=lambda *_: _no_turn(),
             )
         )
