@@ -106,6 +106,14 @@ class Guests:
             agent for agent in self._agents.values() if uid in (agent["metadata"]["uid"], *self.above(agent))
         ]
 
+    def of_namespace(self, namespace: str) -> list[Object]:
+        """Every agent of it; not to be changed."""
+        return [agent for agent in self._agents.values() if _name(agent)[0] == namespace]
+
+    def uids(self) -> list[str]:
+        """Of every agent there is."""
+        return list(self._agents)
+
     def _make(self, box_id: str) -> Guest:
         uid, attempt = _uid_of(box_id), _attempt_of(box_id)
         agent = self._agents.get(uid)

@@ -9,6 +9,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from agentk.store import guest_schema as guests
+
 if TYPE_CHECKING:
     from sqlite_utils import Database
 
@@ -56,35 +58,9 @@ def records(db: "Database") -> None:
 
 
 def guest_state(db: "Database") -> None:
-    """Mailboxes, values, locks, queues, and what budgets were given. Times are Unix seconds."""
+    """What budgets were given. Times are Unix seconds."""
     _run(
         db,
-        # At-least-once: a message goes when it is acknowledged. Ordered per sender by `id`, which is never reused.
-        """CREATE TABLE messages (
-            id INTEGER PRIMARY KEY AUTOINCREMENT, to_uid TEXT NOT NULL, from_uid TEXT NOT NULL,
-            from_name TEXT NOT NULL, namespace TEXT NOT NULL, body BLOB NOT NULL, sent_at REAL NOT NULL,
-            delivered INTEGER NOT NULL DEFAULT 0, acked INTEGER NOT NULL DEFAULT 0)""",
-        "CREATE INDEX messages_waiting ON messages (to_uid, id) WHERE acked = 0",
-        "CREATE INDEX messages_done ON messages (sent_at) WHERE acked = 1",
-        # `scope` says whose the names are: an agent's own, its family's, its namespace's. `version` starts at 1 and
-        # counts writes, for compare-and-set.
-        """CREATE TABLE kv (
-            scope TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL, version INTEGER NOT NULL,
-            expires_at REAL, PRIMARY KEY (scope, key)) WITHOUT ROWID""",
-        "CREATE INDEX kv_expires ON kv (expires_at) WHERE expires_at IS NOT NULL",
-        # `fence` grows with each holder, so the row stays when the lock is free (holder ''): a late writer shows an
-        # old number and is refused.
-        """CREATE TABLE locks (
-            scope TEXT NOT NULL, name TEXT NOT NULL, holder TEXT NOT NULL, attempt INTEGER NOT NULL,
-            fence INTEGER NOT NULL, expires_at REAL, PRIMARY KEY (scope, name)) WITHOUT ROWID""",
-        "CREATE INDEX locks_holder ON locks (holder) WHERE holder <> ''",
-        "CREATE INDEX locks_expires ON locks (expires_at) WHERE expires_at IS NOT NULL",
-        # An item is leased to a uid until acknowledged; when the lease runs out it is anyone's again, in `seq` order.
-        """CREATE TABLE queues (
-            seq INTEGER PRIMARY KEY AUTOINCREMENT, scope TEXT NOT NULL, name TEXT NOT NULL, body BLOB NOT NULL,
-            leased_to TEXT NOT NULL DEFAULT '', lease_expires REAL, acked INTEGER NOT NULL DEFAULT 0)""",
-        "CREATE INDEX queues_waiting ON queues (scope, name, seq) WHERE acked = 0",
-        "CREATE INDEX queues_leased ON queues (leased_to) WHERE leased_to <> '' AND acked = 0",
         # What `agentk budget add` gave to a node of the tree of budgets (an agent's uid, a quota's).
         """CREATE TABLE grants (
             uid TEXT NOT NULL, tokens INTEGER NOT NULL, calls INTEGER NOT NULL, cost_micro_usd INTEGER NOT NULL,
@@ -115,7 +91,18 @@ def wall_times(db: "Database") -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (records, guest_state, exits, wall_times)
+def guest_things(db: "Database") -> None:
+    """What guests keep."""
+    _run(db, *guests.TABLES, *guests.TRIGGERS)
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (
+    records,
+    guest_state,
+    exits,
+    wall_times,
+    guest_things,
+)
 
 
 def applied(conn: sqlite3.Connection) -> list[str]:

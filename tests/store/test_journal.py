@@ -121,7 +121,7 @@ async def test_a_denial_is_recorded_and_leaves_its_key_free(journal: Journal) ->
 
 async def test_a_local_call_and_its_record_are_one(journal: Journal) -> None:
     def put(tx: Tx) -> Outcome:
-        tx.conn.execute("INSERT INTO kv VALUES ('u1', 'a', x'01', 1, NULL)")
+        tx.conn.execute("INSERT INTO kv (scope, key, version, value) VALUES ('u1', 'a', 1, x'01')")
         return Outcome("ok", b"1", {"calls": 1})
 
     outcome = await journal.local(intent("state.put", key="k"), put)
@@ -134,7 +134,7 @@ async def test_a_local_call_and_its_record_are_one(journal: Journal) -> None:
 
 
 def put_other(tx: Tx) -> Outcome:
-    tx.conn.execute("INSERT INTO kv VALUES ('u1', 'b', x'01', 1, NULL)")
+    tx.conn.execute("INSERT INTO kv (scope, key, version, value) VALUES ('u1', 'b', 1, x'01')")
     return Outcome("ok", b"")
 
 

@@ -97,7 +97,7 @@ async def test_old_records_become_a_checkpoint_that_keeps_the_sums(reopen: Open)
         verdict = await journal.verify()
         assert verdict.ok and verdict.anchored_through, verdict
         journal = reopen(Retention(bodies_seconds=0, records_seconds=0))
-        await journal.write(lambda tx: tx.conn.execute("DELETE FROM messages").rowcount)
+        await journal.write(lambda tx: tx.conn.execute("DELETE FROM items").rowcount)
         # keys of what went are free again: the guest that used them is long gone
         assert journal.known("u1", 1, "0") is None
     assert journal.read(lambda conn: reading.spent(conn, "u1")) == used
