@@ -55,15 +55,13 @@ def newest(conn: sqlite3.Connection, scope: str) -> int:
     return rooms.counted(conn, scope, _WHAT)
 
 
-def after(
-    conn: sqlite3.Connection, scope: str, uid: str, last: int, most: int
-) -> tuple[list[Event], int]:
+def after(conn: sqlite3.Connection, scope: str, uid: str, last: int, most: int) -> tuple[list[Event], int]:
     """Events that `uid` hears, after number `last`, and how far that looked. Raises Expired when some are gone."""
     end = newest(conn, scope)
-    if last >= end:
+    if last == end:
         return [], last
     first = conn.execute("SELECT min(id) FROM events WHERE scope = ?", (scope,)).fetchone()[0]
-    if first is None or last + 1 < first:
+    if first is None or last + 1 < first or last > end:  # a number of another family's, or of a lost journal
         raise errors.Expired(
             f"events after {last} are no longer kept", hint="subscribe without after, or with a newer one"
         )

@@ -20,8 +20,8 @@ TABLES: tuple[str, ...] = (
     """CREATE TABLE locks (
         scope TEXT NOT NULL, name TEXT NOT NULL, token TEXT NOT NULL, holder TEXT NOT NULL, fence INTEGER NOT NULL,
         expires_at REAL NOT NULL, PRIMARY KEY (scope, name)) WITHOUT ROWID""",
-    # Mailboxes and queues. At least once: an item goes when it is acknowledged; `hidden_until` is when it comes (again),
-    # 0 for now. Oldest first by `seq`, which is never used twice. `sender` is a uid.
+    # Mailboxes and queues. At least once: an item goes when it is acknowledged; `hidden_until` is when it comes
+    # (again), 0 for now. Oldest first by `seq`, which is never used twice. `sender` is a uid.
     """CREATE TABLE items (
         seq INTEGER PRIMARY KEY AUTOINCREMENT, scope TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL,
         sender TEXT NOT NULL, put_at REAL NOT NULL, deliveries INTEGER NOT NULL DEFAULT 0,

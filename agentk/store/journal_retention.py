@@ -23,7 +23,7 @@ _STEP_RECORDS = 5000
 class Retention:
     bodies_seconds: float = 7 * 86400.0  # what was asked and answered
     records_seconds: float = 90 * 86400.0  # that it was
-    total_bytes: int = 512 * 1024 * 1024  # of the database, with guests' state; bodies go first
+    total_bytes: int = 512 * 1024 * 1024  # of the database, without what guests keep; bodies go first
 
 
 def step(tx: writer.Tx, ledger: writing.Ledger, kept: Retention, at: int) -> bool:
@@ -50,7 +50,10 @@ def used_bytes(conn: sqlite3.Connection) -> int:
     pages, free, size = (
         conn.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
-    return int((pages - free) * size)
+    guests = conn.execute(
+        "SELECT coalesce(sum(bytes), 0) FROM holdings WHERE what NOT LIKE 'from/%'"
+    ).fetchone()[0]
+    return max(0, int((pages - free) * size) - int(guests))
 
 
 def _cut(conn: sqlite3.Connection, floor: int, limit: int, before: int, over: bool) -> int:

@@ -61,9 +61,7 @@ class _Calls:
         except _Held:
             return None
 
-    async def _look(
-        self, context: Context, params: Params
-    ) -> tuple[dict[str, object] | None, float | None]:
+    async def _look(self, context: Context, params: Params) -> tuple[dict[str, object] | None, float | None]:
         line, now = _line(context, params), self._waiting.now()
         until = self._journal.read(lambda conn: locks.held_until(conn, *line, now))
         if until:

@@ -95,14 +95,14 @@ class _Calls:
                 raise rooms.full(f"the mailbox of {namespace}/{name} is full", broken, hint)
             return {"id": letter.id}
 
-        return Done(
-            await self._waiting.written(context.transact(work), lambda told: self._arrived([uid]))
-        )
+        return Done(await self._waiting.written(context.transact(work), lambda told: self._arrived([uid])))
 
     async def broadcast(self, context: Context, params: Params) -> Done:
         guest = context.call.guest
         letter = self._letter(guest, params)
-        receivers = await self._receivers(guest, selectors.labels(params["labelSelector"]), params["includeSelf"])
+        receivers = await self._receivers(
+            guest, selectors.labels(params["labelSelector"]), params["includeSelf"]
+        )
         if len(receivers) * len(letter.body) > _BROADCAST_BYTES:
             raise errors.TooLarge(
                 f"{len(receivers)} copies of this are more than {_BROADCAST_BYTES >> 20} MiB",
@@ -146,9 +146,7 @@ class _Calls:
         return ({"messages": [_told(item) for item in taken]}, None) if taken else (None, now)
 
     async def _give_back(self, take: items.Take, taken: list[items.Item]) -> None:
-        await self._journal.write(
-            lambda tx: items.give_back(tx.conn, take, [item.id for item in taken])
-        )
+        await self._journal.write(lambda tx: items.give_back(tx.conn, take, [item.id for item in taken]))
         self._waiting.ring((take.scope, take.name))
 
     async def _receivers(

@@ -33,9 +33,7 @@ class _Calls:
 
     async def put(self, context: Context, params: Params) -> Done:
         write = self._write(context, params)
-        return Done(
-            await context.transact(lambda tx: {"version": keys.put(tx.conn, write, self._bound)})
-        )
+        return Done(await context.transact(lambda tx: {"version": keys.put(tx.conn, write, self._bound)}))
 
     async def get(self, context: Context, params: Params) -> Done:
         scope, now = places.scope(context.call.guest, params["scope"]), self._now()

@@ -40,7 +40,9 @@ class Waiting:
 
     # lines
 
-    async def served(self, line: Hashable, seconds: float, look: Look[T], *, strict: bool = False) -> T | None:
+    async def served(
+        self, line: Hashable, seconds: float, look: Look[T], *, strict: bool = False
+    ) -> T | None:
         """What `look` found within so long, or None. `strict`: nobody passes those who wait, not even in passing."""
         if not seconds and not (strict and self._anybody_waits(line)):
             return (await look())[0]
