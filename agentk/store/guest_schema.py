@@ -50,13 +50,13 @@ def _counted(table: str, size: str, what: str) -> list[str]:
     ]
 
 
-_KEY_BYTES = "length(CAST({row}.key AS BLOB)) + length({row}.value)"
+_KEY_BYTES = "(length(CAST({row}.key AS BLOB)) + length({row}.value))"
 _ITEM_BYTES = "length({row}.body)"
 
 TRIGGERS: tuple[str, ...] = (
     *_counted("kv", _KEY_BYTES, "'keys'"),
     f"""CREATE TRIGGER kv_changed AFTER UPDATE OF value ON kv BEGIN
-        UPDATE holdings SET bytes = bytes + {_KEY_BYTES.format(row="NEW")} - ({_KEY_BYTES.format(row="OLD")})
+        UPDATE holdings SET bytes = bytes + {_KEY_BYTES.format(row="NEW")} - {_KEY_BYTES.format(row="OLD")}
         WHERE scope = NEW.scope AND what = 'keys'; END""",
     *_counted("locks", "0", "'locks'"),
     *_counted("items", _ITEM_BYTES, "'items'"),
@@ -64,5 +64,5 @@ TRIGGERS: tuple[str, ...] = (
     """CREATE TRIGGER items_of_nobody AFTER UPDATE OF items ON holdings
         WHEN NEW.items = 0 AND NEW.what LIKE 'from/%' BEGIN
         DELETE FROM holdings WHERE scope = NEW.scope AND what = NEW.what; END""",
-    *_counted("events", "length({row}.data) + length({row}.above)", "'events'"),
+    *_counted("events", "(length({row}.data) + length({row}.above))", "'events'"),
 )
