@@ -13,7 +13,7 @@ from agentk.broker.budgets_node import Owner
 from agentk.broker.calling import events, locks, messages, queues, state
 from agentk.broker.calling.waiting import Waiting
 from agentk.broker.guests import SPAWNED_BY, Guests
-from agentk.broker.words import Call
+from agentk.broker.words import Call, Guest
 from agentk.store import guest_rooms as rooms
 from agentk.store.journal import Journal
 from agentk.store.journal_anchor import StateAnchor
@@ -61,7 +61,7 @@ class Tenants:
         }
         self.gate = gate.Gate(
             gate.Rooms(
-                self.methods, lambda guest: compiled, self.journal, self.budgets, lambda *about: no_turn()
+                self.methods, lambda guest: compiled, self.journal, self.budgets, _path, lambda *about: no_turn()
             )
         )
 
@@ -117,3 +117,7 @@ class Tenants:
 @contextlib.asynccontextmanager
 async def no_turn() -> Any:
     yield gate._NO_TURN
+
+
+def _path(guest: Guest) -> tuple[str, ...]:
+    return (f"namespace/{guest.namespace}", guest.uid)
