@@ -61,7 +61,12 @@ class Tenants:
         }
         self.gate = gate.Gate(
             gate.Rooms(
-                self.methods, lambda guest: compiled, self.journal, self.budgets, _path, lambda *about: no_turn()
+                self.methods,
+                lambda guest: compiled,
+                self.journal,
+                self.budgets,
+                _path,
+                lambda *about: no_turn(),
             )
         )
 
