@@ -1,7 +1,7 @@
 """Opening journal.db: every way it can fail says which; a damaged file is set aside, never deleted and never used.
 
-Intents that an earlier process left without a result become `unknown` here, with what is known to have been used:
-nothing they reserved stays reserved, and nothing does them again.
+Intents that an earlier process left without a result become `unknown` here and are never done again. What they had
+reserved counts as used, or less where less is known: what may have been spent must not be spent once more.
 """
 
 import json
@@ -166,12 +166,12 @@ def _begin(
 
 
 def counted(draft: writing.Draft) -> dict[str, int]:
-    """What an intent is known to have used, whatever became of it: the call itself, and what was counted before."""
+    """The most that an intent of unknown outcome used: what it had reserved, unless less was counted before."""
     reserved, meta = _numbers(draft.amounts), _numbers(draft.meta)
     return {
         "calls": reserved.get("calls", 0),
-        "tokens": meta.get("counted_tokens", 0),
-        "cost_micro_usd": meta.get("counted_cost_micro_usd", 0),
+        "tokens": meta.get("counted_tokens", reserved.get("tokens", 0)),
+        "cost_micro_usd": meta.get("counted_cost_micro_usd", reserved.get("cost_micro_usd", 0)),
     }
 
 

@@ -29,8 +29,8 @@ class Intent:
     reserved: Mapping[str, int] = field(default_factory=dict)  # tokens, calls, cost_micro_usd
     parent: str = ""  # effect id of the call that this one is part of
     trace: str = ""  # W3C traceparent
-    # route, model, verdict's rule … `counted_tokens` and `counted_cost_micro_usd` are what is known to be used even
-    # when the answer never comes: the settlement of an effect that stays unknown.
+    # route, model, verdict's rule … `counted_tokens` and `counted_cost_micro_usd` are the most that is used when the
+    # answer never comes: the settlement of an effect that stays unknown. Without them all that was reserved is.
     meta: Mapping[str, str | int] = field(default_factory=dict)
 
 
