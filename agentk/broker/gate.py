@@ -77,8 +77,7 @@ class Gate:
                 async with self._turn(method, running, params) as turn:
                     if method.recording == "effect":
                         await running.intend(bound)
-                    done = await running.ended(method.handle(running, params))
-                    turn.charge(running.used.tokens)
+                    done = await running.ended(method.handle(running, params), turn)
             finally:
                 rooms.budgets.settle(reservation, running.used, rooms.now())
             return done.result
@@ -203,14 +202,16 @@ class _Running:
         await self._journal.local(self._intent, both)
         return self.result
 
-    async def ended(self, handled: Awaitable[Done]) -> Done:
+    async def ended(self, handled: Awaitable[Done], turn: Turn) -> Done:
         """What the handler answers, once that is on the disk; whatever happens to it is on record."""
         try:
             done = await handled
         except asyncio.CancelledError:
             # The writer finishes what it was given, also when nobody waits for it.
             settling = asyncio.ensure_future(self._settle("cancelled", self._cut(None)))
-            await asyncio.shield(settling)
+            while not settling.done():
+                with contextlib.suppress(asyncio.CancelledError):  # who hangs up may be heard of twice
+                    await asyncio.shield(settling)
             raise
         except errors.AgentkError as error:
             unknown = isinstance(error, errors.OutcomeUnknown)
@@ -220,6 +221,7 @@ class _Running:
             await self._settle("error", {"message": f"internal error: {type(error).__name__}"})
             raise
         self.used, self.result = done.used, done.result
+        turn.charge(self.used.tokens)  # who hangs up earlier is charged what was expected
         await self._settle("ok", done.result)
         return done
 

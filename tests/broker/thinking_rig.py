@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import shutil
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,10 @@ class World:
         limits: Limits | None = None,
         turns: Settings | None = None,
         rules: list[dict[str, Any]] | None = None,
+        anchor: list[str] | None = None,
     ) -> None:
-        self.anchor: list[str] = []
+        self.models = made
+        self.anchor = anchor or []
         self.journal = Journal.open(
             folder, StateAnchor(lambda: self.anchor[-1] if self.anchor else None, self.anchor.append)
         )
@@ -79,6 +82,26 @@ class World:
     @property
     def held(self) -> Any:
         return self.budgets.standing("u", 0.0).held
+
+    async def until(self, true: Callable[[], bool]) -> None:
+        while not true():  # noqa: ASYNC110 - nothing tells of it
+            await asyncio.sleep(0.001)
+
+    async def idle(self) -> None:
+        """Returns once no request is being answered."""
+        await self.until(lambda: not self.service.tasks and not self.held.calls)
+
+    @contextlib.contextmanager
+    def survivor(self) -> Iterator["World"]:
+        """What is there after a kill of the process, at this very moment: another, on the disk as it is."""
+        with tempfile.TemporaryDirectory() as folder:
+            for file in self.journal.path.parent.iterdir():
+                shutil.copy(file, folder)
+            made = World(Path(folder), self.models, anchor=list(self.anchor))
+            try:
+                yield made
+            finally:
+                made.journal.close()
 
     def records(self) -> list[tuple[str, str, str]]:
         def read(conn: Any) -> list[tuple[str, str, str]]:
