@@ -123,13 +123,12 @@ class Gate:
             answer = running.result
             flying.set_result(answer)
         except BaseException as error:
-            told = (
-                error
-                if isinstance(error, errors.AgentkError)
-                else errors.Cancelled("the call was taken back")
-            )
-            flying.set_exception(told)
-            flying.exception()  # nobody may be there to hear it
+            if running.done:  # the guest hung up, and had its answer
+                flying.set_result(running.result)
+            else:
+                taken_back = errors.Cancelled("the call was taken back")
+                flying.set_exception(error if isinstance(error, errors.AgentkError) else taken_back)
+                flying.exception()  # nobody may be there to hear it
             raise
         finally:
             del self._flying[scope]
@@ -171,6 +170,7 @@ class _Running:
         self.sent = bytearray()
         self.meta: dict[str, str | int] = {}
         self.result: Any = None
+        self.done = False
         self._journal, self._intent = journal, intent
 
     async def emit(self, data: Any) -> None:
@@ -207,29 +207,40 @@ class _Running:
         try:
             done = await handled
         except asyncio.CancelledError:
-            # The writer finishes what it was given, also when nobody waits for it.
-            settling = asyncio.ensure_future(self._settle("cancelled", self._cut(None)))
-            while not settling.done():
-                with contextlib.suppress(asyncio.CancelledError):  # who hangs up may be heard of twice
-                    await asyncio.shield(settling)
+            await self._settled("cancelled", self._cut(None))
             raise
         except errors.AgentkError as error:
             unknown = isinstance(error, errors.OutcomeUnknown)
-            await self._settle("unknown" if unknown else "error", self._cut(error.to_status()))
+            await self._settled("unknown" if unknown else "error", self._cut(error.to_status()))
             raise
         except Exception as error:
-            await self._settle("error", {"message": f"internal error: {type(error).__name__}"})
+            await self._settled("error", {"message": f"internal error: {type(error).__name__}"})
             raise
-        self.used, self.result = done.used, done.result
+        self.used, self.result, self.done = done.used, done.result, True
         turn.charge(self.used.tokens)  # who hangs up earlier is charged what was expected
-        await self._settle("ok", done.result)
+        await self._settled("ok", done.result)
         return done
+
+    async def _settled(self, status: entries.Status, answer: Any) -> None:
+        """Returns, or is cancelled, once it is on the disk: who asks again with the same key must find it there."""
+        if status == "ok" and not self.effect:
+            return  # a local call: its answer was written with it
+        settling = asyncio.ensure_future(self._settle(status, answer))
+        cancelled = False
+        while not settling.done():
+            try:
+                await asyncio.shield(settling)
+            except asyncio.CancelledError:
+                cancelled = True  # the guest hung up, perhaps again
+        settling.result()
+        if cancelled:
+            raise asyncio.CancelledError
 
     async def _settle(self, status: entries.Status, answer: Any) -> None:
         outcome = replace(_outcome(status, answer, self.used), meta=self.meta)
         if self.effect:
             await self._journal.settle(self.effect, outcome)
-        elif status != "ok":  # a local call that wrote nothing
+        else:  # a local call that wrote nothing
             await self._journal.record(replace(self._intent, key=""), outcome)
 
     def _cut(self, answer: Any) -> Any:
