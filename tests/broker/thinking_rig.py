@@ -14,7 +14,8 @@ from agentk.broker.budgets_limits import Limits
 from agentk.broker.budgets_node import Owner
 from agentk.broker.calling import passing, thinking
 from agentk.broker.dialects import serving_http
-from agentk.broker.dialects.http import HttpService
+from agentk.broker.dialects.http import HttpService, Respond
+from agentk.broker.dialects.http_reading import Request
 from agentk.broker.turns import Settings, Turns
 from agentk.broker.words import Call, Guest
 from agentk.llm import models as llm
@@ -61,7 +62,14 @@ class World:
             passing.forms(models=made, left=self.left),
         )
         self.gate = gate.Gate(rooms)
-        self.service = HttpService(serving_http.handler(self.gate, lambda: GUEST, self.journal.left_behind))
+        self.requests: list[Request] = []
+        answer = serving_http.handler(self.gate, lambda: GUEST, self.journal.left_behind)
+
+        async def noted(request: Request, respond: Respond) -> None:
+            self.requests.append(request)
+            await answer(request, respond)
+
+        self.service = HttpService(noted)
         self.emitted: list[Any] = []
         self.told = asyncio.Event()  # something was emitted
 
@@ -140,11 +148,12 @@ async def rig(
     *handlers: upstreams.Handler,
     model: str = "openai/gpt-4o",
     end: str = "/v1",
+    name: str = "gpt",
     spec: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[tuple[upstreams.Upstream, World]]:
     """An upstream and a world whose one model it is."""
     async with upstreams.upstream(*handlers) as up:
-        route = upstreams.route_of(upstreams.item(model, up.url + end), **(spec or {}))
+        route = upstreams.route_of(upstreams.item(model, up.url + end, name), **(spec or {}))
         async with world_of(route, **settings) as world:
             yield up, world
