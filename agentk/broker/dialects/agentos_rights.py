@@ -121,9 +121,7 @@ class _Given:
 class Rights:
     """Of all agents of a gate."""
 
-    def __init__(
-        self, rules: Callable[[Guest], policy_rules.Rules], alive: Callable[[str], bool]
-    ) -> None:
+    def __init__(self, rules: Callable[[Guest], policy_rules.Rules], alive: Callable[[str], bool]) -> None:
         self._rules, self._alive = rules, alive
         self._given: dict[str, _Given] = {}
 

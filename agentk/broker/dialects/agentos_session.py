@@ -132,9 +132,7 @@ class Session:
 
     def name(self, agent: Object) -> str:
         uid = agent["metadata"]["uid"]
-        return (
-            self.kernel.names.of(uid) or self.kernel.called.of(uid) or str(agent["metadata"]["name"])
-        )
+        return self.kernel.names.of(uid) or self.kernel.called.of(uid) or str(agent["metadata"]["name"])
 
     def id(self, agent: Object) -> int:
         return self.kernel.ids.of(str(agent["metadata"]["uid"]))

@@ -122,7 +122,9 @@ def encoded(reply: Reply) -> bytes:
         return reply
     data = _dumped(reply)
     while len(data) > frames.PAYLOAD_BYTES:
-        texts = [key for key, value in reply.items() if isinstance(value, str)] if isinstance(reply, dict) else []
+        texts = (
+            [key for key, value in reply.items() if isinstance(value, str)] if isinstance(reply, dict) else []
+        )
         longest = max(texts, key=lambda key: len(reply[key]), default="")  # type: ignore[call-overload]
         if not longest or len(reply[longest]) < 1000:  # type: ignore[call-overload]
             told = f"the answer has {len(data)} bytes: a frame holds {frames.PAYLOAD_BYTES}"
@@ -173,7 +175,9 @@ class Asked:
         if value is None and default is not None:
             return default
         if not isinstance(value, str) or (default is None and not value):
-            raise errors.BadRequest(f"{names[0]} required" if value in (None, "") else f"{names[0]} must be text")
+            raise errors.BadRequest(
+                f"{names[0]} required" if value in (None, "") else f"{names[0]} must be text"
+            )
         return value
 
     def number(self, name: str, default: float, least: float, most: float) -> float:
