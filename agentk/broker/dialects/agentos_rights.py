@@ -113,6 +113,15 @@ class Cut:
 
 
 @dataclass
+class Used:
+    """What an attempt of an agent asked of models through this dialect, over all its connections."""
+
+    attempt: int
+    tokens: int = 0
+    calls: int = 0
+
+
+@dataclass
 class _Given:
     attempt: int
     cuts: list[Cut]
@@ -124,6 +133,7 @@ class Rights:
     def __init__(self, rules: Callable[[Guest], policy_rules.Rules], alive: Callable[[str], bool]) -> None:
         self._rules, self._alive = rules, alive
         self._given: dict[str, _Given] = {}
+        self._used: dict[str, Used] = {}
 
     def cuts(self, guest: Guest) -> list[Cut]:
         """The guest's own of this attempt, and those of all that spawned it."""
@@ -191,7 +201,16 @@ class Rights:
             _least(cut.max_exec_ms for cut in cuts),
         )
 
-    def shown(self, guest: Guest, tokens_used: int, calls_made: int) -> Json:
+    def used(self, guest: Guest) -> Used:
+        """To be counted up by who asks a model."""
+        known = self._used.get(guest.uid)
+        if known is None or known.attempt != guest.attempt:
+            for uid in [uid for uid in self._used if not self._alive(uid)]:
+                del self._used[uid]
+            known = self._used[guest.uid] = Used(guest.attempt)
+        return known
+
+    def shown(self, guest: Guest) -> Json:
         """As GET_PERMS tells it. Lists are those of the last cut that had one; all of them count."""
         left, cuts = self.left(guest), self.cuts(guest)
         tokens, calls, exec_ms = self.limits(guest)
@@ -219,8 +238,8 @@ class Rights:
             "llm": {
                 "max_tokens": tokens or 0,
                 "max_calls": calls or 0,
-                "tokens_used": tokens_used,
-                "calls_made": calls_made,
+                "tokens_used": self.used(guest).tokens,
+                "calls_made": self.used(guest).calls,
             },
             "max_exec_time_ms": exec_ms or 0,
         }

@@ -20,8 +20,8 @@ from agentk.store import journal_words as entries
 
 Emit = Callable[[Any], Awaitable[None]]
 Object = Mapping[str, Any]
-# (uid of the agent, records after this id, how many at most) → the newest of them, in order
-Audit = Callable[[str, int, int], list[entries.Record]]
+# (uids of agents, records after this id, how many at most) → the newest of them, in order
+Audit = Callable[[list[str], int, int], Awaitable[list[entries.Record]]]
 Counters = Callable[[str], Awaitable[Mapping[str, int]]]  # by box id, as `status.counters` spells them
 
 
@@ -82,8 +82,6 @@ class Session:
         self.inbox: deque[Message] = deque()
         self.since: dict[str, int] = {}  # type of event → the last one that was before it was asked for
         self.heard = 0  # the last event told, or passed over
-        self.tokens_used = 0
-        self.calls_made = 0
         self._find = find
         self._agent_id = 0
 

@@ -58,7 +58,7 @@ async def report(session: Session, asked: Asked) -> Json:
 
 async def rights(session: Session, asked: Asked) -> Json:
     await session.permitted()
-    shown = session.kernel.rights.shown(session.guest, session.tokens_used, session.calls_made)
+    shown = session.kernel.rights.shown(session.guest)
     return {"success": True, "permissions": shown}
 
 
@@ -76,7 +76,7 @@ async def lower(session: Session, asked: Asked) -> Json:
     return {
         "success": True,
         "agent_id": session.kernel.ids.of(guest.uid),
-        "permissions": session.kernel.rights.shown(guest, 0, 0),
+        "permissions": session.kernel.rights.shown(guest),
     }
 
 
@@ -92,10 +92,11 @@ async def audit(session: Session, asked: Asked) -> Json:
     if asked.get("agent_id") not in (None, 0):
         wanted = session.kernel.ids.uid(asked.whole("agent_id", 0, 0, 2**32))
         uids = [uid for uid in uids if uid == wanted]
-    found = [record for uid in uids[:_AGENTS_MAX] for record in session.kernel.audit(uid, after, most)]
+    # A category is looked for among the newest only.
+    found = await session.kernel.audit(uids[:_AGENTS_MAX], after, _AUDIT_MAX if category else most)
     told: list[Json] = []
     size = 0
-    for record in sorted(found, key=lambda one: one.id, reverse=True):
+    for record in reversed(found):
         entry = _entry(session, record)
         if category and entry["category"] != category:
             continue
@@ -197,6 +198,7 @@ async def _metrics(session: Session, agent: Object) -> Json:
     counted, status = await _counted(session, agent), agent.get("status") or {}
     began = status.get("startedAt")
     up = datetime.now(UTC) - datetime.fromisoformat(began) if began else None
+    used = session.kernel.rights.used(session.guest)
     own = agent["metadata"]["uid"] == session.guest.uid
     return {
         "agent_id": session.id(agent),
@@ -212,8 +214,8 @@ async def _metrics(session: Session, agent: Object) -> Json:
         },
         "cgroup": _cgroup(agent["spec"], counted) if counted else None,
         "kernel_stats": {
-            "llm_calls": session.calls_made if own else 0,
-            "llm_tokens_used": session.tokens_used if own else 0,
+            "llm_calls": used.calls if own else 0,
+            "llm_tokens_used": used.tokens if own else 0,
         },
     }
 

@@ -27,18 +27,19 @@ _WRITE = {"write": 'exec cat > "$1"', "append": 'exec cat >> "$1"'}
 async def think(session: Session, asked: Asked) -> Json:
     params = thought(asked)
     max_tokens, max_calls, _ = session.kernel.rights.limits(session.guest)
-    if max_calls is not None and session.calls_made >= max_calls:
+    used = session.kernel.rights.used(session.guest)
+    if max_calls is not None and used.calls >= max_calls:
         raise errors.Denied(f"permission denied: THINK (llm.max_calls is {max_calls})")
     if max_tokens is not None:
-        left = max_tokens - session.tokens_used
+        left = max_tokens - used.tokens
         if left <= 0:
             raise errors.Denied(f"permission denied: THINK (llm.max_tokens is {max_tokens})")
         params["maxTokens"] = min(params.get("maxTokens", left), left)
-    session.calls_made += 1
+    used.calls += 1
     told = await session.call("think", params)
     usage = told["usage"]
     tokens = usage["inputTokens"] + usage["outputTokens"]
-    session.tokens_used += tokens
+    used.tokens += tokens
     reply = {
         "success": True,
         "content": told["text"],
