@@ -7,9 +7,14 @@ import functools
 from typing import TYPE_CHECKING
 
 from agentk.broker.calling import fetching, passing, thinking
-from agentk.broker.dialects import serving_http
+from agentk.broker.dialects import agentos, agentos_session, serving_http
+from agentk.broker.dialects.frames_serving import FramesService
 from agentk.broker.dialects.http import HttpService
+from agentk.broker.dialects.jsonrpc import Room
 from agentk.broker.methods import Method
+from agentk.control import exits
+from agentk.store import journal_reading
+from agentk.store import journal_words as entries
 
 if TYPE_CHECKING:
     from agentk.daemon.gatehouse import Gatehouse
@@ -32,3 +37,22 @@ def http(house: "Gatehouse", box_id: str) -> HttpService:
     """What speaks HTTP with the guest of one box."""
     guest = functools.partial(house.guests.find, box_id)
     return HttpService(serving_http.handler(house.gate, guest, house.journal.left_behind))
+
+
+def kernel(house: "Gatehouse", version: str) -> agentos_session.Kernel:
+    """What every AgentOS session of this gate shares."""
+
+    async def audit(uids: list[str], after: int, limit: int) -> list[entries.Record]:
+        return await house.journal.read_apart(
+            lambda conn: journal_reading.newest(conn, uids, after=after, limit=limit)
+        )
+
+    async def counters(box_id: str) -> dict[str, int]:
+        return exits.counters(await house.boxes.counters(box_id))
+
+    return agentos_session.Kernel(house.gate.call, house.guests, house.rules, audit, counters, version)
+
+
+def frames(house: "Gatehouse", box_id: str, room: Room) -> FramesService:
+    """What speaks AgentOS frames with the guest of one box."""
+    return agentos.service(house.agentos, functools.partial(house.guests.find, box_id), room)

@@ -27,6 +27,7 @@ from agentk.broker import (
     turns_routes,
 )
 from agentk.broker.budgets import Budgets, Left
+from agentk.broker.dialects.frames_serving import FramesService
 from agentk.broker.dialects.http import HttpService
 from agentk.broker.dialects.jsonrpc import Asked
 from agentk.broker.dialects.jsonrpc_serving import Emit, JsonRpcService
@@ -55,7 +56,7 @@ class _Open:
     """One box's door and those who speak behind it."""
 
     door: door.Door
-    services: tuple[JsonRpcService, HttpService]
+    services: tuple[JsonRpcService | HttpService | FramesService, ...]
 
     async def close(self) -> None:
         for service in self.services:
@@ -66,8 +67,8 @@ class _Open:
 class Gatehouse:
     """Opened before the steward starts anything; closed before the store."""
 
-    def __init__(self, store: stores.Store, boxes: jails.Jails) -> None:
-        self._store, self._jails = store, boxes
+    def __init__(self, store: stores.Store, boxes: jails.Jails, version: str = "") -> None:
+        self._store, self.boxes = store, boxes
         self.secrecy = secrecy.Secrecy()
         anchor = journal_anchor.StateAnchor(
             lambda: store.note(_ANCHOR), lambda text: store.keep_note(_ANCHOR, text)
@@ -98,6 +99,7 @@ class Gatehouse:
         )
         self._rules: dict[str, tuple[Object, policy_rules.Rules]] = {}
         self._feed = feeding.Feed(store, asyncio.sleep, WATCHED, self._hear)
+        self.agentos = gatecalls.kernel(self, version)
         self._doors: dict[str, _Open] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -106,7 +108,7 @@ class Gatehouse:
         since = await self._feed.prime()
         await self.accounts.load()
         await self.models.start()
-        forget = self._jails.on_listeners(self._listens)
+        forget = self.boxes.on_listeners(self._listens)
         try:
             async with asyncio.TaskGroup() as group:
                 for kind in WATCHED:
@@ -179,8 +181,13 @@ class Gatehouse:
 
         native = JsonRpcService(answer, at_once=_AT_ONCE)
         http = gatecalls.http(self, box_id)
-        speakers: dict[door.Spoken, door.Dialect] = {"jsonrpc": native.connection, "http": http.connection}
-        return _Open(door.Door(fds, speakers), (native, http))
+        frames = gatecalls.frames(self, box_id, native.room)
+        speakers: dict[door.Spoken, door.Dialect] = {
+            "jsonrpc": native.connection,
+            "http": http.connection,
+            "frames": frames.connection,
+        }
+        return _Open(door.Door(fds, speakers), (native, http, frames))
 
     # duties
 

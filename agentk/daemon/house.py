@@ -76,7 +76,7 @@ class House:
         self._jails = jails.Jails(self._places.launcher_socket)
         self._gatehouse: gatehouse.Gatehouse | None = None
         try:
-            gate = self._gatehouse = gatehouse.Gatehouse(self._store, self._jails)
+            gate = self._gatehouse = gatehouse.Gatehouse(self._store, self._jails, version())
             for notice in gate.journal.notices:
                 _log.warning("%s", notice)
             await self._furnish()
