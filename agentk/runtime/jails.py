@@ -67,7 +67,8 @@ class Jails:
         self._lent.close()
 
     def descriptors(self, box_id: str) -> dict[str, int]:
-        """What is kept of one box: `gate` and `inside` listen, `out` and `err` are its FIFOs. They stay ours."""
+        """What is kept of one box: `gate` and `inside` listen; `out`, `err` and `said` are its FIFOs. They stay
+        ours."""
         return self._lent.of(box_id)
 
     def listeners(self) -> dict[str, tuple[str, dict[str, int]]]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from agentk.runtime.launcher import wire
 
-LISTENERS = ("gate", "inside")  # of a box's four descriptors: its unix socket, its loopback
+LISTENERS = ("gate", "inside")  # of a box's five descriptors: its unix socket, its loopback
 Heard = Callable[
     [str, str, Mapping[str, int]], None
 ]  # box id, agent's uid, what → descriptor; {} when they went

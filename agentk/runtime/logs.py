@@ -22,7 +22,7 @@ class Line:
     """One line of one stream; `whole` is False for a last line without its end."""
 
     time: str  # RFC 3339, UTC, nanoseconds; of the line's first piece
-    stream: str  # stdout or stderr
+    stream: str  # stdout, stderr, or log: what it said through its gate
     text: bytes
     whole: bool = True
 

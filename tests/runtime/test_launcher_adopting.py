@@ -157,12 +157,12 @@ def test_gate_and_loopback_are_handed_back_by_the_daemon(there: Place) -> None:
         async with launching.connected(there) as runtime:
             seen = await runtime.start(there.python(code))
             await launching.logged(there, "up")
-            await launching.holds(lambda: len(runtime.descriptors(seen.id)) == 4)
+            await launching.holds(lambda: len(runtime.descriptors(seen.id)) == 5)
             inside = os.fstat(runtime.descriptors(seen.id)["inside"]).st_ino
             there.die()
             there.launch()
             await runtime.list()
-            await launching.holds(lambda: len(runtime.descriptors(seen.id)) == 4)
+            await launching.holds(lambda: len(runtime.descriptors(seen.id)) == 5)
             assert os.fstat(runtime.descriptors(seen.id)["inside"]).st_ino == inside
             return next(iter(await runtime.list()))
 
@@ -176,7 +176,7 @@ def test_doors_are_made_anew_when_nobody_kept_them(there: Place) -> None:
         there.die()
         there.launch()
         async with launching.connected(there) as runtime:
-            await launching.holds(lambda: len(runtime.descriptors(seen.id)) == 4)
+            await launching.holds(lambda: len(runtime.descriptors(seen.id)) == 5)
             result = await runtime.exec(
                 seen.id,
                 ["python", "-c", "import socket; socket.create_connection(('127.0.0.1', 8700), 5)"],
@@ -185,7 +185,7 @@ def test_doors_are_made_anew_when_nobody_kept_them(there: Place) -> None:
             assert result.exit.code == 0, result.stderr
             return runtime.descriptors(seen.id)
 
-    assert set(asyncio.run(flow())) == {"out", "err", "gate", "inside"}
+    assert set(asyncio.run(flow())) == {"out", "err", "said", "gate", "inside"}
 
 
 def test_box_that_ran_before_a_reboot_is_lost(there: Place) -> None:

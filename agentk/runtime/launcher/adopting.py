@@ -86,12 +86,7 @@ def _ended_meanwhile(world: World, live: Live) -> None:
 def _open_fifos(world: World, live: Live) -> tuple[dict[str, int], bool]:
     folder = world.records.path(live.box.id)
     kept = all(_is_held(folder / name) for name in ("out", "err"))
-    host_uid = live.box.host_uid
-    fifos = {
-        "stdout": output.open_fifo(folder / "out", host_uid),
-        "stderr": output.open_fifo(folder / "err", host_uid),
-    }
-    return fifos, kept
+    return output.open_fifos(folder, live.box.host_uid), kept
 
 
 def _is_held(fifo: Path) -> bool:

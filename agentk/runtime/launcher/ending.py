@@ -133,7 +133,7 @@ def close(world: World, live: Live) -> None:
         if listener is not None:
             listener.close()
     live.gate = live.inside = None
-    for name in ("out", "err", "counts.json"):
+    for name in ("out", "err", "said", "counts.json"):
         (world.records.path(live.box.id) / name).unlink(missing_ok=True)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from agentk.runtime.launcher import doors, holding, wire
 from agentk.runtime.launcher.world import Live, World
 
-OUT, ERR, GATE, INSIDE, HOLDER = "out", "err", "gate", "inside", "holder"
+OUT, ERR, SAID, GATE, INSIDE, HOLDER = "out", "err", "said", "gate", "inside", "holder"
 _RETRY_SECONDS = 1.0
 Names = list[dict[str, str]]
 
@@ -22,7 +22,7 @@ def descriptors(lives: Sequence[Live]) -> tuple[Names, list[int]]:
     fds = []
     for live in lives:
         fifos = live.output.fifos if live.output else {}
-        held = {OUT: fifos.get("stdout"), ERR: fifos.get("stderr")}
+        held = {OUT: fifos.get("stdout"), ERR: fifos.get("stderr"), SAID: fifos.get("log")}
         held |= {GATE: live.gate.fileno() if live.gate else None}
         held |= {INSIDE: live.inside.fileno() if live.inside else None}
         for what, fd in held.items():

@@ -96,7 +96,7 @@ class Share:
 
 
 class Output:
-    """Both streams of one box."""
+    """Every stream of one box."""
 
     def __init__(
         self,
@@ -217,6 +217,16 @@ class Output:
         if self._group >= 0:
             os.fchown(fd, -1, self._group)
         return fd, os.fstat(fd).st_size
+
+
+def open_fifos(folder: Path, host_uid: int) -> dict[str, int]:
+    """Those of one box, by the stream of the log they become. Into `said` the daemon writes, and nobody else can: what
+    the box says through its gate is not torn by what it prints."""
+    return {
+        "stdout": open_fifo(folder / "out", host_uid),
+        "stderr": open_fifo(folder / "err", host_uid),
+        "log": open_fifo(folder / "said", -1),
+    }
 
 
 def open_fifo(path: Path, host_uid: int) -> int:

@@ -107,10 +107,7 @@ class Attempt:
         self._limit(unenforced)
         crashpoint("start.after-group")
         folder = world.records.path(box.id)
-        fifos = {
-            "stdout": output.open_fifo(folder / "out", box.host_uid),
-            "stderr": output.open_fifo(folder / "err", box.host_uid),
-        }
+        fifos = output.open_fifos(folder, box.host_uid)
         crashpoint("start.after-fifos")
         live.gate = doors.open_gate(world.settings.doors, box.uid, box.host_uid)
         crashpoint("start.after-door")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from agentk.runtime.launcher import sparing
 
 _FDS_OF_OURS = 64
-_FDS_A_BOX = 8  # keeper, two FIFOs, log, two listeners, and two more while it starts
+_FDS_A_BOX = 9  # keeper, three FIFOs, log, two listeners, and two more while it starts
 HEARTBEAT = ".heartbeat"
 
 
