@@ -8,10 +8,11 @@ Must only be woken after every Agent was heard of: whoever is not known has noth
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
-from agentk.api import errors
+from agentk.api import errors, kinds
 from agentk.broker.calling import places
 from agentk.broker.guests import Guests
 from agentk.store import guest_rooms as rooms
@@ -31,10 +32,20 @@ class Leftovers:
     ) -> None:
         self._journal, self._guests, self._now, self._every = journal, guests, now, every_seconds
         self._woken = asyncio.Event()
+        self._ended: dict[str, int] = {}  # uid → the newest attempt that is known to have ended
 
-    def wake(self) -> None:
-        """An agent is gone, or a new attempt has begun: look soon."""
-        self._woken.set()
+    def hear(self, kind: kinds.Kind, obj: Mapping[str, Any], gone: bool) -> None:
+        """After `Guests.hear`: somebody may have left something."""
+        if kind is not kinds.AGENT:
+            return
+        uid = str(obj["metadata"]["uid"])
+        ended = 0 if gone else _ended(obj)
+        if gone or ended > self._ended.get(uid, 0):
+            self._woken.set()
+        if gone:
+            self._ended.pop(uid, None)
+        else:
+            self._ended[uid] = ended
 
     async def run(self) -> None:
         """Until cancelled: at once, when woken, and now and then."""
@@ -79,9 +90,14 @@ class Leftovers:
         agent = self._guests.of(uid)
         if agent is None:
             return True
-        status = agent.get("status") or {}
-        ended = (status.get("lastTermination") or {}).get("attempt", 0)
-        return bool(int(number) < status.get("attempt", 0) or int(number) <= ended)
+        return int(number) < int((agent.get("status") or {}).get("attempt") or 0) or int(number) <= _ended(
+            agent
+        )
+
+
+def _ended(agent: Mapping[str, Any]) -> int:
+    """The newest attempt that ended."""
+    return int(((agent.get("status") or {}).get("lastTermination") or {}).get("attempt") or 0)
 
 
 def _erase(scope: str, now: float, tx: writer.Tx) -> bool:

@@ -6,7 +6,17 @@ A handler that lands is a line here.
 import functools
 from typing import TYPE_CHECKING
 
-from agentk.broker.calling import fetching, passing, thinking
+from agentk.broker.calling import (
+    basics,
+    events,
+    fetching,
+    locks,
+    messages,
+    passing,
+    queues,
+    state,
+    thinking,
+)
 from agentk.broker.dialects import agentos, agentos_session, serving_http
 from agentk.broker.dialects.frames_serving import FramesService
 from agentk.broker.dialects.http import HttpService
@@ -25,6 +35,14 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
     return {
         **thinking.methods(models=house.models, left=house.left),
         **fetching.methods(fetcher=house.fetcher, rules=house.rules),
+        **basics.methods(version=house.version, names=lambda: list(house.methods), write=house.sayings.write),
+        **messages.methods(
+            journal=house.journal, waiting=house.waiting, guests=house.guests, rules=house.rules
+        ),
+        **state.methods(journal=house.journal, now=house.waiting.now),
+        **locks.methods(journal=house.journal, waiting=house.waiting),
+        **queues.methods(journal=house.journal, waiting=house.waiting),
+        **events.methods(journal=house.journal, waiting=house.waiting),
     }
 
 

@@ -21,12 +21,15 @@ from agentk.broker import (
     egress_secrets,
     gate,
     guests,
+    happenings,
+    leftovers,
     policy,
     policy_rules,
     secrecy,
     turns_routes,
 )
 from agentk.broker.budgets import Budgets, Left
+from agentk.broker.calling import waiting
 from agentk.broker.dialects.frames_serving import FramesService
 from agentk.broker.dialects.http import HttpService
 from agentk.broker.dialects.jsonrpc import Asked
@@ -36,7 +39,7 @@ from agentk.broker.words import Call, Guest
 from agentk.daemon import gatecalls
 from agentk.llm.models import Models
 from agentk.llm.worker import Worker
-from agentk.runtime import jails
+from agentk.runtime import jails, saying
 from agentk.store import feeding, journal, journal_anchor
 from agentk.store import store as stores
 
@@ -68,7 +71,7 @@ class Gatehouse:
     """Opened before the steward starts anything; closed before the store."""
 
     def __init__(self, store: stores.Store, boxes: jails.Jails, version: str = "") -> None:
-        self._store, self.boxes = store, boxes
+        self._store, self.boxes, self.version = store, boxes, version
         self.secrecy = secrecy.Secrecy()
         anchor = journal_anchor.StateAnchor(
             lambda: store.note(_ANCHOR), lambda text: store.keep_note(_ANCHOR, text)
@@ -84,6 +87,10 @@ class Gatehouse:
         self.turns = turns_routes.RouteTurns(self.models.route)
         self.budgets = Budgets()
         self.accounts = accounts.Accounts(self.budgets, self.guests, self.journal, now)
+        self.waiting = waiting.Waiting(now)
+        self.sayings = saying.Sayings(boxes.descriptors)
+        self._leftovers = leftovers.Leftovers(self.journal, self.guests, now)
+        self._happenings = happenings.Happenings(self.journal, self.guests, self.waiting, now)
         self.methods: dict[str, Method] = gatecalls.methods(self)
         self.gate = gate.Gate(
             gate.Rooms(
@@ -115,6 +122,8 @@ class Gatehouse:
                     group.create_task(self._feed.run(kind, since[kind.plural]), name=f"gate: {kind.plural}")
                 group.create_task(self._sweep(), name="gate: journal")
                 group.create_task(self._look(), name="gate: budgets")
+                group.create_task(self._leftovers.run(), name="gate: leftovers")
+                group.create_task(self._happenings.run(), name="gate: happenings")
         finally:
             forget()
 
@@ -123,6 +132,7 @@ class Gatehouse:
         for box_id in list(self._doors):
             self._listens(box_id, "", {})
         await asyncio.gather(*self._closing, return_exceptions=True)
+        await self.waiting.close()
         await self.models.close()
         await self._worker.close()
         self.dialer.close()
@@ -146,6 +156,8 @@ class Gatehouse:
         self.guests.hear(kind, obj, gone)
         self.accounts.hear(kind, obj, gone)
         self.secrecy.hear(kind, obj, gone)
+        self._happenings.hear(kind, obj, gone)
+        self._leftovers.hear(kind, obj, gone)
         if kind is kinds.MODELROUTE:
             self._hear_route(obj, gone)
 
@@ -169,7 +181,9 @@ class Gatehouse:
             task = asyncio.get_running_loop().create_task(before.close(), name=f"close door {box_id}")
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        if fds:
+        if not fds:
+            self.sayings.forget(box_id)
+        else:
             opened = self._doors[box_id] = self._open(box_id, [os.dup(fd) for fd in fds.values()])
             opened.door.open()
 
