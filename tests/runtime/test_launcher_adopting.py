@@ -335,7 +335,7 @@ def test_command_whose_launcher_died_is_ended(there: Place) -> None:
             begun = Path(f"/proc/{seen.process.pid}/root/workspace/begun")
             await launching.holds(begun.exists)
             there.die()
-            with pytest.raises(errors.Unavailable):
+            with pytest.raises(errors.OutcomeUnknown):
                 await running
             there.launch()
             await runtime.list()
