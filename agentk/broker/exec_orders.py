@@ -33,7 +33,7 @@ exec(_code({size}))
 _LONG_SHELL = 'eval "$(head -c {size})"'
 _LONG_NODE = """\
 {{ const fs = require("fs"), data = Buffer.alloc({size}); let got = 0;
-while (got < data.length) got += fs.readSync(0, data, got) || process.exit(1);
+while (got < data.length) got += fs.readSync(0, data, got, data.length - got) || process.exit(1);
 require("vm").runInThisContext(data.toString(), {{filename: "[eval]"}}) }}
 """
 _LONG = {"python": _LONG_PYTHON, "shell": _LONG_SHELL, "node": _LONG_NODE}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from agentk.broker.calling import (
     basics,
     events,
+    execing,
     fetching,
     locks,
     messages,
@@ -34,6 +35,7 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
     """Every call this gate answers, by name."""
     return {
         **thinking.methods(models=house.models, left=house.left),
+        **execing.methods(execute=house.execute, jobs=house.jobs),
         **fetching.methods(fetcher=house.fetcher, rules=house.rules),
         **basics.methods(version=house.version, names=lambda: list(house.methods), write=house.sayings.write),
         **messages.methods(

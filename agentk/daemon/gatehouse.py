@@ -22,6 +22,7 @@ from agentk.broker import (
     gate,
     guests,
     happenings,
+    jobs,
     leftovers,
     policy,
     policy_rules,
@@ -82,6 +83,7 @@ class Gatehouse:
         self.guests = guests.Guests()
         self._worker = Worker()
         self.models = Models(self.secrecy.value, self._worker)
+        self.execute, self.jobs = boxes.exec, jobs.Jobs(self.journal, boxes.exec_cancel, now)
         self.dialer = egress.Dialer()
         self.fetcher = egress_fetching.Fetcher(self.dialer, egress_secrets.Secrets(self.secrecy.value))
         self.turns = turns_routes.RouteTurns(self.models.route)
@@ -133,6 +135,7 @@ class Gatehouse:
             self._listens(box_id, "", {})
         await asyncio.gather(*self._closing, return_exceptions=True)
         await self.waiting.close()
+        await self.jobs.close()
         await self.models.close()
         await self._worker.close()
         self.dialer.close()

@@ -96,12 +96,24 @@ def guest_things(db: "Database") -> None:
     _run(db, *guests.TABLES, *guests.TRIGGERS)
 
 
+def jobs(db: "Database") -> None:
+    """Runs in the background: `ended_at` and `answer` (JSON) are empty while one goes on."""
+    _run(
+        db,
+        """CREATE TABLE jobs (
+            uid TEXT NOT NULL, id TEXT NOT NULL, began_at REAL NOT NULL, ended_at REAL, answer BLOB,
+            PRIMARY KEY (uid, id))""",
+        "CREATE INDEX jobs_ended ON jobs (ended_at)",
+    )
+
+
 MIGRATIONS: tuple[Callable[["Database"], None], ...] = (
     records,
     guest_state,
     exits,
     wall_times,
     guest_things,
+    jobs,
 )
 
 
