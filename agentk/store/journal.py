@@ -202,10 +202,15 @@ class Journal:
         """A large read, in a thread."""
         return await self._readers.apart(work)
 
-    async def verify(self) -> verifying.Verdict:
-        """Seal, then prove everything there is against the anchor."""
+    async def verify(self, head: Mapping[str, Any] | None = None) -> verifying.Verdict:
+        """Seal, then prove everything there is against the anchor, and against a `head` that somebody kept."""
         await self.seal()
-        return await self._readers.apart(lambda conn: verifying.verify(conn, self._anchor.load()))
+        return await self._readers.apart(lambda conn: verifying.verify(conn, self._anchor.load(), head))
+
+    async def head(self) -> dict[str, Any] | None:
+        """The newest record as it is sealed and anchored now. Who keeps it can have the journal held against it."""
+        await self.seal()
+        return self._anchor.load()
 
     # Keeping
 

@@ -9,7 +9,7 @@ Guests' state is not covered: it changes by nature.
 import hmac
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -47,8 +47,11 @@ class Verdict:
         return self.bad is None and not self.gaps
 
 
-def verify(conn: sqlite3.Connection, anchored: dict[str, Any] | None) -> Verdict:
-    """Walk the whole journal. `anchored` is what its Anchor loads. Takes about 15 µs a record."""
+def verify(
+    conn: sqlite3.Connection, anchored: dict[str, Any] | None, kept: Mapping[str, Any] | None = None
+) -> Verdict:
+    """Walk the whole journal. `anchored` is what its Anchor loads; `kept`, a head that was exported earlier, must be
+    in it as well. Takes about 15 µs a record."""
     with _any_text(conn):
         rows = dict(conn.execute("SELECT key, value FROM meta WHERE key IN ('key', 'journal')"))
         key, journal = rows.get("key"), rows.get("journal")
@@ -60,7 +63,26 @@ def verify(conn: sqlite3.Connection, anchored: dict[str, Any] | None) -> Verdict
             bad is not None and bad.record < walk.first
         ):  # no checkpoint accounts for what is before the first record
             bad = _Walk(conn, key, journal, anchored).blindly() or bad
+        if bad is None and kept is not None:
+            bad = _missing_head(conn, journal, walk, kept)
     return Verdict(walk.count, walk.anchored_through, bad, tuple(walk.gaps), tuple(walk.notes))
+
+
+def _missing_head(
+    conn: sqlite3.Connection, journal: str, walk: "_Walk", kept: Mapping[str, Any]
+) -> Bad | None:
+    """What is wrong with the record that somebody kept the hash of."""
+    number = _whole(kept.get("record"))
+    if kept.get("journal") != journal:
+        return Bad(number, "the head that was kept is of another journal")
+    if number < walk.first:
+        walk.notes.append(f"record {number}, whose hash was kept, is older than the oldest record")
+        return None
+    row = conn.execute("SELECT hash FROM records WHERE id = ?", (number,)).fetchone()
+    if row is None:
+        return Bad(number, "is missing: its hash was kept")
+    same = chain.stored(number, row[0]).hash.hex() == kept.get("hash")
+    return None if same else Bad(number, "is not the record whose hash was kept")
 
 
 def at_opening(conn: sqlite3.Connection, key: bytes, journal: str, anchored: dict[str, Any] | None) -> str:
