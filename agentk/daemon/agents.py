@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from agentk.api import errors, kinds, objects
 from agentk.control import digests, exits, policies
-from agentk.daemon import answers, bodies, calls
+from agentk.daemon import answers, audits, bodies, calls, desk
+from agentk.store.journal_reading import AMOUNTS
 
 _FINISHED = ("Succeeded", "Failed")
 _GRACE_MAX = 86400
@@ -62,7 +63,7 @@ async def restart(call: calls.Call) -> Response:
 
 
 async def counters(call: calls.Call) -> Response:
-    """What the kernel counted, read now."""
+    """What the kernel counted, read now, and what the gate did: tokens, calls and cost, ever."""
     obj = await call.store.get(kinds.AGENT, call.target.namespace, call.target.name)
     box_id = (obj.get("status") or {}).get("boxID")
     if not box_id:
@@ -70,7 +71,11 @@ async def counters(call: calls.Call) -> Response:
             f'agent "{call.target.name}" has no box yet', kind="agents", name=call.target.name
         )
     counted = exits.counters(await call.services.counters(box_id))
-    return answers.plain({"boxID": box_id, "counters": counted})
+    told: Object = {"boxID": box_id, "counters": counted}
+    if call.services.desk is not None:
+        spent = await desk.spent(call.services.desk, str(obj["metadata"]["uid"]))
+        told["spent"] = audits.amounts(dict(zip(AMOUNTS, spent.amounts, strict=True)))
+    return answers.plain(told)
 
 
 async def _changed(call: calls.Call, change: Callable[[Object | None], Object]) -> Response:

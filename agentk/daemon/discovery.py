@@ -7,7 +7,14 @@ from agentk.daemon import paths
 
 Document = dict[str, Any]
 
-_PART_VERBS = {"status": ("get", "patch", "update"), "log": ("get",), "counters": ("get",)}
+_PART_VERBS = {
+    "status": ("get", "patch", "update"),
+    "log": ("get",),
+    "counters": ("get",),
+    "audit": ("get",),
+    "trace": ("get",),
+    "budget": ("get", "create"),
+}
 _CREATED = ("create",)
 # "all" is what `kubectl get all` lists; Secrets and Events are not in it.
 _CATEGORIES = {

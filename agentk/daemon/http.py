@@ -17,15 +17,19 @@ from agentk.api import errors
 from agentk.daemon import (
     agents,
     answers,
+    audits,
+    budgeting,
     calls,
     deleting,
     following,
     inotify,
     own,
     paths,
+    permits,
     reading,
     sockets,
     told,
+    tracing,
     writing,
 )
 from agentk.daemon.services import Services
@@ -50,6 +54,10 @@ _PARTS: dict[str, dict[str, Handler]] = {
     "signal": {"POST": agents.signal},
     "restart": {"POST": agents.restart},
     "counters": {"GET": agents.counters},
+    "audit": {"GET": audits.audit},
+    "trace": {"GET": tracing.trace},
+    "budget": {"GET": budgeting.show, "POST": budgeting.add},
+    "can-i": {"POST": permits.can_i},
 }
 
 _log = logging.getLogger(__name__)

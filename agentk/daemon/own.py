@@ -1,4 +1,4 @@
-"""/agentk/v1: what Kubernetes has no path for. Packed sources, the doctor, the daemon itself."""
+"""/agentk/v1: what Kubernetes has no path for. Packed sources, the doctor, the daemon itself, proofs of the journal."""
 
 import asyncio
 import secrets
@@ -10,7 +10,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from agentk.api import errors
-from agentk.daemon import answers, bodies
+from agentk.daemon import answers, audits, bodies, budgeting, desk
 from agentk.daemon.services import Services
 from agentk.store.blobs import BLOB_BYTES_MAX
 from agentk.store.store import Store
@@ -59,10 +59,33 @@ def routes(store: Store, services: Services) -> list[BaseRoute]:
         return answers.plain({"killAgents": kill}, 202)
 
     return [
+        *_gate_routes(store, services),
         Route("/blobs/{digest}", put_blob, methods=["PUT"]),
         Route("/blobs/{digest}", has_blob, methods=["GET", "HEAD"]),
         Route("/backup", backup, methods=["GET"]),
         Route("/doctor", doctor, methods=["GET"]),
         Route("/status", status, methods=["GET"]),
         Route("/shutdown", shutdown, methods=["POST"]),
+    ]
+
+
+def _gate_routes(store: Store, services: Services) -> list[BaseRoute]:
+    async def head(request: Request) -> Response:
+        return answers.plain(await audits.head(desk.there(services.desk)))
+
+    async def verify(request: Request) -> Response:
+        body = await bodies.optional(request)
+        kept = body.pop("head", None)
+        if body or not isinstance(kept, dict | None):
+            raise errors.BadRequest("a verification takes head alone: what audit head printed")
+        return answers.plain(await audits.verify(desk.there(services.desk), kept))
+
+    async def budgets(request: Request) -> Response:
+        namespace = request.path_params["namespace"]
+        return answers.plain(await budgeting.of_namespace(desk.there(services.desk), store, namespace))
+
+    return [
+        Route("/audit/head", head, methods=["GET"]),
+        Route("/audit/verify", verify, methods=["POST"]),
+        Route("/budgets/{namespace}", budgets, methods=["GET"]),
     ]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from agentk.api import errors, kinds
 
 # Parts of an agent beyond Kubernetes' own; `log` is a Pod's in Kubernetes.
-AGENT_PARTS = ("log", "signal", "restart", "counters")
+AGENT_PARTS = ("log", "signal", "restart", "counters", "audit", "trace", "budget", "can-i")
+QUOTA_PARTS = ("budget",)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def _below(kind: kinds.Kind, namespace: str, rest: list[str], path: str) -> Targ
 def parts(kind: kinds.Kind) -> tuple[str, ...]:
     """The subresources of a kind."""
     status = ("status",) if kind.has_status else ()
-    return status + (AGENT_PARTS if kind is kinds.AGENT else ())
+    more = {kinds.AGENT: AGENT_PARTS, kinds.QUOTA: QUOTA_PARTS}
+    return status + more.get(kind, ())
 
 
 def _part_of_namespace(group: str, rest: list[str]) -> bool:

@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentk.runtime import box
+
+if TYPE_CHECKING:
+    from agentk.daemon.desk import Desk
 
 
 @dataclass(frozen=True)
@@ -24,5 +27,6 @@ class Services:
     shutdown: Callable[[bool], Awaitable[None]]
     allowed_uids: frozenset[int]  # who may talk to the control socket
     version: str
+    desk: "Desk | None" = None  # what people may look into of the gate; None: this daemon has none
     # Set: the server stops accepting, and streams (watches, followed logs) end.
     ending: asyncio.Event = field(default_factory=asyncio.Event)

@@ -61,6 +61,7 @@ def routes(store: Store, services: Services) -> list[Route]:
 async def _index(request: Request) -> Response:
     places = [f"/{openapi.place(*one)}" for one in openapi.group_versions()]
     own = [
+        "/agentk/v1/audit/head",
         "/agentk/v1/doctor",
         "/agentk/v1/status",
         "/healthz",
