@@ -13,8 +13,9 @@ from agentk.client import client
 app = typer.Typer(**options.APP)
 
 _KIND_VERBS = frozenset({"get", "describe", "delete", "wait", "explain"})
-_AGENT_VERBS = frozenset({"logs", "kill", "restart", "suspend", "resume", "top"})
+_AGENT_VERBS = frozenset({"logs", "kill", "restart", "suspend", "resume", "top", "audit", "trace", "budget"})
 _OUTPUTS = ("json", "yaml", "name", "wide", "jsonpath=", "custom-columns=")
+_OWN_WORDS = {"audit": ("verify", "head"), "budget": ("add",)}
 _SECONDS = 2.0
 
 
@@ -36,17 +37,22 @@ def candidates(words: Sequence[str]) -> Iterable[str]:
     verb, previous = before[0], before[-1]
     if verb == "daemon" and len(before) == 1:
         return ("start", "stop", "status", "run", "logs", "install")
+    if verb == "auth" and len(before) == 1:
+        return ("can-i",)
     if verb == "completion":
         return ("bash", "zsh", "fish")
     if previous in ("-o", "--output"):
         return _OUTPUTS
     if previous in ("-n", "--namespace"):
         return _names(kinds.NAMESPACE, "")
+    if previous == "--as":
+        return [f"agent/{name}" for name in _names(kinds.AGENT, _namespace(before))]
     if last.startswith("-"):
         return _options(verb)
     namespace = _namespace(before)
     if verb in _AGENT_VERBS:
-        return _names(kinds.AGENT, namespace)
+        own = _OWN_WORDS.get(verb, ()) if len(before) == 1 else ()
+        return [*own, *_names(kinds.AGENT, namespace)]
     if verb in _KIND_VERBS:
         return _kinds_and_names([word for word in before[1:] if not word.startswith("-")], last, namespace)
     return ()
@@ -87,6 +93,6 @@ def _options(verb: str) -> list[str]:
     except ModuleNotFoundError:
         return []
     command: Any = typer.main.get_command(module.app)
-    return [option for param in command.params for option in (*param.opts, *param.secondary_opts)] + [
-        "--help"
-    ]
+    params = [param for one in (command, *getattr(command, "commands", {}).values()) for param in one.params]
+    options_ = [option for param in params for option in (*param.opts, *param.secondary_opts)]
+    return [*(option for option in options_ if option.startswith("-")), "--help"]

@@ -10,7 +10,7 @@ def here() -> places.Places:
     return places.places(os.environ, os.getuid())
 
 
-def connect(starts: bool = True) -> client.Client:
+def connect(starts: bool = True, timeout_seconds: float | None = client.ANSWER_SECONDS) -> client.Client:
     """A client of this user's daemon. `starts`: the first request starts a daemon that is not running."""
     where = here()
 
@@ -19,4 +19,4 @@ def connect(starts: bool = True) -> client.Client:
 
         lifecycle.ensure_daemon(where, os.environ)
 
-    return client.Client(where.socket, on_down if starts else None)
+    return client.Client(where.socket, on_down if starts else None, timeout_seconds)

@@ -27,6 +27,12 @@ VERBS: dict[str, dict[str, str]] = {
         "wait": "Wait for a condition, a value or a deletion",
         "top": "Show what agents use now",
     },
+    "Gate": {
+        "audit": "Print what an agent did, and prove that the journal is whole",
+        "trace": "Print a run as a tree of calls, with durations, tokens and cost",
+        "auth": "Ask what an agent may do, and by which rule",
+        "budget": "Show budgets, and give more to one",
+    },
     "House": {
         "doctor": "Check what this host can enforce, and how to mend the rest",
         "daemon": "Start, stop and look after the daemon",

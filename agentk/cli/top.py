@@ -1,21 +1,25 @@
-"""`agentk top`: what agents use now, from the kernel's counters read twice."""
+"""`agentk top`: what agents use now, from the kernel's counters read twice, and what the gate counted."""
 
 import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import typer
 
 from agentk.api import errors, kinds
-from agentk.cli import columns, connect, options, show
+from agentk.cli import amounts, columns, connect, options, show
 from agentk.client import client
 
 app = typer.Typer(**options.APP)
 
 HEADERS = ("Name", "CPU", "CPU-Limit", "Memory", "Memory-Limit", "Pids", "Pids-Limit", "Throttled")
+GATE_HEADERS = ("Tokens", "Calls", "Cost")
+
+
+_ORDERS = ("cpu", "memory", "pids", "tokens", "calls", "cost", "name")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Sample:
     agent: show.Object
     counters: dict[str, Any]
     at: float
+    spent: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -47,11 +52,12 @@ def top(
         float, typer.Option("--interval", metavar="SECONDS", min=0.2, help="Between two looks.")
     ] = 1.0,
     sort_by: Annotated[
-        str, typer.Option("--sort-by", metavar="COLUMN", help="cpu, memory, pids or name.")
+        str,
+        typer.Option("--sort-by", metavar="COLUMN", help="cpu, memory, pids, tokens, calls, cost or name."),
     ] = "cpu",
     no_headers: options.NoHeaders = False,
 ) -> int:
-    """Show what agents use now: CPU over the interval, memory, processes.
+    """Show what agents use now: CPU over the interval, memory, processes; and tokens, calls and cost so far.
 
     CPU is in percent of one CPU; Throttled is the share of the interval in which the limit held the agent back.
 
@@ -61,13 +67,14 @@ def top(
       agentk top
       agentk top -w -l tier=web
       agentk top triage --interval 5
+      agentk top --sort-by cost
     """
     names = [name for name in options.agent_names(agents or []) if name != "agents"]
     where = "" if all_namespaces else options.namespace(namespace)
     asked = client.Selection(kinds.AGENT, where, labels)
     api = connect.connect()
-    if sort_by not in ("cpu", "memory", "pids", "name"):
-        raise typer.BadParameter("use cpu, memory, pids or name", param_hint="--sort-by")
+    if sort_by not in _ORDERS:
+        raise typer.BadParameter(f"use one of {', '.join(_ORDERS)}", param_hint="--sort-by")
     before = samples(api, asked, names)
     if not before and not watch:
         show.say("No running agents" + (f" in {where} namespace." if where else ""))
@@ -89,7 +96,8 @@ def samples(api: client.Client, asked: client.Selection, names: Sequence[str]) -
             continue
         path = kinds.AGENT.path(obj["metadata"]["namespace"], obj["metadata"]["name"], "counters")
         try:
-            found.append(Sample(obj, api.request("GET", path)["counters"], time.monotonic()))
+            told = api.request("GET", path)
+            found.append(Sample(obj, told["counters"], time.monotonic(), told.get("spent") or {}))
         except errors.NotFound:
             pass  # it ended between the two questions
     return found
@@ -100,7 +108,7 @@ def text(before: Sequence[Sample], now: Sequence[Sample], sort_by: str, headers:
     earlier = {one.key: one for one in before}
     rows = [(_order(earlier.get(one.key), one, sort_by), _row(earlier.get(one.key), one)) for one in now]
     rows.sort(key=lambda pair: pair[0])
-    return columns.draw(HEADERS, [row for _, row in rows], show=headers)
+    return columns.draw([*HEADERS, *GATE_HEADERS], [row for _, row in rows], show=headers)
 
 
 def _row(before: Sample | None, now: Sample) -> list[str]:
@@ -116,6 +124,9 @@ def _row(before: Sample | None, now: Sample) -> list[str]:
         "-" if pids is None else str(pids),
         str(limits.get("pids", "-")),
         "-" if throttled is None else f"{min(throttled, 1.0) * 100:.0f}%",
+        amounts.number(now.spent.get("tokens")),
+        amounts.number(now.spent.get("calls")),
+        amounts.usd(now.spent.get("costUsd")),
     ]
 
 
@@ -124,6 +135,9 @@ def _order(before: Sample | None, now: Sample, sort_by: str) -> tuple[float, str
         "cpu": _share(before, now, "cpuUsec") or 0.0,
         "memory": float(now.counters.get("memoryBytes") or 0),
         "pids": float(now.counters.get("pids") or 0),
+        "tokens": float(now.spent.get("tokens") or 0),
+        "calls": float(now.spent.get("calls") or 0),
+        "cost": float(now.spent.get("costUsd") or 0),
         "name": 0.0,
     }
     return -values[sort_by], now.name

@@ -15,6 +15,7 @@ from agentk.cli import main
 from agentk.client import client
 from agentk.daemon import http as daemon_http
 from agentk.daemon import serving, sockets
+from agentk.daemon.desk import Desk
 from agentk.daemon.services import Services
 from agentk.runtime import box
 from agentk.store.store import Store
@@ -52,6 +53,7 @@ class Daemon:
             shutdown=self._shutdown,
             allowed_uids=frozenset({os.getuid()}),
             version="0.1.0",
+            desk=self._desk(),
         )
         self.findings = [box.Finding("disk", True, "enough")]
         self._loop = asyncio.new_event_loop()
@@ -90,6 +92,10 @@ class Daemon:
         folder.mkdir(parents=True, exist_ok=True)
         with open(folder / f"{attempt}.log", "a") as file:
             file.writelines(f"{line}\n" for line in lines)
+
+    def _desk(self) -> Desk | None:
+        """A daemon without a gate; `gated` has one."""
+        return None
 
     async def _counters(self, box_id: str) -> box.Counters:
         self.ticks += 1000

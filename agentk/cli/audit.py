@@ -1,0 +1,169 @@
+"""`agentk audit`: what an agent did to the world, from the journal; and the proof that nobody changed the journal."""
+
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any
+
+import typer
+
+from agentk.api import errors, kinds
+from agentk.cli import amounts, columns, connect, options, show, usage
+from agentk.client import client
+
+app = typer.Typer(**options.APP)
+
+_PAGE = 1000
+_VERIFY_SECONDS = 3600.0  # a journal of ten million records takes minutes
+_HEADERS = ("Time", "Call", "About", "Status", "Rule", "Tokens", "Cost", "Took")
+_WIDE = ("Record", "Effect", "Attempt", "Dialect", "Key", "Hash")
+
+
+@app.command()
+def audit(
+    words: Annotated[
+        list[str], typer.Argument(metavar="AGENT | verify | head", help="Whose calls.", show_default=False)
+    ],
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="Not older than it, for example 10m.")
+    ] = "",
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="CALLS", min=0, help="The last ones; 0 is all.")
+    ] = 100,
+    unknown: Annotated[
+        bool, typer.Option("--unknown", help="Only calls whose outcome nobody knows, after a crash.")
+    ] = False,
+    run: Annotated[str, typer.Option("--run", metavar="ID", help="Only of one run.")] = "",
+    uid: Annotated[
+        str, typer.Option("--uid", metavar="UID", help="Of one agent, when several bore the name.")
+    ] = "",
+    head: Annotated[
+        str,
+        typer.Option("--head", metavar="FILE", help="With verify: what 'audit head' printed must be in it."),
+    ] = "",
+    namespace: options.Namespace = "",
+    output: options.Output = "",
+    no_headers: options.NoHeaders = False,
+) -> int:
+    """Print what an agent did, oldest first: every call, the rule that decided, what it used, how it ended.
+
+    With -o json also what was asked and answered, secrets taken out. Works for agents that are gone.
+
+    verify proves that the journal of all namespaces is what was written: it ends with 1 and names the first record
+    that was changed, dropped, moved or cut off. head prints the newest sealed head: keep it elsewhere.
+
+    An agent called verify or head is agent/verify.
+
+    Examples:
+
+    \b
+      agentk audit triage
+      agentk audit triage --since 1h -o json
+      agentk audit triage --unknown
+      agentk audit head > head.json
+      agentk audit verify --head head.json
+    """
+    form = show.parse(output, ("json", "yaml", "wide"))
+    if len(words) != 1:
+        raise usage.Usage("name one agent, verify or head", hint="agentk audit --help")
+    if head and words != ["verify"]:
+        raise usage.Usage("--head goes with verify", hint="agentk audit verify --head FILE")
+    if words == ["verify"]:
+        return _verify(form, head)
+    if words == ["head"]:
+        show.write(show.json_text(connect.connect().request("GET", "/agentk/v1/audit/head")))
+        return 0
+    query = {"unknown": "true"} if unknown else {}
+    query |= {key: value for key, value in (("run", run), ("uid", uid)) if value}
+    if (seconds := options.seconds(since, "--since")) is not None:
+        query["since"] = (datetime.now(UTC) - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if with_bodies := form.name in ("json", "yaml"):
+        query["bodies"] = "true"
+    name, where = options.agent_names(words)[0], options.namespace(namespace)
+    newest_first = list(_calls(connect.connect(), where, name, query, limit))
+    found = newest_first[::-1]
+    if with_bodies:
+        content = {"kind": "CallList", "items": found}
+        show.write(show.yaml_text(content) if form.name == "yaml" else show.json_text(content))
+    elif found:
+        show.write(text(found, form.name == "wide", not no_headers))
+    else:
+        show.say(f"No calls of agent/{name} in {where} namespace.")
+    return 0
+
+
+def text(calls: Sequence[dict[str, Any]], wide: bool = False, headers: bool = True) -> str:
+    """A line a call."""
+    rows = [[*_row(one), *(_wide(one) if wide else ())] for one in calls]
+    return columns.draw([*_HEADERS, *(_WIDE if wide else ())], rows, show=headers)
+
+
+def _row(one: dict[str, Any]) -> list[str]:
+    used = one.get("used") or {}
+    return [
+        one["time"][:23].replace("T", " "),
+        one["method"],
+        one.get("about") or "-",
+        one["status"],
+        str((one.get("meta") or {}).get("rule") or "-"),
+        amounts.number(used.get("tokens")),
+        amounts.usd(used.get("costUsd")),
+        amounts.seconds(one.get("durationSeconds")),
+    ]
+
+
+def _wide(one: dict[str, Any]) -> list[str]:
+    meta = one.get("meta") or {}
+    shown = (one["record"], one["effect"], one["attempt"], meta.get("dialect"), one["key"], one["hash"][:16])
+    return [str(value or "-") for value in shown]
+
+
+def _calls(
+    api: client.Client, namespace: str, name: str, query: dict[str, str], limit: int
+) -> Iterator[dict[str, Any]]:
+    """Newest first, a page at a time."""
+    path, left = kinds.AGENT.path(namespace, name, "audit"), limit
+    while True:
+        asked = query | {"limit": str(min(left, _PAGE) if limit else _PAGE)}
+        page = api.request("GET", path, query=asked)
+        yield from page["items"]
+        left -= len(page["items"])
+        cont = page["metadata"].get("continue")
+        if not cont or (limit and left <= 0):
+            return
+        query = query | {"continue": cont}
+
+
+def _verify(form: show.Format, head: str) -> int:
+    body = {"head": _kept(head)} if head else {}
+    told = connect.connect(timeout_seconds=_VERIFY_SECONDS).request(
+        "POST", "/agentk/v1/audit/verify", body=body
+    )
+    if form.name in ("json", "yaml"):
+        show.write(show.yaml_text(told) if form.name == "yaml" else show.json_text(told))
+        return 0 if told["ok"] else 1
+    for note in told["notes"]:
+        show.say(f"note: {note}")
+    for bad in [*told["gaps"], *([told["bad"]] if told["bad"] else [])]:
+        print(f"record {bad['record']}: {columns.safe(bad['reason'])}")
+    if told["ok"]:
+        print(f"ok: {told['records']} records, anchored through record {told['anchoredThrough']}")
+    return 0 if told["ok"] else 1
+
+
+def _kept(path: str) -> dict[str, Any]:
+    """A head that was exported. Raises Usage."""
+    try:
+        if path == "-":
+            told = json.load(sys.stdin)
+        else:
+            with open(path, encoding="utf-8") as file:
+                told = json.load(file)
+    except OSError as error:
+        raise errors.NotFound(f"{path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        told = None
+    if not isinstance(told, dict) or not {"journal", "record", "hash"} <= set(told):
+        raise usage.Usage(f"{path} is no head", hint="it is what 'agentk audit head' prints")
+    return told
