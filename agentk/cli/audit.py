@@ -20,28 +20,29 @@ _HEADERS = ("Time", "Call", "About", "Status", "Rule", "Tokens", "Cost", "Took")
 _WIDE = ("Record", "Effect", "Attempt", "Dialect", "Key", "Hash")
 
 
+_Since = Annotated[str, typer.Option("--since", metavar="TIME", help="Not older than it, for example 10m.")]
+_Limit = Annotated[int, typer.Option("--limit", metavar="CALLS", min=0, help="The last ones; 0 is all.")]
+_Unknown = Annotated[
+    bool, typer.Option("--unknown", help="Only calls whose outcome nobody knows, after a crash.")
+]
+_Uid = Annotated[str, typer.Option("--uid", metavar="UID", help="Of one agent, when several bore the name.")]
+_Head = Annotated[
+    str, typer.Option("--head", metavar="FILE", help="With verify: what 'audit head' printed must be in it.")
+]
+_Words = Annotated[
+    list[str], typer.Argument(metavar="AGENT | verify | head", help="Whose calls.", show_default=False)
+]
+
+
 @app.command()
 def audit(
-    words: Annotated[
-        list[str], typer.Argument(metavar="AGENT | verify | head", help="Whose calls.", show_default=False)
-    ],
-    since: Annotated[
-        str, typer.Option("--since", metavar="TIME", help="Not older than it, for example 10m.")
-    ] = "",
-    limit: Annotated[
-        int, typer.Option("--limit", metavar="CALLS", min=0, help="The last ones; 0 is all.")
-    ] = 100,
-    unknown: Annotated[
-        bool, typer.Option("--unknown", help="Only calls whose outcome nobody knows, after a crash.")
-    ] = False,
+    words: _Words,
+    since: _Since = "",
+    limit: _Limit = 100,
+    unknown: _Unknown = False,
     run: Annotated[str, typer.Option("--run", metavar="ID", help="Only of one run.")] = "",
-    uid: Annotated[
-        str, typer.Option("--uid", metavar="UID", help="Of one agent, when several bore the name.")
-    ] = "",
-    head: Annotated[
-        str,
-        typer.Option("--head", metavar="FILE", help="With verify: what 'audit head' printed must be in it."),
-    ] = "",
+    uid: _Uid = "",
+    head: _Head = "",
     namespace: options.Namespace = "",
     output: options.Output = "",
     no_headers: options.NoHeaders = False,
@@ -78,18 +79,23 @@ def audit(
     query |= {key: value for key, value in (("run", run), ("uid", uid)) if value}
     if (seconds := options.seconds(since, "--since")) is not None:
         query["since"] = (datetime.now(UTC) - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    if with_bodies := form.name in ("json", "yaml"):
-        query["bodies"] = "true"
     name, where = options.agent_names(words)[0], options.namespace(namespace)
-    newest_first = list(_calls(connect.connect(), where, name, query, limit))
+    return _print(name, where, query, limit, form, not no_headers)
+
+
+def _print(
+    name: str, namespace: str, query: dict[str, str], limit: int, form: show.Format, headers: bool
+) -> int:
+    bodies = {"bodies": "true"} if form.name in ("json", "yaml") else {}
+    newest_first = list(_calls(connect.connect(), namespace, name, query | bodies, limit))
     found = newest_first[::-1]
-    if with_bodies:
+    if bodies:
         content = {"kind": "CallList", "items": found}
         show.write(show.yaml_text(content) if form.name == "yaml" else show.json_text(content))
     elif found:
-        show.write(text(found, form.name == "wide", not no_headers))
+        show.write(text(found, form.name == "wide", headers))
     else:
-        show.say(f"No calls of agent/{name} in {where} namespace.")
+        show.say(f"No calls of agent/{name} in {namespace} namespace.")
     return 0
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from agentk.api import admit, errors, kinds, manifest, ownership
 from agentk.control import clock, crash, loop
-from agentk.daemon import gatehouse, http, keeper, serving, settings, sockets
+from agentk.daemon import desk, gatehouse, http, keeper, serving, settings, sockets
 from agentk.daemon.services import Services
 from agentk.data import files
 from agentk.data.places import Places
@@ -80,7 +80,7 @@ class House:
             for notice in gate.journal.notices:
                 _log.warning("%s", notice)
             await self._furnish()
-            services = self._services()
+            services = self._services(gate)
             self._ending = services.ending
             for number in (signal.SIGTERM, signal.SIGINT):
                 asyncio.get_running_loop().add_signal_handler(number, services.ending.set)
@@ -181,7 +181,7 @@ class House:
 
     # what the control API asks for
 
-    def _services(self) -> Services:
+    def _services(self, gate: gatehouse.Gatehouse) -> Services:
         return Services(
             log_folder=lambda namespace, uid: self._places.state / "logs" / f"{namespace}_{uid}",
             counters=self._jails.counters,
@@ -190,6 +190,16 @@ class House:
             shutdown=self._shutdown,
             allowed_uids=frozenset({self._start.owner_uid}),
             version=version(),
+            desk=desk.Desk(
+                gate.journal,
+                gate.budgets,
+                gate.guests,
+                gate.methods,
+                gate.rules,
+                gate.accounts.path,
+                gate.accounts.add,
+                gatehouse.now,
+            ),
         )
 
     async def _findings(self) -> Sequence[box.Finding]:
