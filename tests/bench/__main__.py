@@ -3,7 +3,16 @@
 import subprocess
 import sys
 
-NAMES = ("first_output", "cli_start", "store_writes", "thousand", "mounts")
+NAMES = (
+    "first_output",
+    "cli_start",
+    "store_writes",
+    "thousand",
+    "mounts",
+    "gate_noop",
+    "gate_journal",
+    "gate_models",
+)
 
 if __name__ == "__main__":
     for name in NAMES:

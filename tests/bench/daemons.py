@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -62,3 +63,10 @@ def until(client: Client, name: str, holds: Callable[[Json], bool]) -> Json:
             return status
         time.sleep(0.005)
     raise SystemExit(f"agent {name} did not get there: {status}")
+
+
+def free_port() -> int:
+    """A port of loopback that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port

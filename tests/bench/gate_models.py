@@ -1,0 +1,221 @@
+"""What the gate adds to a call of a model, with the same local upstream and the same client, taking turns.
+
+    python -m tests.bench.gate_models [--seconds 2] [--rounds 3]
+
+`direct`: httpx asks the upstream itself. `passed through`: httpx asks the gate of a real daemon, which passes the call
+on. `translated`: the upstream speaks Anthropic, so LiteLLM's Router translates in the worker; beside it is that Router
+asked in this process. LiteLLM's proxy server is not measured: it needs packages that agentk does not.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import httpx
+
+from agentk.api import kinds
+from tests.bench import daemons
+
+CHUNKS = 100
+ASKED = {"model": "m", "max_tokens": 100, "messages": [{"role": "user", "content": "Say hi"}]}
+
+UPSTREAM = """
+import json, sys
+from aiohttp import web
+
+CHAT = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [
+    {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "hi"}}],
+    "usage": {"prompt_tokens": 5, "completion_tokens": 1, "total_tokens": 6}}
+MESSAGE = {"id": "m", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn",
+    "content": [{"type": "text", "text": "hi"}], "usage": {"input_tokens": 5, "output_tokens": 1}}
+
+def chunk(number):
+    delta = {"role": "assistant", "content": f"word {number} "}
+    told = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m",
+            "choices": [{"index": 0, "delta": delta, "finish_reason": None}]}
+    return b"data: " + json.dumps(told).encode() + b"\\n\\n"
+
+async def chat(request):
+    body = await request.json()
+    if not body.get("stream"):
+        return web.json_response(CHAT)
+    answer = web.StreamResponse(headers={"content-type": "text/event-stream"})
+    await answer.prepare(request)
+    for number in range(CHUNKS):
+        await answer.write(chunk(number))
+    await answer.write(b"data: [DONE]\\n\\n")
+    return answer
+
+async def messages(request):
+    await request.read()
+    return web.json_response(MESSAGE)
+
+app = web.Application()
+app.router.add_post("/v1/chat/completions", chat)
+app.router.add_post("/v1/messages", messages)
+web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=lambda *_: print("ready", flush=True))
+"""
+
+Ask = Callable[[], Awaitable[None]]
+
+
+@contextlib.contextmanager
+def upstream() -> Iterator[str]:
+    port = daemons.free_port()
+    program = f"CHUNKS = {CHUNKS}\n{UPSTREAM}"
+    server = subprocess.Popen([sys.executable, "-c", program, str(port)], stdout=subprocess.PIPE)
+    try:
+        assert server.stdout is not None and server.stdout.readline()
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.communicate()
+
+
+@contextlib.contextmanager
+def door(base: str) -> Iterator[str]:
+    """The gate's socket of an agent whose route leads to the upstream."""
+    with daemons.kept() as (where, client):
+        secret = {"apiKeySecretRef": {"name": "key", "key": "key"}}
+        ways = {
+            "m": {"model": "openai/m", "api_base": f"{base}/v1", **secret},
+            "translated": {"model": "anthropic/claude-sonnet-4-5", "api_base": base, **secret},
+        }
+        items = [{"modelName": name, "litellmParams": params} for name, params in ways.items()]
+        spec = {"modelList": items, "maxConcurrent": 64}
+        client.create(
+            kinds.SECRET, "default", {"metadata": {"name": "key"}, "stringData": {"key": "sk-of-the-bench"}}
+        )
+        route = {
+            "apiVersion": kinds.API_VERSION,
+            "kind": "ModelRoute",
+            "metadata": {"name": "bench"},
+            "spec": spec,
+        }
+        client.create(kinds.MODELROUTE, "default", route)
+        agent = daemons.agent("a", ["sleep", "1000"], modelRef={"name": "bench"})
+        client.create(kinds.AGENT, "default", agent)
+        daemons.until(client, "a", lambda status: status.get("phase") == "Running")
+        uid = client.get(kinds.AGENT, "default", "a")["metadata"]["uid"]
+        yield str(where.run / "doors" / uid / "gate.sock")
+
+
+async def latency(ask: Ask, seconds: float) -> float:
+    """Median of one call, in seconds."""
+    for _ in range(20):
+        await ask()
+    until, took = time.perf_counter() + seconds, []
+    while time.perf_counter() < until:
+        began = time.perf_counter()
+        await ask()
+        took.append(time.perf_counter() - began)
+    return statistics.median(took)
+
+
+async def rate(ask: Ask, seconds: float, clients: int = 32) -> float:
+    """Calls a second."""
+    until = time.perf_counter() + seconds
+    done = 0
+
+    async def loop() -> None:
+        nonlocal done
+        while time.perf_counter() < until:
+            await ask()
+            done += 1
+
+    began = time.perf_counter()
+    await asyncio.gather(*(loop() for _ in range(clients)))
+    return done / (time.perf_counter() - began)
+
+
+def posting(client: httpx.AsyncClient, url: str, **more: Any) -> Ask:
+    body = json.dumps({**ASKED, **more}).encode()
+
+    async def ask() -> None:
+        answer = await client.post(url, content=body, headers={"content-type": "application/json"})
+        answer.raise_for_status()
+
+    return ask
+
+
+def streaming(client: httpx.AsyncClient, url: str) -> Ask:
+    body = json.dumps({**ASKED, "stream": True}).encode()
+
+    async def ask() -> None:
+        async with client.stream(
+            "POST", url, content=body, headers={"content-type": "application/json"}
+        ) as answer:
+            lines = [line async for line in answer.aiter_lines() if line.startswith("data:")]
+        assert len(lines) > CHUNKS, lines[-3:]
+
+    return ask
+
+
+def routing(base: str) -> Ask:
+    os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    import litellm
+
+    params = {"model": "anthropic/claude-sonnet-4-5", "api_base": base, "api_key": "sk-of-the-bench"}
+    router = litellm.Router([{"model_name": "translated", "litellm_params": params}], num_retries=0)
+
+    async def ask() -> None:
+        await router.acompletion(**{**ASKED, "model": "translated"})
+
+    return ask
+
+
+async def compare(base: str, socket: str, seconds: float, rounds: int) -> None:
+    async with (
+        httpx.AsyncClient(limits=httpx.Limits(max_connections=64)) as plain,
+        httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), timeout=60) as gate,
+    ):
+        theirs, ours = f"{base}/v1/chat/completions", "http://localhost/v1/chat/completions"
+        pairs = {
+            "one call": (posting(plain, theirs), posting(gate, ours), "passed through, to direct"),
+            f"{CHUNKS} chunks": (
+                streaming(plain, theirs),
+                streaming(gate, ours),
+                "passed through, to direct",
+            ),
+            "translated": (
+                routing(base),
+                posting(gate, ours, model="translated"),
+                "worker, to LiteLLM's Router",
+            ),
+        }
+        print("| what | beside it | gate | more | |\n|---|---|---|---|---|")
+        for name, (other, own, what) in pairs.items():
+            found = [(await latency(other, seconds), await latency(own, seconds)) for _ in range(rounds)]
+            a, b = (statistics.median(side) * 1000 for side in zip(*found, strict=True))
+            ratio = statistics.median(ours / theirs for theirs, ours in found)
+            print(
+                f"| {name}, p50 | {a:.2f} ms | {b:.2f} ms | {b - a:+.2f} ms | {ratio:.2f}×: {what} |",
+                flush=True,
+            )
+        for name, (other, own, what) in pairs.items():
+            found = [(await rate(other, seconds), await rate(own, seconds)) for _ in range(rounds)]
+            a, b = (statistics.median(side) for side in zip(*found, strict=True))
+            print(f"| {name}, 32 at once | {a:,.0f}/s | {b:,.0f}/s | | {b / a:.2f}×: {what} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    with upstream() as base, door(base) as socket:
+        asyncio.run(compare(base, socket, asked.seconds, asked.rounds))
+
+
+if __name__ == "__main__":
+    main()
