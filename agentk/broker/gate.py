@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 from agentk.api import errors, kinds
-from agentk.broker import policy, policy_rules
+from agentk.broker import crash, policy, policy_rules
 from agentk.broker.budgets import Budgets
 from agentk.broker.methods import Done, Method, Params
 from agentk.broker.words import Amount, Call, Guest
@@ -191,6 +191,7 @@ class _Running:
     async def intend(self, bound: Amount) -> None:
         """On the disk when it returns."""
         self.effect = await self._journal.intend(replace(self._intent, reserved=bound._asdict()))
+        crash.crashpoint("call.intended")
 
     async def transact(self, work: Callable[[writer.Tx], Any]) -> Any:
         """The whole of a local call: what `work` writes and the record of it, in one transaction."""
@@ -200,6 +201,7 @@ class _Running:
             return _outcome("ok", self.result, Amount(calls=1))
 
         await self._journal.local(self._intent, both)
+        crash.crashpoint("call.local")
         return self.result
 
     async def ended(self, handled: Awaitable[Done], turn: Turn) -> Done:
@@ -216,9 +218,11 @@ class _Running:
         except Exception as error:
             await self._settled("error", {"message": f"internal error: {type(error).__name__}"})
             raise
+        crash.crashpoint("call.handled")
         self.used, self.result, self.done = done.used, done.result, True
         turn.charge(self.used.tokens)  # who hangs up earlier is charged what was expected
         await self._settled("ok", done.result)
+        crash.crashpoint("call.settled")
         return done
 
     async def _settled(self, status: entries.Status, answer: Any) -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import admit, errors, kinds, manifest, ownership
+from agentk.broker import crash as calls_crash
 from agentk.control import clock, crash, loop
 from agentk.daemon import desk, gatehouse, http, keeper, serving, settings, sockets
 from agentk.daemon.services import Services
@@ -51,7 +52,8 @@ def run(places: Places, chosen: settings.Settings, start: Start) -> int:
     """Until told to stop. Returns the exit code for the keeper."""
     kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGTERM)  # no daemon without its keeper
     _set_up_log(chosen)
-    crash.arm_once(os.environ.get("AGENTK_CRASH_DIR", ""))
+    for room in (crash, calls_crash):
+        room.arm_once(os.environ.get("AGENTK_CRASH_DIR", ""))
     return asyncio.run(House(places, chosen, start).live())
 
 

@@ -67,6 +67,7 @@ class Journal:
         self._conn, self._lock_fd, self._ledger = opened.conn, opened.lock_fd, opened.ledger
         self._unsealed, self._sealed_at = 0, time.monotonic()
         self._abandoned: set[asyncio.Task[None]] = set()
+        self._just_ended = reading.just_ended(opened.conn)
         self._closed = False
         self._save_anchor(opened.sealed)
         self._readers = readers.Readers(self.path)
@@ -180,13 +181,15 @@ class Journal:
         )  # fmt: skip
 
     def left_behind(self, uid: str, attempt: int, start: str) -> list[str]:
-        """Idempotency keys of this agent's calls whose outcome nobody knows, that begin so. Oldest first."""
+        """Idempotency keys, that begin so, of calls which the process before this one left this agent in doubt about:
+        those whose outcome nobody knows, then those whose answer it may not have got. Oldest first."""
         found = [
             (one.record, one.draft.key)
             for one in list(self._ledger.open.values())
             if not one.in_flight and (one.draft.uid, one.draft.attempt) == (uid, attempt)
         ]
-        return [key for _, key in sorted(found) if key.startswith(start)]
+        ended = [key for *whose, key in self._just_ended if whose == [uid, attempt]]
+        return [key for key in (*(key for _, key in sorted(found)), *ended) if key.startswith(start)]
 
     # Guests' state and reading
 

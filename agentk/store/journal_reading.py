@@ -12,6 +12,9 @@ from agentk.store import journal_chain as chain
 from agentk.store import journal_words as words
 from agentk.store import journal_writing as writing
 
+# How far back an answer may still have been on its way when the process ended.
+_JUST_RECORDS, _JUST_SECONDS = 5000, 10
+
 AMOUNTS = ("tokens", "calls", "cost_micro_usd")
 
 # Used amounts; of an effect that was unknown and then settled better, the better one.
@@ -141,6 +144,20 @@ def spent_by_second(conn: sqlite3.Connection) -> list[SpentRow]:
         for uid, used in sums.items()
     ]
     return [row for row in (*old, *rows) if row.tokens or row.calls or row.cost_micro_usd]
+
+
+def just_ended(conn: sqlite3.Connection) -> list[tuple[str, int, str]]:
+    """uid, attempt and key of the calls that were answered in the last moments of the process before: whether the
+    guest got the answer nobody knows."""
+    rows = conn.execute(
+        """WITH last (id) AS (SELECT max(id) FROM records)
+        SELECT i.uid, i.attempt, i.key FROM last, records AS r JOIN records AS i ON i.id = r.of
+        WHERE r.id > last.id - ? AND r.kind = 'result' AND r.status = 'ok' AND i.key <> ''
+        AND r.at > (SELECT max(at) FROM records AS n, last WHERE n.id > last.id - ? AND n.uid <> '') - ?
+        ORDER BY r.id""",
+        (_JUST_RECORDS, _JUST_RECORDS, _JUST_SECONDS * 1_000_000),
+    )
+    return rows.fetchall()
 
 
 def bodies_of(conn: sqlite3.Connection, what: str) -> set[int]:

@@ -2,6 +2,7 @@
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from agentk.api import errors
 from agentk.store import journal_reading as reading
 from agentk.store import journal_verifying as verifying
 from agentk.store import readers
-from agentk.store.journal import Intent, Journal
+from agentk.store.journal import Intent, Journal, Outcome
 from agentk.store.journal_anchor import StateAnchor
 
 pytestmark = pytest.mark.anyio
@@ -115,3 +116,18 @@ async def test_an_anchor_that_cannot_be_saved_stops_nothing(
     with closing(readers.connect(tmp_path / "journal.db")) as conn:
         verdict = verifying.verify(conn, None)
     assert verdict.ok and verdict.anchored_through == 0 and "no anchor" in verdict.notes[0]
+
+
+async def test_what_was_just_answered_is_in_doubt_for_a_guest_that_comes_again(tmp_path: Path) -> None:
+    anchor = Row()
+    first = Journal.open(tmp_path, anchor)
+    for key in ("a-1", "b-1"):
+        effect = await first.intend(replace(CALL, key=key))
+        await first.settle(effect, Outcome("ok", b"{}"))
+    assert first.left_behind("u1", 1, "a-") == [], "its guest is still there"
+    await first.intend(replace(CALL, key="a-0"))
+    first.close()
+    second = Journal.open(tmp_path, anchor)
+    assert second.left_behind("u1", 1, "a-") == ["a-0", "a-1"]
+    assert second.left_behind("u1", 2, "a-") == second.left_behind("u2", 1, "a-") == []
+    second.close()

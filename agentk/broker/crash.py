@@ -1,0 +1,23 @@
+"""The named moments of a call at which a test ends the daemon, to prove that no effect is done twice or lost.
+
+Test-only; a name that is not in POINTS is a programming error.
+"""
+
+from agentk.runtime.launcher import crash
+
+# Its intent is on the disk · its handler has done it · its result is on the disk · a local call's transaction is.
+POINTS = ("call.intended", "call.handled", "call.settled", "call.local")
+
+_folder = ""
+
+
+def arm_once(folder: str) -> None:
+    """Die where `folder` has a file of the point's name, which is taken away first. "" for never."""
+    global _folder
+    _folder = folder
+
+
+def crashpoint(name: str) -> None:
+    """Die here when told to."""
+    if _folder:
+        crash.once(_folder, name)
