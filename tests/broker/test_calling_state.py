@@ -9,6 +9,7 @@ import pytest
 
 from agentk.api import errors
 from agentk.broker.leftovers import Leftovers
+from agentk.broker.words import Call
 from agentk.store import guest_rooms as rooms
 from tests.broker import tenants
 
@@ -352,3 +353,39 @@ def test_every_call_and_its_record_are_one(tmp_path: Path) -> None:
         assert there.records("queue.get") == [("local", "ok")]
 
     run(tmp_path, story)
+
+
+def test_an_agent_listens_only_so_many_times(tmp_path: Path) -> None:
+    async def story(there: tenants.Tenants) -> None:
+        listening = [there.begun("kid", "event.subscribe") for _ in range(8)]
+        await there.settled()
+        with pytest.raises(errors.TooManyRequests, match="listens"):
+            await there.call("kid", "event.subscribe")
+        listening[0].cancel()
+        await asyncio.wait(listening[:1])
+        told = await there.call("kid", "event.subscribe", waitSeconds=0)
+        assert told == {"delivered": 0}
+        for one in listening:
+            one.cancel()
+        await asyncio.wait(listening)
+
+    run(tmp_path, story)
+
+
+def test_who_listens_too_slowly_is_told_what_it_missed(tmp_path: Path) -> None:
+    async def story(there: tenants.Tenants) -> None:
+        reads = asyncio.Event()
+
+        async def slow(item: Any) -> None:
+            await reads.wait()
+
+        guest = there.guests.find("uid-top-1")
+        listening = asyncio.create_task(there.gate.call(Call(guest, "event.subscribe", {}), slow))
+        await there.settled()
+        for n in range(60):
+            await there.call("kid", "event.emit", type="n", data=n)
+        reads.set()
+        with pytest.raises(errors.Expired):
+            await listening
+
+    run(tmp_path, story, bounds=rooms.Bounds(events=rooms.Bound(6, 10_000)))

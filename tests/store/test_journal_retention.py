@@ -12,6 +12,7 @@ from agentk.store import journal_retention as retention
 from agentk.store.journal import Intent, Journal, Outcome, Settings
 from agentk.store.journal_anchor import StateAnchor
 from agentk.store.journal_retention import Retention
+from agentk.store.writer import Tx
 
 pytestmark = pytest.mark.anyio
 
@@ -150,3 +151,16 @@ async def test_guests_go_on_while_it_sweeps(reopen: Open) -> None:
     verdict = await journal.verify()
     assert verdict.ok, verdict
     assert journal.read(lambda conn: reading.spent(conn, "u1"))["calls"] == 50
+
+
+async def test_what_guests_keep_costs_the_journal_nothing(reopen: Open) -> None:
+    journal = reopen(Retention())
+
+    def keep(tx: Tx) -> None:
+        tx.conn.execute(
+            "INSERT INTO kv (scope, key, version, value) VALUES ('agent/u', 'k', 1, zeroblob(8000000))"
+        )
+
+    before = journal.read(retention.used_bytes)
+    await journal.write(keep)
+    assert journal.read(retention.used_bytes) - before < 100_000

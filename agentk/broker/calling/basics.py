@@ -69,6 +69,8 @@ def _name(name: str) -> str:
 def _quoted(value: Any) -> str:
     """As JSON, on one line whatever it holds."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if text.isprintable():
+        return text
     return "".join(letter if letter.isprintable() else json.dumps(letter)[1:-1] for letter in text)
 
 

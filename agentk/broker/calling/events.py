@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
+from agentk.api import errors
 from agentk.broker import policy_globs
 from agentk.broker.calling import places
 from agentk.broker.calling.waiting import Waiting
@@ -21,6 +22,7 @@ from agentk.store import writer
 from agentk.store.journal import Journal
 
 _BOUNDS = rooms.Bounds()
+_SUBSCRIPTIONS = 8  # of one agent at once: each looks whenever something happens
 _READ_AT_ONCE = 50  # events of at most 64 KiB each
 
 Object = Mapping[str, Any]
@@ -66,6 +68,11 @@ class _Calls:
         return Done(await self._waiting.written(context.transact(work), then))
 
     async def subscribe(self, context: Context, params: Params) -> Done:
+        if self._waiting.listeners(context.call.guest.uid) >= _SUBSCRIPTIONS:
+            raise errors.TooManyRequests(
+                f"this agent listens {_SUBSCRIPTIONS} times already",
+                hint="let one subscription serve them all",
+            )
         guest, seconds, most = context.call.guest, params.get("waitSeconds"), params.get("max")
         globs = [policy_globs.glob(text) for text in params["types"]]
         scope = places.scope(guest, "family")

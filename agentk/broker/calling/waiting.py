@@ -108,6 +108,9 @@ class Waiting:
             if not self._bells[name]:
                 del self._bells[name]
 
+    def listeners(self, name: str) -> int:
+        return len(self._bells.get(name, ()))
+
     def toll(self, names: Iterable[str]) -> None:
         for name in names:
             for heard in self._bells.get(name, ()):

@@ -1,0 +1,64 @@
+"""hello, noop and log, through a gate."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agentk.api import errors
+from agentk.broker.calling import basics
+from agentk.broker.methods import described
+from tests.broker import tenants
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(), below, max_size=3),
+    max_leaves=10,
+)
+
+
+def call(folder: Path, method: str, **params: Any) -> tuple[Any, list[tuple[str, bytes]]]:
+    said: list[tuple[str, bytes]] = []
+
+    async def write(box_id: str, line: bytes) -> None:
+        said.append((box_id, line))
+
+    async def whole() -> Any:
+        there = tenants.Tenants(folder)
+        there.hear(tenants.agent("ann"))
+        there.methods.update(basics.methods(version="1.2", names=lambda: list(there.methods), write=write))
+        try:
+            return await there.call("ann", method, **params)
+        finally:
+            await there.aclose()
+
+    return asyncio.run(whole()), said
+
+
+def test_hello_tells_who_one_is_and_what_there_is(tmp_path: Path) -> None:
+    told, _ = call(tmp_path, "hello", client="test")
+    assert set(described()["hello"]["result"]["required"]) <= set(told)
+    assert (told["agent"], told["namespace"], told["uid"], told["attempt"]) == ("ann", "d", "uid-ann", 1)
+    assert {"hello", "noop", "log", "state.put", "message.send"} <= set(told["methods"])
+
+
+def test_noop_answers_what_it_was_given(tmp_path: Path) -> None:
+    assert call(tmp_path, "noop", payload=None)[0] == {"payload": None}
+    assert call(tmp_path, "noop")[0] == {}
+    with pytest.raises(errors.TooLarge):
+        call(tmp_path, "noop", payload="x" * 1048576)
+
+
+def test_log_writes_one_line_for_this_box(tmp_path: Path) -> None:
+    told, said = call(tmp_path, "log", message="done", fields={"n": 1, "to": "bob", "x": {"a": [1]}})
+    assert told == {}
+    assert said == [("uid-ann-1", b'level=info msg="done" n=1 to=bob x={"a":[1]}')]
+
+
+@given(st.text(), st.dictionaries(st.text(), JSON, max_size=4))
+def test_whatever_is_said_is_one_printable_line(message: str, fields: dict[str, Any]) -> None:
+    line = basics.written("info", message, fields).decode()
+    assert line.isprintable() and line.startswith('level=info msg="')

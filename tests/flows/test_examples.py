@@ -1,0 +1,55 @@
+"""Examples do what they show: each is applied as a person would, in jails, with the answers of its scripted route."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from agentk.api import kinds
+from tests.flows import household
+from tests.flows.household import Household, Space
+
+pytestmark = household.needs
+EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+
+
+def output(
+    home: Household, example: str, agent: str, meanwhile: Callable[[], None] = lambda: None
+) -> list[str]:
+    """What one agent of an example printed; applied, waited for, and deleted."""
+    path = str(EXAMPLES / example / "manifest.yaml")
+    home.agentk("apply", "-f", path)
+    try:
+        meanwhile()
+        home.agentk("wait", f"agent/{agent}", "-n", example, "--for=condition=Finished", "--timeout=100s")
+        found = home.api.get(kinds.AGENT, example, agent)
+        lines = home.agentk("logs", agent, "-n", example).lines
+        assert found["status"]["reason"] == "Completed", lines
+        return lines
+    finally:
+        home.agentk("delete", "-f", path)
+
+
+def test_a_conversation_is_remembered(home: Household) -> None:
+    lines = output(home, "conversation", "visitor")
+    assert [line.partition(":")[0] for line in lines] == ["visitor", "guide"] * 3
+    assert "Tram 28" in lines[3] and "answer 3" in lines[5]
+
+
+def test_a_conversation_goes_on_when_the_guide_is_restarted(home: Household) -> None:
+    def restart() -> None:
+        there = Space(home, "conversation")
+        household.until("it has begun", lambda: any("guide:" in line for line in there.log("visitor")))
+        there.agentk("restart", "guide")
+
+    lines = output(home, "conversation", "visitor", restart)
+    assert [line.partition(":")[0] for line in lines] == ["visitor", "guide"] * 3
+    assert "answer 3" in lines[5]
+
+
+def test_a_discussion_takes_up_what_others_said(home: Household) -> None:
+    lines = output(home, "multi-agent-discussion", "moderator")
+    told = [line.split(":")[0].strip() for line in lines]
+    panel = ["engineer", "optimist", "shopkeeper"]
+    assert told[:9] == ["round 1", *panel, "round 2", *panel, "summary"]
+    assert "weekends" in lines[6] and "before ten" in lines[7]
+    assert any(re.match('level=info msg="?discussed', line) for line in lines)
