@@ -56,6 +56,11 @@ class Accounts:
         """The budgets a call of this guest counts for: its namespace's, those of who spawned it, its own."""
         return self._path(guest.namespace, guest.parents, guest.uid)
 
+    def path_of(self, agent: Object) -> tuple[str, ...]:
+        """The same of an Agent object."""
+        metadata = agent["metadata"]
+        return self._path(str(metadata["namespace"]), tuple(self._guests.above(agent)), str(metadata["uid"]))
+
     def _path(self, namespace: str, parents: Sequence[str], uid: str) -> tuple[str, ...]:
         quotas = self._quotas.get(namespace, {})
         return (*(quotas[name] for name in sorted(quotas)), *reversed(parents), uid)
@@ -74,6 +79,13 @@ class Accounts:
             namespace = row.namespace or ("" if agent is None else str(agent["metadata"]["namespace"]))
             used = Amount(row.tokens, row.calls, row.cost_micro_usd)
             yield Spent(self._path(namespace, parents, row.uid), used, row.at)
+
+    async def remember(self, uid: str, parents: Sequence[str]) -> None:
+        """Who spawned an agent, nearest first: what it used counts for them also when it is gone. Repeatable."""
+        told = (uid, " ".join(parents))
+        await self._journal.write(
+            lambda tx: tx.conn.execute("INSERT OR REPLACE INTO lineage VALUES (?, ?)", told) and None
+        )
 
     async def add(self, uid: str, amount: Amount, wall_seconds: float = 0.0) -> None:
         """`agentk budget add`: on the disk when it returns. Raises Invalid and Unavailable."""

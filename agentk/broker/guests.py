@@ -17,6 +17,7 @@ DEFAULT_POLICY = "baseline"
 # Uid of who spawned an agent. Of one that is detached, and so not owned, this alone tells it.
 SPAWNED_BY = "agentk.dev/spawnedBy"
 _DEPTH_MAX = 64  # of agents that spawned agents: owners are objects, and a person may write a circle
+_PAST_MAX = 1000  # agents that are gone and may still be asked for
 
 Object = Mapping[str, Any]
 
@@ -29,6 +30,7 @@ class Guests:
         self._policies: dict[str, Object] = {}  # spec by name
         self._runs: dict[str, str] = {}  # box id → run id, told before the box starts
         self._known: dict[str, Guest] = {}  # made once until something changes
+        self._past: dict[tuple[str, str], tuple[Object, tuple[str, ...]]] = {}
         self._names: dict[tuple[str, str], str] = {}  # uid by namespace and name
         self._bells: dict[str, set[asyncio.Event]] = {}  # by uid: who wants to know when it is heard of
 
@@ -44,6 +46,7 @@ class Guests:
             uid = str(metadata["uid"])
             before = self._agents.get(uid)
             if gone:
+                self._keep_past(before)
                 self._agents.pop(uid, None)
                 if self._names.get(_name(obj)) == uid:
                     del self._names[_name(obj)]
@@ -74,6 +77,20 @@ class Guests:
 
     def named(self, namespace: str, name: str) -> Object | None:
         return self._agents.get(self._names.get((namespace, name), ""))
+
+    def past(self, namespace: str, name: str, parent: str) -> Object | None:
+        """The last that was heard of an agent that `parent` spawned, directly or not, and that is gone by now; for
+        who asks a little late."""
+        obj, parents = self._past.get((namespace, name), ({}, ()))
+        return obj if parent in parents else None
+
+    def _keep_past(self, agent: Object | None) -> None:
+        parents = tuple(self.above(agent)) if agent else ()
+        if agent is not None and parents:
+            self._past.pop(_name(agent), None)
+            self._past[_name(agent)] = (agent, parents)
+            if len(self._past) > _PAST_MAX:
+                del self._past[next(iter(self._past))]
 
     def all(self) -> list[Object]:
         """Every agent there is."""

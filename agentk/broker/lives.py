@@ -116,6 +116,10 @@ class Lives:
         """Call `wake(uid)`, of an Agent or a Quota, when an answer may have changed. It must not wait."""
         self._wake = wake
 
+    def wake(self, uid: str) -> None:
+        """It said how it ends."""
+        self._wake(uid)
+
     def announce(self, box_id: str, run_id: str) -> None:
         """A box is about to start."""
         if self._rooms is not None:

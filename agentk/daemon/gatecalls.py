@@ -7,6 +7,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from agentk.broker.calling import (
+    agents,
     basics,
     events,
     execing,
@@ -45,6 +46,13 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
         **locks.methods(journal=house.journal, waiting=house.waiting),
         **queues.methods(journal=house.journal, waiting=house.waiting),
         **events.methods(journal=house.journal, waiting=house.waiting),
+        **agents.methods(
+            store=house.store,
+            guests=house.guests,
+            said=house.exits,
+            stop=lambda guest: house.lives.wake(guest.uid),
+            spawned=house.accounts.remember,
+        ),
     }
 
 

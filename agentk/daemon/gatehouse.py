@@ -5,6 +5,7 @@ Everything a guest asks comes in through a door opened here, and all of it goes 
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -19,18 +20,20 @@ from agentk.broker import (
     egress,
     egress_fetching,
     egress_secrets,
+    exits,
     gate,
     guests,
     happenings,
     jobs,
     leftovers,
+    lives,
     policy,
     policy_rules,
     secrecy,
     turns_routes,
 )
 from agentk.broker.budgets import Budgets, Left
-from agentk.broker.calling import waiting
+from agentk.broker.calling import agents, waiting
 from agentk.broker.dialects.frames_serving import FramesService
 from agentk.broker.dialects.http import HttpService
 from agentk.broker.dialects.jsonrpc import Asked
@@ -46,7 +49,6 @@ from agentk.store import store as stores
 
 WATCHED = (kinds.AGENT, kinds.POLICY, kinds.QUOTA, kinds.SECRET, kinds.MODELROUTE)
 _SWEEP_SECONDS = 10.0  # seals what a quiet journal left unsealed; lets go of what is old
-_LOOK_SECONDS_MAX = 60.0  # between two looks at what time alone does to budgets
 _ANCHOR = "journal"
 _AT_ONCE = frozenset({"noop", "hello"})
 
@@ -72,7 +74,7 @@ class Gatehouse:
     """Opened before the steward starts anything; closed before the store."""
 
     def __init__(self, store: stores.Store, boxes: jails.Jails, version: str = "") -> None:
-        self._store, self.boxes, self.version = store, boxes, version
+        self.store, self.boxes, self.version = store, boxes, version
         self.secrecy = secrecy.Secrecy()
         anchor = journal_anchor.StateAnchor(
             lambda: store.note(_ANCHOR), lambda text: store.keep_note(_ANCHOR, text)
@@ -87,7 +89,9 @@ class Gatehouse:
         self.dialer = egress.Dialer()
         self.fetcher = egress_fetching.Fetcher(self.dialer, egress_secrets.Secrets(self.secrecy.value))
         self.turns = turns_routes.RouteTurns(self.models.route)
-        self.budgets = Budgets()
+        self.lives = lives.Lives()
+        self.exits = exits.Exits(self.journal)
+        self.budgets = Budgets(self.lives.changed, self.lives.moved)
         self.accounts = accounts.Accounts(self.budgets, self.guests, self.journal, now)
         self.waiting = waiting.Waiting(now)
         self.sayings = saying.Sayings(boxes.descriptors)
@@ -116,6 +120,10 @@ class Gatehouse:
         """Until cancelled. Doors open when all there is was heard; until then callers wait in the backlog."""
         since = await self._feed.prime()
         await self.accounts.load()
+        await agents.reconcile(self.journal, self.store)
+        await self.lives.open(
+            lives.Rooms(self.budgets, self.guests, self.exits, self.journal, self.accounts.path_of, now)
+        )
         await self.models.start()
         forget = self.boxes.on_listeners(self._listens)
         try:
@@ -123,9 +131,9 @@ class Gatehouse:
                 for kind in WATCHED:
                     group.create_task(self._feed.run(kind, since[kind.plural]), name=f"gate: {kind.plural}")
                 group.create_task(self._sweep(), name="gate: journal")
-                group.create_task(self._look(), name="gate: budgets")
                 group.create_task(self._leftovers.run(), name="gate: leftovers")
                 group.create_task(self._happenings.run(), name="gate: happenings")
+                group.create_task(self.lives.run(), name="gate: budgets")
         finally:
             forget()
 
@@ -139,6 +147,8 @@ class Gatehouse:
         await self.models.close()
         await self._worker.close()
         self.dialer.close()
+        with contextlib.suppress(errors.AgentkError):  # a full disk, say: then as after a kill -9
+            await self.lives.save()
         self.journal.close()
 
     def left(self, guest: Guest) -> Left:
@@ -213,15 +223,9 @@ class Gatehouse:
             await asyncio.sleep(_SWEEP_SECONDS)
             try:
                 await self.journal.sweep()
+                await self.exits.keep({str(agent["metadata"]["uid"]) for agent in self.guests.all()})
             except errors.AgentkError:  # a full disk, say: those who write hear of it too
                 _log.exception("the journal could not be swept")
-
-    async def _look(self) -> None:
-        while True:
-            wait = self.budgets.look(now())
-            await asyncio.sleep(
-                min(max(wait if wait is not None else _LOOK_SECONDS_MAX, 0.1), _LOOK_SECONDS_MAX)
-            )
 
 
 _BEGAN = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -152,6 +152,7 @@ class House:
             host_uid=self._host_uid,
             release_host_uid=self._store.release_host_uid,
             collect=self._collect,
+            lives=self._gatehouse.lives if self._gatehouse else None,
         )
 
     async def _stage(self, digest: str) -> str:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ class World:
         self.store = stores.Store.open(folder)
         self.rules: list[dict[str, Any]] = ALL
         self.stopped: list[str] = []
+        self.lineage: dict[str, tuple[str, ...]] = {}
         self.open()
 
     def open(self) -> None:
@@ -64,10 +65,14 @@ class World:
             guests=self.guests,
             said=self.said,
             stop=lambda guest: self.stopped.append(guest.name),
+            spawned=self.spawned,
         )
         rooms = gate.Rooms(table, lambda guest: policy.read("p", {"rules": self.rules}), self.journal,
                            self.budgets, lambda guest: ("namespace/default", guest.uid), no_turn)  # fmt: skip
         self.gate = gate.Gate(rooms)
+
+    async def spawned(self, uid: str, parents: Sequence[str]) -> None:
+        self.lineage[uid] = tuple(parents)
 
     def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
         self.guests.hear(kind, obj, gone)
@@ -165,7 +170,8 @@ async def test_a_child_is_owned_and_has_its_parents_bounds(world: World) -> None
     assert child["spec"]["resources"]["limits"]["memory"] == "64Mi"
     assert (child["spec"]["backoffLimit"], child["spec"]["restartPolicy"]) == (2, "Never")
     assert child["metadata"]["labels"] == {"role": "w"}
-    assert (await world.guest(made["name"])).parents == ((await world.guest("boss")).uid,)
+    parents = ((await world.guest("boss")).uid,)
+    assert (await world.guest(made["name"])).parents == world.lineage[made["uid"]] == parents
 
 
 @pytest.mark.parametrize(
@@ -357,6 +363,10 @@ async def test_waiting_ends_when_the_agent_is_gone_or_the_time_is_over(world: Wo
     await world.call("boss", "agent.kill", name=child["name"])
     ended = await waiting
     assert (ended["finished"], ended["phase"]) == (True, "Terminating")
+    assert await world.call("boss", "agent.wait", name=child["name"]) == ended, "also a little late"
+    await world.make("other")
+    with pytest.raises(errors.NotFound):
+        await world.call("other", "agent.wait", name=child["name"])
 
 
 @told

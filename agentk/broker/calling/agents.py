@@ -7,7 +7,7 @@ writing objects; the steward notices.
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agentk.api import errors, kinds, objects, ownership, selectors
@@ -30,11 +30,14 @@ _FINAL = ("Succeeded", "Failed")
 
 Object = Mapping[str, Any]
 Stop = Callable[[Guest], None]
+Spawned = Callable[[str, Sequence[str]], Awaitable[None]]  # uid; uids of its parents, nearest first
 
 
-def methods(*, store: stores.Store, guests: Guests, said: exits.Exits, stop: Stop) -> dict[str, Method]:
-    """`stop`: end the box of a guest that has said how it ends; it must not wait."""
-    calls = _Calls(store, guests, said, stop)
+def methods(
+    *, store: stores.Store, guests: Guests, said: exits.Exits, stop: Stop, spawned: Spawned
+) -> dict[str, Method]:
+    """`stop`: end the box of a guest that has said how it ends; it must not wait. `spawned`: remember it."""
+    calls = _Calls(store, guests, said, stop, spawned)
     handlers: dict[str, tuple[Handle, FactsOf]] = {
         "agent.spawn": (calls.spawn, _spawning),
         "agent.kill": (calls.kill, calls.about),
@@ -74,8 +77,11 @@ def _spawning(guest: Guest, params: Params) -> policy.Facts:
 
 
 class _Calls:
-    def __init__(self, store: stores.Store, guests: Guests, said: exits.Exits, stop: Stop) -> None:
+    def __init__(
+        self, store: stores.Store, guests: Guests, said: exits.Exits, stop: Stop, spawned: Spawned
+    ) -> None:
         self._store, self._guests, self._said, self._stop = store, guests, said, stop
+        self._spawned = spawned
         self._spawning: dict[str, set[str]] = {}  # effect ids of spawns under way, by whose room they take
 
     def about(self, guest: Guest, params: Params) -> policy.Facts:
@@ -101,6 +107,7 @@ class _Calls:
                 raise errors.AlreadyExists(
                     f'the name "{made["metadata"]["name"]}" is taken', hint="leave the name out"
                 ) from None
+            await self._spawned(made["metadata"]["uid"], (guest.uid, *guest.parents))
             await self._heard(made)
         return Done(_told(made))
 
@@ -205,6 +212,9 @@ class _Calls:
     async def wait(self, context: Context, params: Params) -> Done:
         guest, name = context.call.guest, params["name"]
         agent = self._of_family(guest, name)
+        past = None if agent else self._guests.past(guest.namespace, name, guest.uid)
+        if past is not None:
+            return Done(self._ended(past, gone=True))
         if agent is None:
             raise errors.NotFound(f"no agent {json.dumps(name)} among those that this one spawned")
         uid = agent["metadata"]["uid"]
