@@ -62,6 +62,10 @@ class _Server(uvicorn.Server):
         yield  # signals are the house's
 
 
+class _Upgraded(Exception):
+    """Why HTTP lost its connection."""
+
+
 class _Protocol(H11Protocol):
     """Adds `peer` to the request's state, a deadline for the first headers, and errors that are a `Status`."""
 
@@ -72,7 +76,8 @@ class _Protocol(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         connection = transport.get_extra_info("socket")
-        self.app_state = {**self.app_state, "peer": None if connection is None else sockets.peer(connection)}
+        peer = None if connection is None else sockets.peer(connection)
+        self.app_state = {**self.app_state, "peer": peer, "upgrade": self.upgrade}
         self._head_deadline = self.loop.call_later(_HEAD_SECONDS, self._no_request)
 
     def data_received(self, data: bytes) -> None:
@@ -83,6 +88,22 @@ class _Protocol(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._forget_deadline()
         super().connection_lost(exc)
+
+    def upgrade(self, protocol: asyncio.Protocol) -> None:
+        """Answers 101, and the connection is `protocol`'s from here on: HTTP knows nothing of it any more."""
+        word = next((value for name, value in self.headers if name == b"upgrade"), b"")
+        head = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: " + word + b"\r\n\r\n"
+        early = self.conn.trailing_data[0]
+        self.connection_lost(_Upgraded())  # an error, so that the transport stays open
+        self.transport.set_protocol(protocol)
+        protocol.connection_made(self.transport)
+        self.transport.write(head)
+        self.transport.resume_reading()
+        if early:
+            protocol.data_received(early)
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """What is supported is for the paths to say."""
 
     def send_400_response(self, msg: str) -> None:
         """Not HTTP, or headers beyond the limit."""

@@ -19,6 +19,7 @@ from agentk.broker.dialects.agentos_session import Object, Session
 from agentk.broker.dialects.agentos_words import Asked, Json
 
 SOCKET = "/run/agentk/gate.sock"
+HOST_LABEL = "agentos-host"  # what a host program's session spawned: the session's Agent
 _STARTED_SECONDS = 10.0  # then it is told as it is
 _GRACE_SECONDS = 5
 _KEPT_SECONDS = 60  # of one that has ended: AgentOS forgets at once
@@ -55,9 +56,11 @@ async def spawn(session: Session, asked: Asked) -> Json:
 async def _made(session: Session, name: str, spec: Json) -> Json:
     """Under its name as far as objects can have it; a name of somebody else's is no reason to fail."""
     wanted = re.sub(r"[^a-z0-9-]+", "-", name.lower())[:50].strip("-") or "agent"
+    labels = {HOST_LABEL: session.guest.name} if session.host is not None else {}
     for tail in ("", f"-{secrets.token_hex(4)}"):
         try:
-            made: Json = await session.call("agent.spawn", {"name": wanted + tail, "spec": spec})
+            params = {"name": wanted + tail, "spec": spec, "labels": labels}
+            made: Json = await session.call("agent.spawn", params)
             return made
         except errors.AlreadyExists:
             if tail:
@@ -66,19 +69,17 @@ async def _made(session: Session, name: str, spec: Json) -> Json:
 
 
 async def _spec(session: Session, asked: Asked, script: str) -> Json:
-    parent, sandboxed = session.guest.spec, asked.flag("sandboxed", True)
+    parent = session.guest.spec
     spec: Json = {"restartPolicy": _restart(asked)}
+    asked.flag("sandboxed", True)  # whatever it says: less than a jail is not given, and `isolation` tells so
     if session.host is not None:
-        brought, command = await session.host.source(script, sandboxed)
+        brought, path = await session.host.source(script)
         spec |= brought
     else:
-        if not sandboxed:
-            raise errors.Denied("what a jailed agent spawns is in a jail too", hint="leave sandboxed out")
         spec["source"], path = await _source(session, script, parent)
-        command = [asked.text("python", default="python3"), path]
-    spec["command"] = [*command, SOCKET]
-    if parent.get("env") and "env" not in spec:
-        spec["env"] = parent["env"]
+    spec["command"] = [asked.text("python", default="python3"), path, SOCKET]
+    if parent.get("env"):
+        spec["env"] = [*parent["env"], *spec.get("env", ())]
     if asked.flag("network") and parent.get("network"):
         spec["network"] = parent["network"]
     if spec["restartPolicy"] != "Never":

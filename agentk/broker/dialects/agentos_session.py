@@ -28,8 +28,8 @@ Counters = Callable[[str], Awaitable[Mapping[str, int]]]  # by box id, as `statu
 class Host(Protocol):
     """The host program behind a session that is in no jail: its files are its own to hand out."""
 
-    async def source(self, script: str, sandboxed: bool) -> tuple[dict[str, Any], list[str]]:
-        """What of an Agent's spec brings the script into its box, and the command before the socket's path."""
+    async def source(self, script: str) -> tuple[dict[str, Any], str]:
+        """What of an Agent's spec brings the script into its box, and the path it has there."""
 
 
 @dataclass(frozen=True)
