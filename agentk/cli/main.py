@@ -34,6 +34,7 @@ VERBS: dict[str, dict[str, str]] = {
         "budget": "Show budgets, and give more to one",
     },
     "House": {
+        "compat": "Let programs written for AgentOS use the gate",
         "doctor": "Check what this host can enforce, and how to mend the rest",
         "daemon": "Start, stop and look after the daemon",
         "backup": "Save all objects to a file",

@@ -199,27 +199,33 @@ class Connection:
             pass  # refused before all of it was sent: the answer that says why is waiting to be read
 
     def _open(self) -> None:
-        opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        opened.settimeout(self._timeout_seconds)
-        try:
-            _connect(opened, self._path)
-        except errors.Forbidden:
-            opened.close()
-            raise
-        except (FileNotFoundError, ConnectionRefusedError) as error:
-            opened.close()
-            raise Down(
-                f"the daemon is not running ({self._path}: {error.strerror})", hint="agentk daemon start"
-            ) from None
-        except PermissionError:
-            opened.close()
-            raise errors.Forbidden(
-                f"not allowed to open {self._path}", hint="the daemon answers only the user who runs it"
-            ) from None
-        except OSError as error:
-            opened.close()
-            raise errors.Unavailable(f"cannot reach the daemon at {self._path}: {error}") from None
+        opened = open_socket(self._path, self._timeout_seconds)
         self._socket, self._stream = opened, io.BufferedReader(socket.SocketIO(opened, "r"), CHUNK_BYTES)
+
+
+def open_socket(path: Path, timeout_seconds: float | None) -> socket.socket:
+    """Connected to the daemon. Raises Down when nobody listens, and Forbidden for what is not to be trusted."""
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    opened.settimeout(timeout_seconds)
+    try:
+        _connect(opened, path)
+    except errors.Forbidden:
+        opened.close()
+        raise
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        opened.close()
+        raise Down(
+            f"the daemon is not running ({path}: {error.strerror})", hint="agentk daemon start"
+        ) from None
+    except PermissionError:
+        opened.close()
+        raise errors.Forbidden(
+            f"not allowed to open {path}", hint="the daemon answers only the user who runs it"
+        ) from None
+    except OSError as error:
+        opened.close()
+        raise errors.Unavailable(f"cannot reach the daemon at {path}: {error}") from None
+    return opened
 
 
 def _connect(opened: socket.socket, path: Path) -> None:

@@ -40,7 +40,7 @@ from agentk.broker.dialects.jsonrpc import Asked
 from agentk.broker.dialects.jsonrpc_serving import Emit, JsonRpcService
 from agentk.broker.methods import Method
 from agentk.broker.words import Call, Guest
-from agentk.daemon import gatecalls
+from agentk.daemon import gatecalls, hosting
 from agentk.llm.models import Models
 from agentk.llm.worker import Worker
 from agentk.runtime import jails, saying
@@ -113,6 +113,7 @@ class Gatehouse:
         self._rules: dict[str, tuple[Object, policy_rules.Rules]] = {}
         self._feed = feeding.Feed(store, asyncio.sleep, WATCHED, self._hear)
         self.agentos = gatecalls.kernel(self, version)
+        self.hosting = hosting.Hosting(store, self.guests)
         self._doors: dict[str, _Open] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -139,6 +140,7 @@ class Gatehouse:
 
     async def close(self) -> None:
         """Hang up on every guest, end what runs for them, and write the end of the journal. Repeatable."""
+        await self.hosting.close()
         for box_id in list(self._doors):
             self._listens(box_id, "", {})
         await asyncio.gather(*self._closing, return_exceptions=True)
@@ -169,6 +171,7 @@ class Gatehouse:
         self.guests.hear(kind, obj, gone)
         self.accounts.hear(kind, obj, gone)
         self.secrecy.hear(kind, obj, gone)
+        self.hosting.hear(kind, obj, gone)
         self._happenings.hear(kind, obj, gone)
         self._leftovers.hear(kind, obj, gone)
         if kind is kinds.MODELROUTE:

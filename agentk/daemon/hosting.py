@@ -111,6 +111,8 @@ class Hosting:
             self._wait(uid)
 
     def _wait(self, uid: str) -> None:
+        if uid in self._timers:
+            return
         loop = asyncio.get_running_loop()
         self._timers[uid] = loop.call_later(self._hold_seconds, self._expired, uid)
 
@@ -200,7 +202,9 @@ class Lease(asyncio.Protocol):
             told = json.loads(line)
             waiting = self._asked.get(told["source"])
             if waiting is not None and not waiting.done():
-                if "error" not in told and not (isinstance(told["spec"], dict) and isinstance(told["path"], str)):
+                if "error" not in told and not (
+                    isinstance(told["spec"], dict) and isinstance(told["path"], str)
+                ):
                     raise TypeError
                 waiting.set_result(told)
         except (ValueError, KeyError, TypeError, RecursionError):

@@ -22,7 +22,7 @@ from typing import Any
 from agentk.api import admit, errors, kinds, manifest, ownership
 from agentk.broker import crash as calls_crash
 from agentk.control import clock, crash, loop
-from agentk.daemon import desk, gatehouse, http, keeper, serving, settings, sockets
+from agentk.daemon import desk, gatehouse, hosting, http, keeper, serving, settings, sockets
 from agentk.daemon.services import Services
 from agentk.data import files
 from agentk.data.places import Places
@@ -203,6 +203,7 @@ class House:
                 gate.accounts.add,
                 gatehouse.now,
             ),
+            routes=hosting.routes(gate.hosting, gate.agentos),
         )
 
     async def _findings(self) -> Sequence[box.Finding]:

@@ -83,7 +83,7 @@ def app(store: Store, services: Services) -> ASGIApp:
 
     routes = [
         *told.routes(store, services),
-        Mount("/agentk/v1", routes=own.routes(store, services)),
+        Mount("/agentk/v1", routes=[*own.routes(store, services), *services.routes]),
         Route("/{path:path}", resource, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
     ]
     served = Starlette(

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from starlette.routing import BaseRoute
+
 from agentk.runtime import box
 
 if TYPE_CHECKING:
@@ -28,5 +30,6 @@ class Services:
     allowed_uids: frozenset[int]  # who may talk to the control socket
     version: str
     desk: "Desk | None" = None  # what people may look into of the gate; None: this daemon has none
+    routes: Sequence[BaseRoute] = ()  # below /agentk/v1, of rooms that serve connections of their own kind
     # Set: the server stops accepting, and streams (watches, followed logs) end.
     ending: asyncio.Event = field(default_factory=asyncio.Event)

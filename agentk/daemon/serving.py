@@ -94,9 +94,13 @@ class _Protocol(H11Protocol):
         word = next((value for name, value in self.headers if name == b"upgrade"), b"")
         head = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: " + word + b"\r\n\r\n"
         early = self.conn.trailing_data[0]
+        gone = self.transport.is_closing()
         self.connection_lost(_Upgraded())  # an error, so that the transport stays open
         self.transport.set_protocol(protocol)
         protocol.connection_made(self.transport)
+        if gone:
+            protocol.connection_lost(None)  # asyncio may have told HTTP already
+            return
         self.transport.write(head)
         self.transport.resume_reading()
         if early:

@@ -209,7 +209,9 @@ def test_spawn_asks_for_no_more_than_its_parent_has(play: Any) -> None:
         assert spec["env"] == [{"name": "PYTHONPATH", "value": "/app/lib"}]
         assert (await parent.ask(Op.SPAWN, name="d"))["error"] == "script path required"
         assert (await parent.ask(Op.SPAWN, name="d", script="d.py", sandboxed=False))["success"]
-        assert "runtimeRef" not in world.doing.asked[-1][1]["spec"]  # less than its parent's jail is not given
+        assert (
+            "runtimeRef" not in world.doing.asked[-1][1]["spec"]
+        )  # less than its parent's jail is not given
 
     play(scene)
 
