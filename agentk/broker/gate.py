@@ -194,14 +194,22 @@ class _Running:
         crash.crashpoint("call.intended")
 
     async def transact(self, work: Callable[[writer.Tx], Any]) -> Any:
-        """The whole of a local call: what `work` writes and the record of it, in one transaction."""
+        """The whole of a local call: what `work` writes and the record of it, in one transaction.
+
+        Returns, or is cancelled, once that is known to be on the disk or not: a commit is not taken back.
+        """
 
         def both(tx: writer.Tx) -> entries.Outcome:
             self.result = work(tx)
             return _outcome("ok", self.result, Amount(calls=1))
 
-        await self._journal.local(self._intent, both)
+        writing = asyncio.ensure_future(self._journal.local(self._intent, both))
+        cancelled = await _ended(writing)
+        writing.result()
+        self.used, self.done = Amount(calls=1), True
         crash.crashpoint("call.local")
+        if cancelled:
+            raise asyncio.CancelledError
         return self.result
 
     async def ended(self, handled: Awaitable[Done], turn: Turn) -> Done:
@@ -209,7 +217,8 @@ class _Running:
         try:
             done = await handled
         except asyncio.CancelledError:
-            await self._settled("cancelled", self._cut(None))
+            if not self.done:  # else it is a local call whose answer is on record
+                await self._settled("cancelled", self._cut(None))
             raise
         except errors.AgentkError as error:
             unknown = isinstance(error, errors.OutcomeUnknown)
@@ -230,12 +239,7 @@ class _Running:
         if status == "ok" and not self.effect:
             return  # a local call: its answer was written with it
         settling = asyncio.ensure_future(self._settle(status, answer))
-        cancelled = False
-        while not settling.done():
-            try:
-                await asyncio.shield(settling)
-            except asyncio.CancelledError:
-                cancelled = True  # the guest hung up, perhaps again
+        cancelled = await _ended(settling)
         settling.result()
         if cancelled:
             raise asyncio.CancelledError
@@ -258,6 +262,17 @@ class _Running:
             raise errors.Conflict(
                 "this idempotency key was used for another call", hint="make a new key for every call"
             )
+
+
+async def _ended(writing: "asyncio.Future[Any]") -> bool:
+    """Waits whatever happens. Whether who waited was cancelled meanwhile: the guest hung up, perhaps again."""
+    cancelled = False
+    while not writing.done():
+        try:
+            await asyncio.wait([writing])
+        except asyncio.CancelledError:
+            cancelled = True
+    return cancelled
 
 
 async def _told(known: entries.Known) -> Any:

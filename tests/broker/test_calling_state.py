@@ -389,3 +389,26 @@ def test_who_listens_too_slowly_is_told_what_it_missed(tmp_path: Path) -> None:
             await listening
 
     run(tmp_path, story, bounds=rooms.Bounds(events=rooms.Bound(6, 10_000)))
+
+
+def test_what_was_written_when_the_guest_hung_up_is_the_answer_to_its_key(tmp_path: Path) -> None:
+    async def story(there: tenants.Tenants) -> None:
+        for turns in range(6):
+            params = {"key": f"k{turns}", "value": turns}
+            first = there.begun("kid", "state.put", once=f"once-{turns}", **params)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            first.cancel()
+            attached = there.begun("kid", "state.put", once=f"once-{turns}", **params)
+            await asyncio.wait([first, attached])
+            again = await there.call("kid", "state.put", once=f"once-{turns}", **params)
+            if attached.exception() is None:
+                assert attached.result() == again
+            else:  # it was attached to one that had not begun
+                assert isinstance(attached.exception(), errors.Cancelled)
+        assert (
+            len([kind for kind, status in there.records("state.put") if (kind, status) == ("local", "ok")])
+            == 6
+        )
+
+    run(tmp_path, story)

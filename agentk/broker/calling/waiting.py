@@ -122,20 +122,27 @@ class Waiting:
         self,
         write: Coroutine[Any, Any, T],
         then: Callable[[T], None],
-        unheard: Callable[[T], Awaitable[None]] | None = None,
+        unheard: Callable[[T], Coroutine[Any, Any, None]] | None = None,
     ) -> T:
-        """A write whose end is told to `then` even if its caller is gone by then: a commit is not taken back.
+        """A write whose end is told to `then` even if its caller is gone by then: a commit is not taken back, so who is
+        cancelled waits for it.
 
         `unheard` undoes what is of no use when nobody was there to hear the answer.
         """
         task = self._own(write)
         task.add_done_callback(partial(_tell, then))
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            if unheard is not None and not (task.done() and not task.cancelled() and task.exception()):
-                self._own(_undo(task, unheard))
-            raise
+        cancelled = False
+        while not task.done():
+            try:
+                await asyncio.wait([task])
+            except asyncio.CancelledError:
+                cancelled = True
+        result = task.result()
+        if cancelled:
+            if unheard is not None:
+                self._own(unheard(result))
+            raise asyncio.CancelledError
+        return result
 
     async def close(self) -> None:
         """Waits for what is being written. Repeatable."""
@@ -161,9 +168,3 @@ def nothing_more(answer: object) -> None:
 def _tell(then: Callable[[T], None], task: asyncio.Task[T]) -> None:
     if not task.cancelled() and task.exception() is None:
         then(task.result())
-
-
-async def _undo(task: asyncio.Task[T], unheard: Callable[[T], Awaitable[None]]) -> None:
-    await asyncio.wait([task])
-    if not task.cancelled() and task.exception() is None:
-        await unheard(task.result())
