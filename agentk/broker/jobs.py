@@ -11,7 +11,7 @@ import json
 import logging
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,9 +45,16 @@ class _Job:
 
 
 class Jobs:
-    def __init__(self, journal: Journal, cancel: Cancel, now: Callable[[], float] = time.time) -> None:
-        """`cancel`: end the command of this box and id, however far it is; repeatable."""
-        self._journal, self._cancel, self._now = journal, cancel, now
+    def __init__(
+        self,
+        journal: Journal,
+        cancel: Cancel,
+        redact: Callable[[bytes], bytes],
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`cancel`: end the command of this box and id, however far it is; repeatable. `redact`: as the journal's, for
+        what is kept lies beside it."""
+        self._journal, self._cancel, self._redact, self._now = journal, cancel, redact, now
         self._running: dict[tuple[str, str], _Job] = {}  # (agent's uid, effect)
 
     async def begin(self, call: Call, effect: str, run: Run) -> None:
@@ -95,6 +102,20 @@ class Jobs:
             await job.ended.wait()
         return job.reason == "Cancelled"
 
+    async def sweep(self, uids: Collection[str]) -> None:
+        """Forget what is too old, and all of agents that are not among `uids`. Repeatable."""
+        now = self._now()
+
+        def left(conn: sqlite3.Connection) -> list[tuple[str, bool]]:
+            sql = "SELECT uid, ifnull(ended_at < ?, began_at < ?) FROM jobs"
+            bounds = now - KEPT_SECONDS, now - _LONGEST_SECONDS
+            return [(uid, bool(old)) for uid, old in conn.execute(sql, bounds)]
+
+        found = self._journal.read(left)
+        gone = {uid for uid, _ in found} - set(uids)
+        if gone or any(old for _, old in found):
+            await self._journal.write(lambda tx: _forget(tx, gone, now))
+
     async def close(self) -> None:
         """End all that run. Before the journal is closed; repeatable."""
         tasks = [job.task for job in self._running.values() if job.task is not None]
@@ -133,7 +154,7 @@ class Jobs:
         body = json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
 
         def work(tx: writer.Tx) -> entries.Outcome:
-            _ended(tx, guest.uid, job.effect, body, now)
+            _ended(tx, guest.uid, job.effect, self._redact(body), now)
             return entries.Outcome(status, body)
 
         intent = entries.Intent(
@@ -201,6 +222,11 @@ def _ended(tx: writer.Tx, uid: str, run: str, answer: bytes, now: float) -> None
         total += size
         if one != run and (number >= KEPT_MAX or total > KEPT_MAX_BYTES):
             tx.conn.execute("DELETE FROM jobs WHERE uid = ? AND id = ?", (uid, one))
+
+
+def _forget(tx: writer.Tx, uids: set[str], now: float) -> None:
+    tx.conn.executemany("DELETE FROM jobs WHERE uid = ?", [(uid,) for uid in uids])
+    _forget_old(tx, now)
 
 
 def _forget_old(tx: writer.Tx, now: float) -> None:

@@ -85,7 +85,10 @@ class Gatehouse:
         self.guests = guests.Guests()
         self._worker = Worker()
         self.models = Models(self.secrecy.value, self._worker)
-        self.execute, self.jobs = boxes.exec, jobs.Jobs(self.journal, boxes.exec_cancel, now)
+        self.execute, self.jobs = (
+            boxes.exec,
+            jobs.Jobs(self.journal, boxes.exec_cancel, self.secrecy.redact, now),
+        )
         self.dialer = egress.Dialer()
         self.fetcher = egress_fetching.Fetcher(self.dialer, egress_secrets.Secrets(self.secrecy.value))
         self.turns = turns_routes.RouteTurns(self.models.route)
@@ -227,6 +230,7 @@ class Gatehouse:
             try:
                 await self.journal.sweep()
                 await self.exits.keep({str(agent["metadata"]["uid"]) for agent in self.guests.all()})
+                await self.jobs.sweep(self.guests.uids())
             except errors.AgentkError:  # a full disk, say: those who write hear of it too
                 _log.exception("the journal could not be swept")
 

@@ -37,6 +37,10 @@ def there() -> Iterator[Place]:
         yield made
 
 
+def redact(data: bytes) -> bytes:
+    return data.replace(b"hunter2", b"***")
+
+
 class World:
     """A gate, and boxes of agents a and b, which only wait."""
 
@@ -51,7 +55,7 @@ class World:
         self.journal = Journal.open(
             self.folder, StateAnchor(lambda: self.anchor[-1] if self.anchor else None, self.anchor.append)
         )
-        self.jobs = jobs.Jobs(self.journal, self.runtime.exec_cancel, lambda: self.now)
+        self.jobs = jobs.Jobs(self.journal, self.runtime.exec_cancel, redact, lambda: self.now)
         self.budgets = Budgets()
         for name in ("a", "b"):
             self.budgets.put(name, Owner("agent", name), Limits(), 0.0)
@@ -296,10 +300,27 @@ async def test_in_the_background_it_is_polled_waited_for_and_kept(made: World) -
     made.journal.close()
     made.open()  # the daemon came back
     assert await made.call("exec.poll", id=run) == ended
+    await made.jobs.sweep(["a"])
+    assert await made.call("exec.poll", id=run) == ended
     made.now += jobs.KEPT_SECONDS + 1
     with pytest.raises(errors.NotFound):
         await made.call("exec.poll", id=run)
     await made.journal.verify()
+
+
+@living
+async def test_what_is_kept_holds_no_secret_and_nothing_of_agents_that_are_gone(made: World) -> None:
+    other = (await made.call("exec", who="b", argv=["true"], background=True))["id"]
+    await made.call("exec.poll", who="b", id=other, waitSeconds=300)
+    run = (await made.call("exec", argv=["echo", "my hunter2"], background=True))["id"]
+    assert (await made.call("exec.poll", id=run, waitSeconds=300))["stdout"] == "my ***\n"
+    made.now += jobs.KEPT_SECONDS - 1
+    await made.jobs.sweep(["a"])
+    uids = made.journal.read(lambda conn: conn.execute("SELECT DISTINCT uid FROM jobs").fetchall())
+    assert uids == [("a",)]
+    made.now += 2
+    await made.jobs.sweep(["a"])
+    assert made.journal.read(lambda conn: conn.execute("SELECT * FROM jobs").fetchall()) == []
 
 
 @living

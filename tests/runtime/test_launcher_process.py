@@ -124,3 +124,31 @@ def test_exec_runs_beside_it(there: Place) -> None:
 
     result = asyncio.run(flow())
     assert (result.exit.code, result.stdout) == (3, b"x\n")
+
+
+def test_exec_without_a_jail_is_fed_heard_and_taken_back(there: Place) -> None:
+    async def flow() -> tuple[box.ExecResult, bytes, box.ExecResult]:
+        async with launching.connected(there) as runtime:
+            wanted = shell(there, "echo up; sleep 1000")
+            await runtime.start(wanted)
+            await launching.logged(there, "up")
+            await runtime.exec(wanted.id, ["mkdir", "d"], 60)
+            script = 'cat; echo "$A"; pwd; ulimit -n'
+            told = {"env": {"A": "b"}, "cwd": "/workspace/d", "limits": box.Limits(open_files=64)}
+            fed = await runtime.exec(wanted.id, ["sh", "-c", script], 60, stdin=b"in\n", **told)
+            heard, begun = bytearray(), asyncio.Event()
+
+            async def hear(stream: str, data: bytes) -> None:
+                heard.extend(data)
+                begun.set()
+
+            argv = ["sh", "-c", "setsid sleep 1000 & echo begun; sleep 1000"]
+            call = asyncio.ensure_future(runtime.exec(wanted.id, argv, 500, exec_id="mine", on_output=hear))
+            await begun.wait()
+            await runtime.exec_cancel(wanted.id, "mine")
+            return fed, bytes(heard), await call
+
+    fed, heard, cancelled = asyncio.run(flow())
+    lines = fed.stdout.decode().splitlines()
+    assert lines[:2] == ["in", "b"] and lines[2].endswith("/d") and lines[3] == "64", fed
+    assert (heard, cancelled.cancelled) == (b"begun\n", True)
