@@ -66,6 +66,22 @@ class Accounts:
         return (*(quotas[name] for name in sorted(quotas)), *reversed(parents), uid)
 
     async def load(self) -> None:
+        await self._remember_all()
+        await self._load()
+
+    async def _remember_all(self) -> None:
+        """Of agents spawned just before a crash, who did it may not be written down yet."""
+        agents = self._guests.all()
+        told = [(str(one["metadata"]["uid"]), " ".join(self._guests.above(one))) for one in agents]
+        spawned = [one for one in told if one[1]]
+        if spawned:
+            await self._journal.write(
+                lambda tx: (
+                    tx.conn.executemany("INSERT OR IGNORE INTO lineage VALUES (?, ?)", spawned) and None
+                )
+            )
+
+    async def _load(self) -> None:
         """What was used and given before. Once, when every object was heard and before the first call."""
         spent, granted = await self._journal.read_apart(
             lambda conn: (journal_reading.spent_by_second(conn), _granted(conn))

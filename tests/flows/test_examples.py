@@ -53,3 +53,10 @@ def test_a_discussion_takes_up_what_others_said(home: Household) -> None:
     assert told[:9] == ["round 1", *panel, "round 2", *panel, "summary"]
     assert "weekends" in lines[6] and "before ten" in lines[7]
     assert any(re.match('level=info msg="?discussed', line) for line in lines)
+
+
+def test_a_task_is_planned_run_and_partly_given_away(home: Household) -> None:
+    lines = output(home, "autonomous-task", "worker")
+    assert [line.partition(":")[0] for line in lines] == ["thinks", "run", "thinks", "delegate", "finishes"]
+    assert lines[1] == "run: 25" and "differ by two" in lines[3]
+    assert lines[4] == "finishes: 25 primes below 100. " + lines[3].removeprefix("delegate: ")

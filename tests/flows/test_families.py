@@ -188,9 +188,21 @@ def test_what_was_spent_outlives_the_daemon(alone: Space) -> None:
     alone.apply(
         program("paused", THINKER, budget={"maxCalls": 3}),
         program("timed", "time.sleep(1000)", budget={"maxWallTime": "1s"}),
+        program(
+            "boss",
+            f"""
+child = agent.agent_spawn({{"command": ["python", "-c", {BEGIN + 'agent.think("Yes?")'!r}]}})
+agent.agent_wait(child.name)
+agent.agent_kill(child.name)
+say("done")
+time.sleep(1000)
+""",
+        ),
     )
     for name in ("paused", "timed"):
         alone.phase(name, "Suspended")
+    alone.logged("boss", "done")
+    spent = alone.until("boss", lambda status: status.get("usage", {}).get("calls") == 3)["status"]["usage"]
     alone.home.kill("daemon")
     alone.home.answers()
     alone.apply(program("paused", THINKER, budget={"maxCalls": 4}))
@@ -199,6 +211,7 @@ def test_what_was_spent_outlives_the_daemon(alone: Space) -> None:
         "paused", lambda status: status.get("reason") == "BudgetExceeded" and status["usage"]["calls"] == 4
     )["status"]
     assert status["attempt"] == 1 and "thought 5" not in alone.log("paused")
+    assert alone.status("boss")["usage"] == spent, "what a child used that is gone is not given back"
     assert alone.status("timed")["reason"] == "BudgetExceeded"
     assert alone.events("timed").count("Resumed") == 0, "nothing was thawed by the restart"
 

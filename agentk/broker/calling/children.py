@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import admit, errors, kinds, objects, problems
-from agentk.broker import guests, narrowing
+from agentk.broker import admitting, guests, narrowing
 
 Object = dict[str, Any]
 
@@ -58,6 +58,7 @@ def child(wish: Wish, parent: Mapping[str, Any], effect: str, defaults: Mapping[
     if not wish.detached:
         made["metadata"]["ownerReferences"] = [objects.owner_reference(dict(parent))]
     admitted = admit.admit(made, defaults=defaults)
+    admitting.check(kinds.AGENT, admitted)
     wider = narrowing.narrower(admitted["spec"], parent["spec"])
     problems.raise_all(wider, kinds.AGENT.kind, made["metadata"]["name"], None)
     return admitted
