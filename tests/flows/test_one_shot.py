@@ -18,15 +18,11 @@ pytestmark = [
 
 
 @pytest.fixture
-def scratch(tmp_path_factory: pytest.TempPathFactory, space: Space) -> Iterator[dict[str, str]]:
+def scratch(space: Space) -> Iterator[dict[str, str]]:
     """A TMPDIR in which a private daemon makes its state; nothing of it may be there at the end."""
-    folder = tmp_path_factory.mktemp("r")
-    folder.chmod(0o755)
-    for above in folder.parents:
-        if above.owner() == folder.owner() and above != Path("/"):
-            above.chmod(above.stat().st_mode | 0o111)
-    yield {"TMPDIR": str(folder)}
-    household.until("the private daemon is gone", lambda: not left_behind(folder))
+    with household.folder() as folder:
+        yield {"TMPDIR": str(folder)}
+        household.until("the private daemon is gone", lambda: not left_behind(folder))
 
 
 def left_behind(folder: Path) -> list[str]:
