@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agentk.api import errors, kinds
-from agentk.broker import methods, policy
+from agentk.broker import egress, methods, policy
 from agentk.broker import policy_rules as ruling
 from agentk.broker.words import Guest
 
@@ -35,7 +35,20 @@ def ask(method: methods.Method, rules: ruling.Rules, guest: Guest, given: Given)
     if features := _features(given):
         facts = replace(facts, features=facts.features | features)
     verdict = policy.decide(rules, method.name, facts)
+    if verdict.effect == "Allow":
+        verdict = _network(guest, method.name, facts) or verdict
     return Answer(verdict, policy.explain(rules, method.name, facts), facts)
+
+
+def _network(guest: Guest, name: str, facts: policy.Facts) -> policy.Verdict | None:
+    """What its handler would refuse although a rule allows it: a host that the agent's own spec does not list."""
+    if name != "http.request":
+        return None
+    try:
+        egress.permitted(egress.parse(guest.spec), facts.host, facts.port, facts.http_method)
+    except errors.Denied as error:
+        return policy.Verdict("Deny", "", error.message)
+    return None
 
 
 def _params(name: str, given: Given) -> dict[str, Any]:

@@ -39,9 +39,12 @@ async def add(call: calls.Call) -> Response:
     uid, body = str(obj["metadata"]["uid"]), await bodies.optional(call.request)
     amount, wall_seconds = _gift(body)
     await room.add(uid, amount, wall_seconds)
-    name = call.target.name if call.target.kind is kinds.AGENT else ""
-    said = json.dumps({"key": uid, **body}, sort_keys=True).encode()
-    intent = Intent(call.target.namespace, name, uid, 0, f"{uid}-people", "budget.add", said)
+    said = json.dumps(body, sort_keys=True).encode()
+    if call.target.kind is kinds.AGENT:
+        guest = desk.guest(room, obj)
+        intent = Intent(guest.namespace, guest.name, uid, guest.attempt, guest.run_id, "budget.add", said)
+    else:
+        intent = Intent(call.target.namespace, "", uid, 0, uid, "budget.add", said)
     await room.journal.record(intent, Outcome("ok", b""))
     return answers.plain(_node(room, uid) or {})
 
