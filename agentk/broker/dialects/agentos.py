@@ -94,15 +94,16 @@ class Speaker(Session):
         self._closers: list[Callable[[], object]] = []
 
     async def answer(self, opcode: int, payload: bytes) -> bytes:
-        began = time.monotonic()
+        began, agent_id = time.monotonic(), self.agent_id  # from here on it has its address
         reply = await self._answer(opcode, payload)
-        self.recorder.note(opcode, payload, reply, self.agent_id, time.monotonic() - began)
+        self.recorder.note(opcode, payload, reply, agent_id, time.monotonic() - began)
         return reply
 
     def close(self) -> None:
         """Ends what goes on without a reply being waited for. Safe to call again."""
         for end in self._closers:
             end()
+        self.leave()
 
     async def _answer(self, opcode: int, payload: bytes) -> bytes:
         try:

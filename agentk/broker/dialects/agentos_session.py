@@ -3,6 +3,7 @@
 What a connection keeps (async results, subscriptions, messages it has taken and not told) is bounded and ends with it.
 """
 
+import itertools
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -46,6 +47,9 @@ class Kernel:
     names: Names = field(init=False)  # what agents registered
     called: Names = field(init=False)  # what their parents called them
     rights: Rights = field(init=False)
+    # Connections of host programs, each with an address of its own: `UID/N`. In a jail the agent has one address, its
+    # uid; a held Agent stands for many programs that know nothing of each other.
+    hosted: dict[str, "Session"] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, made in {
@@ -56,8 +60,12 @@ class Kernel:
         }.items():
             object.__setattr__(self, name, made)
 
-    def _alive(self, uid: str) -> bool:
-        return self.guests.of(uid) is not None
+    def _alive(self, address: str) -> bool:
+        uid, slash, _ = address.partition("/")
+        return self.guests.of(uid) is not None and (not slash or address in self.hosted)
+
+
+_connections = itertools.count(1)
 
 
 @dataclass
@@ -84,6 +92,7 @@ class Session:
         self.heard = 0  # the last event told, or passed over
         self._find = find
         self._agent_id = 0
+        self._connection = next(_connections) if host is not None else 0
 
     @property
     def guest(self) -> Guest:
@@ -94,10 +103,24 @@ class Session:
     def agent_id(self) -> int:
         if not self._agent_id:
             try:
-                self._agent_id = self.kernel.ids.of(self.guest.uid)
+                address = self.address
             except errors.AgentkError:
                 return 0
+            self._agent_id = self.kernel.ids.of(address)
+            if self._connection:
+                self.kernel.hosted[address] = self
         return self._agent_id
+
+    @property
+    def address(self) -> str:
+        """Where messages for this program go."""
+        uid = self.guest.uid
+        return f"{uid}/{self._connection}" if self._connection else uid
+
+    def leave(self) -> None:
+        """Its address is nobody's from here on."""
+        for address in [address for address, one in self.kernel.hosted.items() if one is self]:
+            del self.kernel.hosted[address]
 
     async def call(self, method: str, params: Mapping[str, Any], emit: Emit | None = None) -> Any:
         return await self.kernel.call(Call(self.guest, method, params, "agentos"), emit or _unheard)
@@ -110,16 +133,22 @@ class Session:
 
     def peer(self, number: int) -> Object | None:
         """An agent of the guest's namespace by its id."""
-        found = self.kernel.guests.of(self.kernel.ids.uid(number))
+        return self.at(self.kernel.ids.uid(number))
+
+    def at(self, address: str) -> Object | None:
+        found = self.kernel.guests.of(address.partition("/")[0])
         return found if found is not None and _namespace(found) == self.guest.namespace else None
 
-    def peer_named(self, name: str) -> Object | None:
-        """By its own name, what it registered, or what its parent called it."""
+    def address_of(self, name: str) -> str:
+        """By what it registered, what its parent called it, or its own name; "" when there is none."""
         guests, namespace = self.kernel.guests, self.guest.namespace
-        for uid in (self.kernel.names.uid(namespace, name), self.kernel.called.uid(namespace, name)):
-            if found := guests.of(uid):
-                return found
-        return guests.named(namespace, name)
+        found = self.kernel.names.uid(namespace, name) or self.kernel.called.uid(namespace, name)
+        agent = None if found else guests.named(namespace, name)
+        return str(agent["metadata"]["uid"]) if agent is not None else found
+
+    def peer_named(self, name: str) -> Object | None:
+        address = self.address_of(name)
+        return self.at(address) if address else None
 
     def of_family(self, agent: Object | None) -> Object | None:
         """The agent when it is the guest itself, or a descendant."""

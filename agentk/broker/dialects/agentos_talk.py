@@ -10,10 +10,12 @@ from typing import Any
 from agentk.api import errors
 from agentk.broker.dialects import frames
 from agentk.broker.dialects.agentos_ids import NAME_CHARS
-from agentk.broker.dialects.agentos_session import Message, Object, Session
+from agentk.broker.dialects.agentos_session import Message, Session
 from agentk.broker.dialects.agentos_words import EVENTS, Asked, Json, event_name, size_bytes
 
 _MESSAGES_MAX = 100
+_INBOX_MAX = 200  # taken, and not told: of one connection
+_ENVELOPE = "agentos.envelope"
 _TOLD_BYTES = frames.PAYLOAD_BYTES - 64 * 1024  # of what fills one reply; one item more never does not fit
 _LEASE_SECONDS = 60  # what is taken and not told comes again after so long
 _SCOPES = {"session": "attempt", "agent": "agent", "global": "family"}
@@ -28,14 +30,13 @@ _MARK = "agentos.subscribed"
 async def send(session: Session, asked: Asked) -> Json:
     if "message" not in asked.fields:
         raise errors.BadRequest("message required")
-    agent = _target(session, asked)
-    metadata = agent["metadata"]
-    to = f"{metadata['namespace']}/{metadata['name']}"
-    await session.call("message.send", {"to": to, "body": asked.get("message")})
-    return {"success": True, "delivered_to": session.id(agent)}
+    address = _target(session, asked)
+    await _deliver(session, address, asked.get("message"))
+    return {"success": True, "delivered_to": session.kernel.ids.of(address)}
 
 
-def _target(session: Session, asked: Asked) -> Object:
+def _target(session: Session, asked: Asked) -> str:
+    """The address that is meant. Raises NotFound."""
     number, name = asked.get("to"), asked.get("to_name")
     if number is None and name is None:
         raise errors.BadRequest("to or to_name required")
@@ -44,22 +45,41 @@ def _target(session: Session, asked: Asked) -> Object:
     if name is not None:
         if not isinstance(name, str):
             raise errors.BadRequest("to_name must be text")
-        found = session.peer_named(name)
+        address = session.address_of(name)
     else:
         if isinstance(number, bool) or not isinstance(number, int):
             raise errors.BadRequest("to must be an id")
-        found = session.peer(number)
-    if found is None:
+        address = session.kernel.ids.uid(number)
+    if (
+        not address
+        or session.at(address) is None
+        or ("/" in address and address not in session.kernel.hosted)
+    ):
         raise errors.NotFound(f"target agent not found: {str(name if name is not None else number)[:200]}")
-    return found
+    return address
+
+
+async def _deliver(session: Session, address: str, message: Any) -> None:
+    """To the mailbox of the address' agent; between programs of the host with both addresses around it."""
+    agent = session.at(address)
+    if agent is None:
+        raise errors.NotFound("target agent not found")
+    own, body = session.address, message
+    if "/" in address or "/" in own:
+        body = {_ENVELOPE: {"to": address, "from": own, "message": message}}
+    to = f"{agent['metadata']['namespace']}/{agent['metadata']['name']}"
+    await session.call("message.send", {"to": to, "body": body})
 
 
 async def receive(session: Session, asked: Asked) -> Json:
     most = asked.whole("max", 10, 1, _MESSAGES_MAX)
     if len(session.inbox) < most:
-        params = {"max": most - len(session.inbox), "leaseSeconds": _LEASE_SECONDS}
-        taken = await session.call("message.recv", params)
-        session.inbox += [_message(session, one) for one in taken["messages"]]
+        # A host program may have to take those of others to find its own.
+        more = most - len(session.inbox) if session.host is None else _MESSAGES_MAX
+        taken = await session.call("message.recv", {"max": more, "leaseSeconds": _LEASE_SECONDS})
+        nobodys = [one["id"] for one in taken["messages"] if not _sorted(session, one)]
+        if nobodys:
+            await session.call("message.ack", {"ids": nobodys})
     told: list[Message] = []
     size = 0
     while session.inbox and len(told) < most:
@@ -74,32 +94,47 @@ async def receive(session: Session, asked: Asked) -> Json:
     return {"success": True, "messages": messages, "count": len(messages)}
 
 
-def _message(session: Session, told: Any) -> Message:
-    namespace, _, name = str(told["from"]).partition("/")
-    sender = session.kernel.guests.named(namespace, name)
-    number = session.id(sender) if sender is not None else 0
+def _sorted(session: Session, told: Any) -> bool:
+    """Into the inbox of whom it is for. False when that was a program of the host that is gone."""
+    body, sender = told["body"], session.kernel.guests.named(*str(told["from"]).split("/", 1))
+    origin = str(sender["metadata"]["uid"]) if sender is not None else ""
+    whose = session
+    if isinstance(body, dict) and set(body) == {_ENVELOPE} and isinstance(body[_ENVELOPE], dict):
+        around = body[_ENVELOPE]
+        body = around.get("message")
+        # Who the agent is, the gate says; which of its own programs, the agent may.
+        hosted, said, to = session.kernel.hosted, str(around.get("from", "")), str(around.get("to", ""))
+        if said in hosted and said.partition("/")[0] == origin:
+            origin = said
+        if session.host is not None and to.startswith(f"{session.guest.uid}/"):
+            if to not in hosted:
+                return False
+            whose = hosted[to]
+    if any(one.id == told["id"] for one in whose.inbox) or len(whose.inbox) >= _INBOX_MAX:
+        return True  # taken before, and not told yet; or it comes again when there is room
+    number = session.kernel.ids.of(origin) if origin else 0
+    name = str(told["from"]).partition("/")[2] if sender is None else session.name(sender)
     shown = {
         "from": number,
         "from_id": number,
-        "from_name": session.name(sender) if sender is not None else name,
-        "message": told["body"],
+        "from_name": session.kernel.names.of(origin) or name,
+        "message": body,
     }
-    return Message(told["id"], shown, _seconds(told["sentAt"]))
+    whose.inbox.append(Message(told["id"], shown, _seconds(told["sentAt"])))
+    return True
 
 
 async def broadcast(session: Session, asked: Asked) -> Json:
     """To those that registered a name, each judged as a message of its own."""
     if "message" not in asked.fields:
         raise errors.BadRequest("message required")
-    guest, with_self = session.guest, asked.flag("include_self")
+    own, with_self = session.address, asked.flag("include_self")
     delivered = 0
-    for uid in session.kernel.names.registered(guest.namespace):
-        agent = session.kernel.guests.of(uid)
-        if agent is None or (uid == guest.uid and not with_self):
+    for address in session.kernel.names.registered(session.guest.namespace):
+        if address == own and not with_self:
             continue
-        to = f"{guest.namespace}/{agent['metadata']['name']}"
         try:
-            await session.call("message.send", {"to": to, "body": asked.get("message")})
+            await _deliver(session, address, asked.get("message"))
         except (errors.Denied, errors.ApprovalRequired, errors.NotFound, errors.TooManyRequests):
             continue  # not for us, gone, or full
         delivered += 1
@@ -113,7 +148,7 @@ async def register(session: Session, asked: Asked) -> Json:
         raise errors.BadRequest(f"name must have at most {NAME_CHARS} letters")
     holder = session.kernel.guests.named(guest.namespace, name)
     taken = holder is not None and holder["metadata"]["uid"] != guest.uid
-    if taken or not session.kernel.names.register(guest.namespace, name, guest.uid):
+    if taken or not session.kernel.names.register(guest.namespace, name, session.address):
         raise errors.AlreadyExists("name already registered")
     return {"success": True, "agent_id": session.agent_id, "name": name}
 

@@ -90,7 +90,7 @@ async def audit(session: Session, asked: Asked) -> Json:
     after, category = asked.whole("since_id", 0, 0, 2**62), asked.text("category", default="").upper()
     uids = [str(one["metadata"]["uid"]) for one in session.kernel.guests.family(session.guest.uid)]
     if asked.get("agent_id") not in (None, 0):
-        wanted = session.kernel.ids.uid(asked.whole("agent_id", 0, 0, 2**32))
+        wanted = session.kernel.ids.uid(asked.whole("agent_id", 0, 0, 2**32)).partition("/")[0]
         uids = [uid for uid in uids if uid == wanted]
     # A category is looked for among the newest only.
     found = await session.kernel.audit(uids[:_AGENTS_MAX], after, _AUDIT_MAX if category else most)
