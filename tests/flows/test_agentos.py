@@ -203,6 +203,18 @@ def test_a_program_runs_unmodified_on_the_host(kernel: Kernel, programs: Path) -
     assert not any(path.exists() for path in kernel.sockets)
 
 
+ECHO = """
+import sys, time
+from agentos import AgentOS
+
+while True:
+    try:
+        print(AgentOS(sys.argv[1]).raw(0x00, b"again").decode(), flush=True)
+        break
+    except (EOFError, ConnectionError):
+        time.sleep(0.05)
+"""
+
 SPAWN = """
 import sys
 from agentos import AgentOS
@@ -227,6 +239,21 @@ def test_a_command_that_is_killed_leaves_a_stale_path_only(kernel: Kernel, progr
     kernel.begin("--policy", "restricted")
     [told] = kernel.run(programs / "python_sdk" / "spawn.py", str(kernel.sockets[0]), worker)
     assert told.startswith("False")
+
+
+def test_a_new_daemon_goes_on_with_the_session(alone: Space, programs: Path) -> None:
+    with household.folder() as place:
+        kernel = Kernel(alone, place)
+        try:
+            kernel.begin()
+            alone.home.kill("daemon")
+            alone.home.answers()
+            (programs / "python_sdk" / "echo.py").write_text(ECHO)
+            assert kernel.run(programs / "python_sdk" / "echo.py", str(kernel.sockets[0])) == ["again"]
+            assert kernel.agents() == ["host"]
+        finally:
+            kernel.end()
+        household.until("its Agents are gone", lambda: kernel.agents() == [])
 
 
 def test_a_path_that_cannot_be_is_refused_before_anything_is_made(space: Space, tmp_path: Path) -> None:
