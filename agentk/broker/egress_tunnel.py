@@ -14,7 +14,7 @@ from agentk.broker.egress import Target
 
 _AHEAD = 64 * 1024  # bytes kept before the tunnel stands
 # A fatal TLS alert, unrecognized_name: the client then says why it failed, instead of "connection closed".
-_ALERT = bytes((21, 3, 3, 0, 2, 2, 112))
+ALERT = bytes((21, 3, 3, 0, 2, 2, 112))
 
 
 Ended = Literal["closed", "idle", "lost"]
@@ -58,7 +58,7 @@ async def carry(
         splice.join(guest, host)
         return await splice.ended()
     except Denied:
-        inside.write(_ALERT)
+        inside.write(ALERT)
         raise
     finally:
         splice.close(inside)

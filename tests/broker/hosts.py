@@ -6,6 +6,8 @@ Every name leads to 127.0.0.1, as a name server of the test's says; the certific
 import asyncio
 import contextlib
 import functools
+import os
+import socket
 import ssl
 import tempfile
 import zlib
@@ -19,11 +21,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from agentk.broker import egress, egress_fetching, egress_secrets, gate, policy
+from agentk.broker import egress, egress_authority, egress_fetching, egress_secrets, gate, policy
 from agentk.broker.budgets import Budgets
 from agentk.broker.budgets_limits import Limits
 from agentk.broker.budgets_node import Owner
-from agentk.broker.calling import fetching
+from agentk.broker.calling import fetching, proxying
+from agentk.broker.dialects import serving_proxy
+from agentk.broker.dialects.http import HttpService, Respond
+from agentk.broker.dialects.http_reading import Request
+from agentk.broker.door import Door
 from agentk.broker.words import Call, Guest
 from agentk.store.journal import Journal, Settings
 from agentk.store.journal_anchor import StateAnchor
@@ -51,7 +57,7 @@ def reply(body: bytes = b"", status: str = "200 OK", **headers: str) -> Say:
     async def say(heard: Heard, writer: asyncio.StreamWriter) -> None:
         lines = [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         head = "\r\n".join([f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *lines, "", ""])
-        writer.write(head.encode() + body)
+        writer.write(head.encode() + (b"" if heard.line.startswith("HEAD ") else body))
 
     return say
 
@@ -147,6 +153,7 @@ class Household:
     def __init__(self, folder: Path, outside: Outside, spec: dict[str, Any], rules: Any = None) -> None:
         self.anchor: list[str] = []
         self.folder, self.outside = folder, outside
+        self.authorities = egress_authority.Authorities(bytes(32))
         self.journal = Journal.open(
             folder,
             StateAnchor(lambda: self.anchor[-1] if self.anchor else None, self.anchor.append),
@@ -169,11 +176,27 @@ class Household:
                 budgets=self.budgets,
                 path=lambda guest: (f"namespace/{guest.namespace}", guest.uid),
                 take_turn=lambda *_: _no_turn(),
+                forms=proxying.forms(fetcher=self.fetcher, dialer=outside.dialer),
             )
         )
 
     async def request(self, url: str, **params: Any) -> Any:
         return await self.gate.call(Call(self.guest, "http.request", {"url": url, **params}), _nobody)
+
+    @contextlib.asynccontextmanager
+    async def proxy(self) -> AsyncIterator[int]:
+        """The door of the guest's box, and the proxy behind it. Yields its port."""
+        proxy = serving_proxy.handler(self.gate, lambda: self.guest, self.fetcher, self.authorities.context)
+        self.service = service = HttpService(_not_here, proxy)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            door = Door([os.dup(listener.fileno())], {"http": service.connection})
+            door.open()
+            try:
+                yield listener.getsockname()[1]
+            finally:
+                await service.close()
+                await door.close()
+                assert door.connections == 0 and not service.tasks
 
     def records(self) -> list[tuple[str, str]]:
         def read(conn: Any) -> list[tuple[str, str]]:
@@ -207,6 +230,10 @@ class Household:
 @contextlib.asynccontextmanager
 async def _no_turn() -> AsyncIterator[Any]:
     yield None
+
+
+async def _not_here(request: Request, respond: Respond) -> None:
+    respond.whole(404, {}, b"")
 
 
 async def _nobody(data: Any) -> None:

@@ -67,29 +67,29 @@ class _Fetching:
 
     async def request(self, context: Context, params: Params) -> Done:
         context.used = ONE_CALL
-        outgoing = _outgoing(params)
+        sending = replace(outgoing(params), plain=True)
         seconds = float(params["timeoutSeconds"])
         try:
             async with asyncio.timeout(seconds):
-                return Done(await self._followed(context.call.guest, outgoing, params))
+                return Done(await self._followed(context.call.guest, sending, params))
         except TimeoutError:
-            raise errors.Timeout(f"{outgoing.url.host} did not answer within {seconds:g} s") from None
+            raise errors.Timeout(f"{sending.url.host} did not answer within {seconds:g} s") from None
 
-    async def _followed(self, guest: Guest, outgoing: Outgoing, params: Params) -> Mapping[str, Any]:
+    async def _followed(self, guest: Guest, sending: Outgoing, params: Params) -> Mapping[str, Any]:
         hops = _HOPS_MOST if params["followRedirects"] else 0
         for hop in range(hops + 1):
             if hop:
-                self._judge(guest, outgoing)
-            async with self.fetcher.send(guest, outgoing) as answer:
+                self._judge(guest, sending)
+            async with self.fetcher.send(guest, sending) as answer:
                 location = dict(answer.headers).get("location")
                 if hops and location is not None and answer.status in _REDIRECTS:
-                    outgoing = _onwards(outgoing, answer.status, location)
+                    sending = _onwards(sending, answer.status, location)
                     continue
-                return await _result(answer, outgoing, int(params["maxBytes"]))
+                return await _result(answer, sending, int(params["maxBytes"]))
         raise errors.UpstreamError(f"more than {_HOPS_MOST} redirects")
 
-    def _judge(self, guest: Guest, outgoing: Outgoing) -> None:
-        about = facts(self.fetcher, guest, outgoing.method, outgoing.url)
+    def _judge(self, guest: Guest, sending: Outgoing) -> None:
+        about = facts(self.fetcher, guest, sending.method, sending.url)
         verdict = policy.decide(self.rules(guest), NAME, about)
         if verdict.effect == "Ask":
             raise errors.ApprovalRequired(f"redirected: {verdict.reason}")
@@ -97,7 +97,8 @@ class _Fetching:
             raise errors.Denied(f"redirected: {verdict.reason}")
 
 
-def _outgoing(params: Params) -> Outgoing:
+def outgoing(params: Params) -> Outgoing:
+    """What parameters ask for. Raises BadRequest."""
     body = str(params["body"])
     if params["encoding"] == "base64":
         try:
@@ -109,7 +110,7 @@ def _outgoing(params: Params) -> Outgoing:
     headers = [(str(name), str(value)) for name, value in params["headers"].items()]
     for _, value in headers:
         _encoded(value, "params.headers")
-    return Outgoing(str(params["method"]), egress_urls.parse(str(params["url"])), headers, data, plain=True)
+    return Outgoing(str(params["method"]), egress_urls.parse(str(params["url"])), headers, data)
 
 
 def _encoded(text: str, field: str) -> bytes:
@@ -120,20 +121,20 @@ def _encoded(text: str, field: str) -> bytes:
         raise errors.BadRequest("this is not valid Unicode", field=field) from None
 
 
-def _onwards(outgoing: Outgoing, status: int, location: str) -> Outgoing:
+def _onwards(sending: Outgoing, status: int, location: str) -> Outgoing:
     """The request that a redirect asks for."""
-    url = egress_urls.joined(outgoing.url, _unmangled(location))
+    url = egress_urls.joined(sending.url, _unmangled(location))
     dropped: frozenset[str] = frozenset()
-    method, body = outgoing.method, outgoing.body
+    method, body = sending.method, sending.body
     if (status == 303 and method != "HEAD") or (status in (301, 302) and method == "POST"):
         method, body, dropped = "GET", b"", _OF_THE_BODY
-    if url.origin != outgoing.url.origin:
+    if url.origin != sending.url.origin:
         dropped |= _OF_THE_HOST
-    headers = [(name, value) for name, value in outgoing.headers if name.lower() not in dropped]
-    return replace(outgoing, method=method, url=url, headers=headers, body=body)
+    headers = [(name, value) for name, value in sending.headers if name.lower() not in dropped]
+    return replace(sending, method=method, url=url, headers=headers, body=body)
 
 
-async def _result(answer: Answer, outgoing: Outgoing, most: int) -> Mapping[str, Any]:
+async def _result(answer: Answer, sending: Outgoing, most: int) -> Mapping[str, Any]:
     kept = bytearray()
     truncated = False
     async for piece in answer.chunks():
@@ -144,7 +145,7 @@ async def _result(answer: Answer, outgoing: Outgoing, most: int) -> Mapping[str,
     body, encoding = shown(bytes(kept[:most]), truncated=truncated)
     return {
         "status": answer.status,
-        "url": str(outgoing.url),
+        "url": str(sending.url),
         "headers": told_headers(answer.headers),
         "body": body,
         "encoding": encoding,

@@ -30,10 +30,18 @@ Handler = Callable[[Request, "Respond"], Awaitable[None]]
 class HttpService:
     """What all HTTP connections of one guest share: who answers, the limits, and the tasks, which it owns."""
 
-    def __init__(self, handler: Handler, tunnel: Handler | None = None, limits: Limits | None = None) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        tunnel: Handler | None = None,
+        limits: Limits | None = None,
+        hosts: Callable[[str], bool] | None = None,
+    ) -> None:
+        """`hosts`: see `Reader`."""
         self.handler = handler
         self.tunnel = tunnel or _no_tunnel
         self.limits = limits or Limits()
+        self.hosts = hosts
         self.tasks: set[asyncio.Task[None]] = set()
 
     def connection(self, *, by_unix: bool) -> "HttpConnection":
@@ -75,7 +83,7 @@ class HttpConnection(asyncio.Protocol):
         self.transport = transport
         name = transport.get_extra_info("sockname")
         port = name[1] if isinstance(name, tuple) else 0
-        self._reader = Reader(self._limits, by_unix=self._by_unix, port=port)
+        self._reader = Reader(self._limits, by_unix=self._by_unix, port=port, hosts=self._service.hosts)
         self._arm("first", self._limits.head_seconds)
 
     def data_received(self, data: bytes) -> None:

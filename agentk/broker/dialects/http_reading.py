@@ -5,7 +5,7 @@ may be raised for what a guest sends: every problem becomes a `Refused` in its p
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
@@ -68,13 +68,22 @@ class Refused:
 class Reader:
     """Feed it bytes; take `Received` and `Refused` out of `done`, in the order they came."""
 
-    def __init__(self, limits: Limits, *, by_unix: bool, port: int = 0) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        by_unix: bool,
+        port: int = 0,
+        hosts: Callable[[str], bool] | None = None,
+    ) -> None:
+        """`hosts`: whether a Host header names who is spoken to, inside a tunnel; outside it is this very door."""
         self.done: deque[Received | Refused] = deque()
         self.state: State = "idle"
         self.continue_due = False  # the guest waits for "100 Continue" before it sends its body
         self._limits = limits
         self._by_unix = by_unix
         self._port = port
+        self._hosts = hosts
         self._parser = httptools.HttpRequestParser(self)
         self._blank()
 
@@ -236,6 +245,10 @@ class Reader:
         host, origin = self._headers.get("host"), self._headers.get("origin")
         if host is None and self._parser.get_http_version() == "1.1":
             return Refused(400, "bad_request", "the Host header is missing")
+        if self._hosts is not None:  # whose pages may ask this host is for the host to say
+            return (
+                None if self._hosts(host or "") else Refused(421, "foreign_host", "Host is not the tunnel's")
+            )
         if not self._by_unix and not self._authority and not _is_local(host or ""):
             return Refused(421, "foreign_host", "Host must be 127.0.0.1 or localhost")
         if origin is not None:
