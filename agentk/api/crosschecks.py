@@ -19,7 +19,7 @@ _MAX_BYTES = 2**50  # 1 PiB: above it somebody mistyped
 
 # The box's own: a mount over, in or around one of these would hide or replace it.
 _SYSTEM = ("/proc", "/sys", "/dev", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/tmp")
-_OURS = ("/run/agentk", "/opt/agentk", "/opt/python")
+_OURS = ("/run/agentk", "/opt/agentk", "/opt/certificates", "/opt/python")
 _WORKSPACE = "/workspace"
 _SOURCE = "/app"  # spec.source is seen there
 

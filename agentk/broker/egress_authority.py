@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from agentk.api.errors import Invalid
+
 SEED_BYTES = 32
 # The order of P-256 (FIPS 186-4, D.1.2.3): a private key is a number from 1 to one less.
 _ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -64,13 +66,14 @@ def seed(path: Path) -> bytes:
 class Authorities:
     """Of every box; for one thread."""
 
-    def __init__(self, seed: bytes) -> None:
-        self._seed = seed
+    def __init__(self, seed: bytes, believed: str = "") -> None:
+        """`believed`: PEM of other authorities that boxes are told of."""
+        self._seed, self._believed = seed, believed
         self._boxes: OrderedDict[str, _Authority] = OrderedDict()
 
     def bundle(self, box_id: str) -> str:
         """PEM: what the machine believes, and the box's authority. For a file in its jail."""
-        return system_bundle() + self._of(box_id).pem
+        return system_bundle() + self._believed + self._of(box_id).pem
 
     def certificate(self, box_id: str) -> str:
         """PEM of the box's authority alone."""
@@ -159,6 +162,17 @@ class _Authority:
             .not_valid_before(since)
             .not_valid_after(until)
         )
+
+
+def believing(pem: str = "") -> ssl.SSLContext:
+    """For connections to hosts: believes what this machine does, and these. Raises Invalid for what is no PEM."""
+    context = ssl.create_default_context()
+    if pem:
+        try:
+            context.load_verify_locations(cadata=pem)
+        except ssl.SSLError:
+            raise Invalid("there is no certificate in it that can be read") from None
+    return context
 
 
 @functools.cache

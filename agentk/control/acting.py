@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentk.api import errors, kinds, objects
+from agentk.broker import egress
 from agentk.control import box, crash, decide, plans, probing, seeing
 from agentk.control.run import Run
 from agentk.runtime import box as boxes
@@ -31,6 +32,7 @@ _STEPS: Mapping[type, str] = {
 _log = logging.getLogger(__name__)
 
 Object = dict[str, Any]
+Certificates = Callable[[str], str]
 ReleaseHostUid = Callable[[str], Awaitable[None]]
 Announce = Callable[[str, str], None]  # box id, run id: its first call may be here before it is seen
 
@@ -44,8 +46,10 @@ class Hands:
         probers: probing.Probers,
         release_host_uid: ReleaseHostUid,
         announce: Announce,
+        certificates: Certificates,
     ) -> None:
-        self._announce = announce
+        """`certificates`: what is believed in a box whose requests are read along, by its id."""
+        self._announce, self._certificates = announce, certificates
         self._store, self._eyes, self._probers = store, eyes, probers
         self._runtimes = list({id(one): one for one in runtimes.values()}.values())
         self._release_host_uid = release_host_uid
@@ -104,6 +108,7 @@ class Hands:
                 run_id=f"{uid}-{run.first_attempt}",
                 host_uid=host_uid,
                 source_path=sight.source_path,
+                certificates=self._believed(agent, f"{uid}-{start.attempt}", sight),
             )
             made = box.build(agent, sight.found, attempt)
             runtime = self._eyes.runtime_of(sight.found)
@@ -119,6 +124,11 @@ class Hands:
         self._eyes.boxes.where[seen.id] = runtime
         there = [*(sight.observed.boxes or ()), seen]
         sight.observed = replace(sight.observed, boxes=there, host_uid=host_uid)
+
+    def _believed(self, agent: Object, box_id: str, sight: seeing.Sight) -> str:
+        kind = ((sight.found.runtime or {}).get("spec") or {}).get("type")
+        read_along = egress.read_along(agent["spec"]) and kind != "process"  # which has no door to go through
+        return self._certificates(box_id) if read_along else ""
 
     async def _freeze(self, box_id: str, frozen: bool, sight: seeing.Sight) -> bool:
         """False when it could not be done: the box has ended, or this host cannot."""

@@ -16,6 +16,7 @@ from agentk.control import isolation, references
 from agentk.control.plans import Problem
 from agentk.runtime import box as boxes
 
+CERTIFICATES = "/opt/certificates"  # what is believed in a box whose requests the gate reads along
 SOURCE = "/app"  # where spec.source is seen, and where the program starts when there is one
 WORKSPACE = "/workspace"
 CONFIG_ERROR = "ConfigError"
@@ -27,6 +28,16 @@ _BASE_ENV = {
 }
 _GATE = "http://127.0.0.1:8700"  # the loopback door (runtime/launcher/doors.py)
 _NO_KEY = "agentk-holds-the-key"  # clients refuse to start without one
+_BUNDLE = "ca.pem"
+# Where OpenSSL, requests, curl, Node, git and pip look for what to believe.
+_BELIEVE = (
+    "SSL_CERT_FILE",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "NODE_EXTRA_CA_CERTS",
+    "GIT_SSL_CAINFO",
+    "PIP_CERT",
+)
 _NO_PROXY = "127.0.0.1,localhost,::1"
 _FIELD = re.compile(r"metadata\.(?:(name|namespace|uid)|(labels|annotations)\['([^']+)'\])")
 _EXPANSION = re.compile(r"\$\$|\$\(([-._a-zA-Z][-._a-zA-Z0-9]*)\)")
@@ -49,6 +60,7 @@ class Attempt:
     run_id: str
     host_uid: int = -1
     source_path: str = ""  # where spec.source.digest was staged
+    certificates: str = ""  # PEM of what its programs must believe; "": what the machine believes
 
 
 def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -> boxes.Box:
@@ -57,6 +69,9 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
     metadata, spec = agent["metadata"], agent["spec"]
     env = _environment(agent, found, attempt, problems)
     mounts = [*_source(spec, found, attempt, problems), *_volumes(spec, found, problems)]
+    if attempt.certificates:
+        pem = base64.b64encode(attempt.certificates.encode()).decode()
+        mounts.append(boxes.Mount("files", CERTIFICATES, files={_BUNDLE: pem}))
     runtime: Mapping[str, Any] = (found.runtime or {}).get("spec") or {}
     limits = _limits(spec, runtime, problems)
     log = _log_limits(spec, problems)
@@ -115,6 +130,8 @@ def _environment(
     }
     if (found.runtime or {}).get("spec", {}).get("type", "nsjail") != "process":
         env |= _loopback(agent["spec"])
+    if attempt.certificates:
+        env |= dict.fromkeys(_BELIEVE, f"{CERTIFICATES}/{_BUNDLE}")
     for one in agent["spec"].get("env") or ():
         name, source = one["name"], one.get("valueFrom")
         if source is None:

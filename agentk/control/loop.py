@@ -77,10 +77,11 @@ class Steward:
         release_host_uid: acting.ReleaseHostUid,
         collect: garbage.Collect | None = None,
         lives: Lives | None = None,
+        certificates: acting.Certificates | None = None,
     ) -> None:
         """`stage` makes a source's digest a directory; `host_uid` and `release_host_uid` are the store's, or -1
-        for all without root; `collect` lets go of sources that nothing uses; `lives` is the gate's, where there
-        is one."""
+        for all without root; `collect` lets go of sources that nothing uses; `lives` and `certificates` are the
+        gate's, where there is one."""
         self._has_gate, self._lives = lives is not None, lives or Lives()
         self._lives.listen(self._wake_budget)
         self._store, self._clock, self._settings = store, clock, settings
@@ -98,7 +99,13 @@ class Steward:
         self._eyes = seeing.Eyes(store, runtimes_by_type, clock, stage, host_uid, self._lives)
         self._probers = probing.Probers(clock, self._wake_uid)
         self._hands = acting.Hands(
-            store, runtimes_by_type, self._eyes, self._probers, release_host_uid, self._lives.announce
+            store,
+            runtimes_by_type,
+            self._eyes,
+            self._probers,
+            release_host_uid,
+            self._lives.announce,
+            certificates or (lambda box_id: ""),
         )
         self._duties = runtimes.Duty(store, runtimes_by_type, clock, settings.runtimes_seconds)
         self._quotas = quotas.Duty(store, clock, self._ledger, self._lives.usage)

@@ -15,11 +15,12 @@ from agentk.broker.calling import (
     locks,
     messages,
     passing,
+    proxying,
     queues,
     state,
     thinking,
 )
-from agentk.broker.dialects import agentos, agentos_session, serving_http
+from agentk.broker.dialects import agentos, agentos_session, serving_http, serving_proxy
 from agentk.broker.dialects.frames_serving import FramesService
 from agentk.broker.dialects.http import HttpService
 from agentk.broker.dialects.jsonrpc import Room
@@ -57,14 +58,18 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
 
 
 def forms(house: "Gatehouse") -> dict[str, Method]:
-    """The same calls in the words of OpenAI and Anthropic."""
-    return passing.forms(models=house.models, left=house.left)
+    """The same calls in the words of OpenAI and Anthropic, and of a proxy's clients."""
+    return {
+        **passing.forms(models=house.models, left=house.left),
+        **proxying.forms(fetcher=house.fetcher, dialer=house.dialer),
+    }
 
 
 def http(house: "Gatehouse", box_id: str) -> HttpService:
     """What speaks HTTP with the guest of one box."""
     guest = functools.partial(house.guests.find, box_id)
-    return HttpService(serving_http.handler(house.gate, guest, house.journal.left_behind))
+    proxy = serving_proxy.handler(house.gate, guest, house.fetcher, house.authorities.context)
+    return HttpService(serving_http.handler(house.gate, guest, house.journal.left_behind), proxy)
 
 
 def kernel(house: "Gatehouse", version: str) -> agentos_session.Kernel:

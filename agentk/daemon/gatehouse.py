@@ -18,6 +18,7 @@ from agentk.broker import (
     accounts,
     door,
     egress,
+    egress_authority,
     egress_fetching,
     egress_secrets,
     exits,
@@ -50,6 +51,7 @@ from agentk.store import store as stores
 WATCHED = (kinds.AGENT, kinds.POLICY, kinds.QUOTA, kinds.SECRET, kinds.MODELROUTE)
 _SWEEP_SECONDS = 10.0  # seals what a quiet journal left unsealed; lets go of what is old
 _ANCHOR = "journal"
+_SEED = "authorities.seed"  # beside the databases, and like them the daemon's alone
 _AT_ONCE = frozenset({"noop", "hello"})
 
 _log = logging.getLogger(__name__)
@@ -73,7 +75,8 @@ class _Open:
 class Gatehouse:
     """Opened before the steward starts anything; closed before the store."""
 
-    def __init__(self, store: stores.Store, boxes: jails.Jails, version: str = "") -> None:
+    def __init__(self, store: stores.Store, boxes: jails.Jails, version: str = "", ca_pem: str = "") -> None:
+        """`ca_pem`: authorities to believe besides the machine's, when hosts are reached for agents."""
         self.store, self.boxes, self.version = store, boxes, version
         self.secrecy = secrecy.Secrecy()
         anchor = journal_anchor.StateAnchor(
@@ -90,7 +93,10 @@ class Gatehouse:
             jobs.Jobs(self.journal, boxes.exec_cancel, self.secrecy.redact, now),
         )
         self.dialer = egress.Dialer()
-        self.fetcher = egress_fetching.Fetcher(self.dialer, egress_secrets.Secrets(self.secrecy.value))
+        self.fetcher = egress_fetching.Fetcher(
+            self.dialer, egress_secrets.Secrets(self.secrecy.value), egress_authority.believing(ca_pem)
+        )
+        self.authorities = egress_authority.Authorities(egress_authority.seed(store.folder / _SEED), ca_pem)
         self.turns = turns_routes.RouteTurns(self.models.route)
         self.lives = lives.Lives()
         self.exits = exits.Exits(self.journal)

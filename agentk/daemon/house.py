@@ -78,7 +78,9 @@ class House:
         self._jails = jails.Jails(self._places.launcher_socket)
         self._gatehouse: gatehouse.Gatehouse | None = None
         try:
-            gate = self._gatehouse = gatehouse.Gatehouse(self._store, self._jails, version())
+            gate = self._gatehouse = gatehouse.Gatehouse(
+                self._store, self._jails, version(), self._settings.ca_pem()
+            )
             for notice in gate.journal.notices:
                 _log.warning("%s", notice)
             await self._furnish()
@@ -153,6 +155,7 @@ class House:
             release_host_uid=self._store.release_host_uid,
             collect=self._collect,
             lives=self._gatehouse.lives if self._gatehouse else None,
+            certificates=self._gatehouse.authorities.bundle if self._gatehouse else None,
         )
 
     async def _stage(self, digest: str) -> str:

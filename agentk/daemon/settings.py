@@ -5,6 +5,7 @@ Read once at the start and passed down. `schemas/config.json` says what each mea
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agentk.api import admit, errors, manifest, quantities, schemas
@@ -19,6 +20,17 @@ class Settings:
     event_retention_seconds: float
     change_retention_seconds: float
     shutdown_grace_seconds: int
+    ca_file: str = ""
+
+    def ca_pem(self) -> str:
+        """What is in `caFile`. Raises Invalid when it cannot be read."""
+        if not self.ca_file:
+            return ""
+        try:
+            return Path(self.ca_file).read_text(encoding="utf-8").rstrip() + "\n"
+        except (OSError, UnicodeDecodeError) as error:
+            why = getattr(error, "strerror", None) or "it is no text"
+            raise errors.Invalid(f"caFile {self.ca_file} cannot be read: {why}") from None
 
 
 def load(text: str, name: str, env: Mapping[str, str]) -> Settings:
@@ -40,6 +52,7 @@ def load(text: str, name: str, env: Mapping[str, str]) -> Settings:
         event_retention_seconds=quantities.parse_duration(made["eventRetention"]),
         change_retention_seconds=quantities.parse_duration(made["changeRetention"]),
         shutdown_grace_seconds=made["shutdownGraceSeconds"],
+        ca_file=made["caFile"],
     )
 
 

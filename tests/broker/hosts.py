@@ -254,10 +254,10 @@ def _authority() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
 
 
 @functools.cache
-def certificate() -> Path:
+def certificate(*names: str) -> Path:
     """A file with the hosts' key and certificate."""
     key = ec.generate_private_key(ec.SECP256R1())
-    signed = _signed("hosts", key, _authority())
+    signed = _signed("hosts", key, _authority(), names or NAMES)
     form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     with tempfile.NamedTemporaryFile(suffix=".pem", delete=False) as file:
         file.write(key.private_bytes(*form) + signed.public_bytes(serialization.Encoding.PEM))
@@ -273,7 +273,9 @@ def authority_pem() -> str:
     return _authority()[0].public_bytes(serialization.Encoding.PEM).decode()
 
 
-def _signed(name: str, key: ec.EllipticCurvePrivateKey, by: Any) -> x509.Certificate:
+def _signed(
+    name: str, key: ec.EllipticCurvePrivateKey, by: Any, names: Sequence[str] = ()
+) -> x509.Certificate:
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     issuer, issuer_key = (by[0].subject, by[1]) if by else (subject, key)
     now = datetime.now(UTC)
@@ -292,6 +294,6 @@ def _signed(name: str, key: ec.EllipticCurvePrivateKey, by: Any) -> x509.Certifi
         )
     )
     if by:
-        names = [x509.DNSName(one) for one in NAMES]
-        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        named = [egress_authority._alternative(one) for one in names]
+        builder = builder.add_extension(x509.SubjectAlternativeName(named), critical=False)
     return builder.sign(issuer_key, hashes.SHA256())
