@@ -126,7 +126,7 @@ def _environment(
         "AGENTK_NAMESPACE": metadata["namespace"],
         "AGENTK_RUN_ID": attempt.run_id,
         "AGENTK_SOCKET": "/run/agentk/gate.sock",
-        "TRACEPARENT": _traceparent(metadata["uid"], attempt),
+        "TRACEPARENT": _traceparent(attempt),
     }
     if (found.runtime or {}).get("spec", {}).get("type", "nsjail") != "process":
         env |= _loopback(agent["spec"])
@@ -162,10 +162,10 @@ def _loopback(spec: Mapping[str, Any]) -> dict[str, str]:
     return env
 
 
-def _traceparent(uid: str, attempt: Attempt) -> str:
+def _traceparent(attempt: Attempt) -> str:
     """W3C trace context: one trace a run, one span an attempt."""
     trace = hashlib.sha256(attempt.run_id.encode()).hexdigest()[:32]
-    span = hashlib.sha256(f"{uid}-{attempt.number}".encode()).hexdigest()[:16]
+    span = hashlib.sha256(f"{attempt.run_id}/{attempt.number}".encode()).hexdigest()[:16]
     return f"00-{trace}-{span}-01"
 
 
