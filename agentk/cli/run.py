@@ -14,7 +14,8 @@ from typing import Annotated, Any
 import typer
 
 from agentk.api import errors, kinds, manifest
-from agentk.cli import manifests, options, outcome, running, show, usage
+from agentk.cli import manifests, options, running, show, usage
+from agentk.client import outcome
 
 app = typer.Typer(**options.APP)
 

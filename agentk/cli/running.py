@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from agentk.api import errors, kinds
-from agentk.cli import connect, manifests, outcome, sending, waiting
-from agentk.client import client, following, lifecycle
+from agentk.cli import connect, manifests, sending, waiting
+from agentk.client import client, following, lifecycle, outcome
 
 _DRAIN_SECONDS = 10.0  # for the last lines, once the agent has ended
 _GRACE_EXTRA_SECONDS = 5.0
