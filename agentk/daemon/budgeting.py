@@ -55,9 +55,9 @@ async def of_namespace(room: desk.Desk, store: Store, namespace: str) -> Object:
     quotas = sorted(
         (await store.list(kinds.QUOTA, namespace)).items, key=lambda obj: str(obj["metadata"]["name"])
     )
-    agents = (await store.list(kinds.AGENT, namespace)).items
+    agents = room.guests.of_namespace(namespace)
     there = {obj["metadata"]["uid"] for obj in agents}
-    tops = [str(obj["metadata"]["uid"]) for obj in agents if _owner(obj) not in there]
+    tops = [str(obj["metadata"]["uid"]) for obj in agents if room.guests.parent(obj) not in there]
     below = [one for uid in tops for one in _below(room, uid, agents)]
     return _tree(room, [str(obj["metadata"]["uid"]) for obj in quotas], below)
 
@@ -72,7 +72,7 @@ def _tree(room: desk.Desk, above: Sequence[str], below: list[Object]) -> Object:
 def _below(room: desk.Desk, uid: str, agents: Sequence[Any]) -> list[Object]:
     """The node of an agent, with those of what it spawned. Owners that go in a circle are seen once."""
     rest = [obj for obj in agents if obj["metadata"]["uid"] != uid]
-    spawned = [str(obj["metadata"]["uid"]) for obj in rest if _owner(obj) == uid]
+    spawned = [str(obj["metadata"]["uid"]) for obj in rest if room.guests.parent(obj) == uid]
     below = [one for child in spawned for one in _below(room, child, rest)]
     told = _node(room, uid)
     return [told | {"children": below}] if told else below
@@ -142,11 +142,3 @@ def _whole(body: Object, key: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MOST:
         raise errors.BadRequest(f"{key} must be a whole number from 0 on", field=key)
     return value
-
-
-def _owner(obj: Any) -> str:
-    """Uid of the agent that spawned it."""
-    for reference in obj["metadata"].get("ownerReferences") or ():
-        if reference.get("kind") == "Agent" and reference.get("controller"):
-            return str(reference.get("uid"))
-    return ""

@@ -10,9 +10,10 @@ from typing import Any
 from agentk.api import errors, kinds
 from agentk.broker import policy_rules as ruling
 from agentk.broker.budgets import Budgets
+from agentk.broker.gate import Emit
 from agentk.broker.guests import Guests
 from agentk.broker.methods import Method
-from agentk.broker.words import Amount, Guest
+from agentk.broker.words import Amount, Call, Guest
 from agentk.daemon import calls
 from agentk.store import journal_calls
 from agentk.store.journal import Journal
@@ -32,6 +33,7 @@ class Desk:
         [str, Amount, float], Awaitable[None]
     ]  # more for a budget, tokens and wall seconds; durable
     now: Callable[[], float]  # the clock of the budgets
+    call: Callable[[Call, Emit], Awaitable[Any]]  # the gate itself, for programs of the owner
     # What each agent used, so that asking again reads only what is new; lost with the daemon, and then read anew.
     spent: dict[str, journal_calls.Spent] = field(default_factory=dict)
 

@@ -205,6 +205,7 @@ class House:
                 gate.accounts.path,
                 gate.accounts.add,
                 gatehouse.now,
+                gate.gate.call,
             ),
             routes=hosting.routes(gate.hosting, gate.agentos),
         )

@@ -10,7 +10,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from agentk.api import errors
-from agentk.daemon import answers, audits, bodies, budgeting, desk
+from agentk.daemon import answers, audits, bodies, budgeting, desk, hostcalls
 from agentk.daemon.services import Services
 from agentk.store.blobs import BLOB_BYTES_MAX
 from agentk.store.store import Store
@@ -84,8 +84,14 @@ def _gate_routes(store: Store, services: Services) -> list[BaseRoute]:
         namespace = request.path_params["namespace"]
         return answers.plain(await budgeting.of_namespace(desk.there(services.desk), store, namespace))
 
+    async def think(request: Request) -> Response:
+        room, namespace = desk.there(services.desk), request.path_params["namespace"]
+        body = await bodies.optional(request)
+        return answers.plain(await hostcalls.think(room, store, namespace, body, request))
+
     return [
         Route("/audit/head", head, methods=["GET"]),
         Route("/audit/verify", verify, methods=["POST"]),
         Route("/budgets/{namespace}", budgets, methods=["GET"]),
+        Route("/think/{namespace}", think, methods=["POST"]),
     ]

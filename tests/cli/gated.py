@@ -51,6 +51,7 @@ class GatedDaemon(Daemon):
             self._path,
             self._give,
             lambda: NOW,
+            never,
         )
 
     def stop(self) -> None:

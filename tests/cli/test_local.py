@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from agentk.api import kinds
-from agentk.cli import completion, main, options, outcome, run, targets, usage
-from agentk.client import units
+from agentk.cli import completion, main, options, run, targets, usage
+from agentk.client import outcome, units
 
 Run = Callable[..., Any]
 
