@@ -39,8 +39,15 @@ def test_every_floor_holds() -> None:
 
 
 def test_package_markers_stay_empty() -> None:
-    full = [p for p in (TOP / "agentk").rglob("__init__.py") if p.stat().st_size]
+    top = TOP / "agentk" / "__init__.py"
+    full = [p for p in (TOP / "agentk").rglob("__init__.py") if p != top and p.stat().st_size]
     assert full == []
+
+
+def test_the_package_itself_imports_nothing() -> None:
+    code = "import sys; before = set(sys.modules); import agentk; print(*set(sys.modules) - before)"
+    out = subprocess.run([sys.executable, "-c", code], cwd=TOP, capture_output=True, text=True, check=True)
+    assert out.stdout.split() == ["agentk"]
 
 
 def test_files_stay_small_enough_to_read() -> None:

@@ -1,0 +1,95 @@
+"""Objects from where programs have them, and on their way to the daemon with the source they name, packed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from agentk.api import errors, kinds
+from agentk.client import client
+
+Object = dict[str, Any]
+
+SUFFIXES = (".yaml", ".yml", ".json")
+_MOST_BYTES = 4 * 1024 * 1024
+# What others refer to comes first.
+_FIRST = ("Namespace", "Runtime", "Policy", "Quota", "Secret", "ConfigMap", "ModelRoute")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One object, and the folder that its paths are relative to."""
+
+    obj: Object
+    kind: kinds.Kind
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        return str(self.obj["metadata"]["name"])
+
+    def namespace(self, usual: str) -> str:
+        if not self.kind.namespaced:
+            return ""
+        return str(self.obj["metadata"].get("namespace") or usual)
+
+
+def read(given: str | Path | Mapping[str, Any]) -> list[Source]:
+    """A dict, YAML text of several lines, a file, or every manifest of a directory. Raises Invalid and NotFound."""
+    if isinstance(given, Mapping):
+        return [_source(dict(given), Path())]
+    from agentk.api import manifest  # yaml: only for those who have text
+
+    if isinstance(given, str) and "\n" in given:
+        return [_source(one.obj, Path()) for one in manifest.parse(given, "text")]
+    found = []
+    for path in _files(Path(given)):
+        with open(path, "rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+        found += [_source(one.obj, path.parent) for one in manifest.parse(text, str(path))]
+    return found
+
+
+def ordered(found: Sequence[Source]) -> list[Source]:
+    """What others refer to first, else as given."""
+    return sorted(
+        found, key=lambda one: _FIRST.index(one.kind.kind) if one.kind.kind in _FIRST else len(_FIRST)
+    )
+
+
+def apply(api: client.Client, one: Source, namespace: str, *, force: bool = False) -> Object:
+    """Server-side apply, its source uploaded before. Answers with the object as it is now."""
+    obj = _packed(api, one) if one.kind is kinds.AGENT else one.obj
+    return api.apply(one.kind, one.namespace(namespace), obj, force=force).obj
+
+
+def _packed(api: client.Client, one: Source) -> Object:
+    """`spec.source.path` named by its digest as well, which the daemon has then."""
+    spec = one.obj.get("spec")
+    source = spec.get("source") if isinstance(spec, dict) else None
+    if not isinstance(spec, dict) or not isinstance(source, dict) or not isinstance(source.get("path"), str):
+        return one.obj
+    from agentk.client import packing
+
+    with packing.pack(one.folder / source["path"]) as packed:
+        if not api.has_blob(packed.digest):
+            api.put_blob(packed.digest, packed.file, packed.size_bytes)
+        return {**one.obj, "spec": {**spec, "source": {**source, "digest": packed.digest}}}
+
+
+def _source(obj: Object, folder: Path) -> Source:
+    metadata = obj.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str):
+        raise errors.Invalid("metadata.name is missing", field="metadata.name")
+    if not isinstance(obj.get("apiVersion"), str) or not isinstance(obj.get("kind"), str):
+        raise errors.Invalid("apiVersion and kind are missing", field="kind")
+    return Source(obj, kinds.find(obj["apiVersion"], obj["kind"]), folder)
+
+
+def _files(path: Path) -> Iterator[Path]:
+    if not path.exists():
+        raise errors.NotFound(f"{path} does not exist")
+    if not path.is_dir():
+        yield path
+        return
+    yield from sorted(one for one in path.iterdir() if one.suffix in SUFFIXES and one.is_file())
