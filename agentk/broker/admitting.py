@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentk.api import kinds, problems
-from agentk.broker import budgets_limits, egress, policy_rules
+from agentk.broker import budgets_limits, egress, egress_secrets, policy_rules
 from agentk.llm import routefields
 
 
@@ -19,4 +19,4 @@ def check(kind: kinds.Kind, obj: Mapping[str, Any]) -> None:
         budgets_limits.of_quota(obj["spec"])
     elif kind is kinds.AGENT:
         budgets_limits.of_agent(obj["spec"].get("budget"))
-        egress.parse(obj["spec"])
+        egress_secrets.check(obj["spec"], egress.parse(obj["spec"]))

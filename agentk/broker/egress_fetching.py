@@ -28,13 +28,6 @@ from agentk.broker.words import Guest
 
 Headers = Sequence[tuple[str, str]]
 
-# Of one hop, or ours to say.
-_NOT_SENT = frozenset(
-    {
-        "host", "content-length", "connection", "keep-alive", "proxy-connection", "proxy-authorization",
-        "transfer-encoding", "te", "trailer", "upgrade", "expect", "http2-settings",
-    }
-)  # fmt: skip
 _NOT_TOLD = frozenset(
     {"connection", "keep-alive", "proxy-connection", "proxy-authenticate", "transfer-encoding", "te",
      "trailer", "upgrade", "alt-svc"}
@@ -232,7 +225,7 @@ class _Pinned(AbstractResolver):
 def _sent(outgoing: Outgoing, injected: egress_secrets.Injected) -> Headers:
     """What goes on the wire: the guest's headers but those of the hop, then ours."""
     of_the_hop = _listed(outgoing.headers)
-    replaced = _NOT_SENT | of_the_hop | injected.headers.keys()
+    replaced = egress_secrets.NOT_SENT | of_the_hop | injected.headers.keys()
     if injected:
         replaced |= _NOT_WITH_SECRETS
     asked = [(name, value) for name, value in outgoing.headers if name.lower() not in replaced]

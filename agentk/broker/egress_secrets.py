@@ -9,12 +9,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentk.api.errors import Invalid, Unavailable
-from agentk.broker import policy_hosts
+from agentk.broker import egress, policy_hosts
 from agentk.broker.egress_scrubbing import SHORTEST_BYTES, Needles
 from agentk.broker.words import Guest
 
 SecretOf = Callable[[str, str, str], Awaitable[str]]  # namespace, Secret, key → value; raises NotFound
 
+# Headers of one hop, or ours to say: nobody else writes them.
+NOT_SENT = frozenset(
+    {
+        "host", "content-length", "connection", "keep-alive", "proxy-connection", "proxy-authorization",
+        "transfer-encoding", "te", "trailer", "upgrade", "expect", "http2-settings",
+    }
+)  # fmt: skip
 _NO_NEEDLES = Needles(())
 _NEVER = re.compile(r"[\x00-\x1f\x7f]")  # would end the header, or the request
 _NEEDLES_KEPT = 256
@@ -71,6 +78,28 @@ def wanted(spec: Mapping[str, Any], host: str) -> list[Mapping[str, Any]]:
     """The entries of `spec.secrets` for a host (canonical)."""
     entries = [one for one in spec.get("secrets") or () if one.get("inject")]
     return [one for one in entries if _host(one["inject"].get("host")) == host]
+
+
+def check(spec: Mapping[str, Any], allowed: egress.Egress) -> None:
+    """Raises Invalid for a secret that would go nowhere, or that is no header of its own."""
+    taken: set[tuple[str, str]] = set()
+    for index, entry in enumerate(spec.get("secrets") or ()):
+        inject, at = entry.get("inject") or {}, f"spec.secrets[{index}].inject"
+        try:
+            host = policy_hosts.canonical(str(inject.get("host")))
+        except Invalid as error:
+            raise Invalid(error.message, field=f"{at}.host", hint=error.hint) from None
+        if not allowed.default_allow and not any(
+            egress.host_matches(one.host, host) for one in allowed.rules
+        ):
+            hint = f'add {{host: "{host}"}} to spec.network.egress.allow'
+            raise Invalid(f"no rule of spec.network.egress allows {host}", field=f"{at}.host", hint=hint)
+        header = str(inject.get("header")).lower()
+        if header in NOT_SENT:
+            raise Invalid(f"{header} is the gate's own", field=f"{at}.header")
+        if (host, header) in taken:
+            raise Invalid(f"another secret is written to {header} for {host}", field=f"{at}.header")
+        taken.add((host, header))
 
 
 def _host(text: Any) -> str:

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agentk.api import errors
-from agentk.broker import egress_urls
+from agentk.api import errors, kinds
+from agentk.broker import admitting, egress_urls
 from agentk.broker.egress_scrubbing import Needles, Stream
 from tests.broker.hosts import ALL, Heard, Household, Outside, raw, reply
 
@@ -529,3 +529,29 @@ def test_where_an_answer_is_cut_changes_nothing(
     assert secret.encode() not in b"".join(parts)
     assert said[:-2] not in b"".join(parts) or said[:-2] in noise + noise[:7]
     assert b"".join(parts) + stream.end() == b"".join([needles.whole(data)])
+
+
+# What admission says of spec.secrets
+
+
+@pytest.mark.parametrize(
+    "inject, field, why",
+    [
+        ({"host": "*.example", "header": "X"}, "host", "host"),
+        ({"host": "evil.example", "header": "X"}, "host", "no rule of spec.network.egress allows"),
+        ({"host": "api.example", "header": "Content-Length"}, "header", "gate's own"),
+        ({"host": "API.example.", "header": "x-key"}, "header", "another secret"),
+    ],
+)
+def test_a_secret_that_would_go_nowhere_is_refused_by_its_field(
+    inject: dict[str, str], field: str, why: str
+) -> None:
+    first = {"name": "gh", "key": "t", "inject": {"host": "api.example", "header": "X-Key"}}
+    spec = {
+        "network": {"egress": {"allow": [{"host": "api.example"}]}},
+        "secrets": [first, {**first, "inject": inject}],
+    }
+    with pytest.raises(errors.Invalid, match=why) as caught:
+        admitting.check(kinds.AGENT, {"metadata": {"name": "a"}, "spec": spec})
+    assert caught.value.field == f"spec.secrets[1].inject.{field}"
+    admitting.check(kinds.AGENT, {"metadata": {"name": "a"}, "spec": {**spec, "secrets": [first]}})

@@ -1,4 +1,5 @@
 import base64
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -45,6 +46,15 @@ def test_a_plain_agent() -> None:
     )
     assert made.annotations == {"name": "a", "generation": "3", "token": "token"}
     assert made.env["AGENTK_AGENT"] == "a"
+
+
+def test_what_a_box_must_believe_is_a_file_that_every_client_is_pointed_at() -> None:
+    made = box.build(agent(), found(), replace(ATTEMPT, certificates="PEM\n"))
+    mount = made.mounts[-1]
+    assert (mount.kind, mount.target, mount.files) == ("files", "/opt/certificates", {"ca.pem": "UEVNCg=="})
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"):
+        assert made.env[name] == "/opt/certificates/ca.pem"
+    assert "SSL_CERT_FILE" not in box.build(agent(), found(), ATTEMPT).env
 
 
 def test_limits_and_logs() -> None:

@@ -1,5 +1,7 @@
 """The configuration file and its variables."""
 
+from pathlib import Path
+
 import pytest
 
 from agentk.api import errors
@@ -21,6 +23,15 @@ def test_a_misspelt_field_is_named_with_its_line() -> None:
     with pytest.raises(errors.Invalid) as caught:
         settings.load("logLevel: info\nmaxAgent: 7\n", "config.yaml", {})
     assert "config.yaml:2" in str(caught.value) and "maxAgents" in str(caught.value)
+
+
+def test_authorities_to_believe_are_read_from_their_file(tmp_path: Path) -> None:
+    path = tmp_path / "ca.pem"
+    made = settings.load("", "", {"AGENTK_CA_FILE": str(path)})
+    with pytest.raises(errors.Invalid, match=r"ca\.pem cannot be read: No such file"):
+        made.ca_pem()
+    path.write_text("PEM")
+    assert (made.ca_pem(), settings.load("", "", {}).ca_pem()) == ("PEM\n", "")
 
 
 def test_a_variable_that_is_no_number_is_named() -> None:
