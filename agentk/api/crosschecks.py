@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from agentk.api import errors, kinds, quantities
+from agentk.api import environments, errors, kinds, quantities
 from agentk.api.problems import Path, Problem, shown
 
 _MAX_DATA_BYTES = 1024 * 1024  # of a ConfigMap, a Secret or inline files, as in Kubernetes
@@ -19,7 +19,7 @@ _MAX_BYTES = 2**50  # 1 PiB: above it somebody mistyped
 
 # The box's own: a mount over, in or around one of these would hide or replace it.
 _SYSTEM = ("/proc", "/sys", "/dev", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/tmp")
-_OURS = ("/run/agentk", "/opt/agentk", "/opt/certificates", "/opt/python")
+_OURS = ("/run/agentk", "/opt/agentk", "/opt/certificates", "/opt/env", "/opt/pip", "/opt/python")
 _WORKSPACE = "/workspace"
 _SOURCE = "/app"  # spec.source is seen there
 
@@ -54,6 +54,7 @@ def _agent(obj: Mapping[str, Any]) -> Checks:
     yield from _program(spec)
     yield from _source(spec.get("source") or {})
     yield from _mounts(spec)
+    yield from _environment(spec.get("environment") or {})
     yield from _limits((spec.get("resources") or {}).get("limits") or {}, ("spec", "resources", "limits"))
     logs = spec.get("logs") or {}
     yield from _bytes(logs, "maxSize", ("spec", "logs"), 4096)
@@ -125,9 +126,31 @@ def _mounts(spec: Mapping[str, Any]) -> Checks:
                 (*path, "name"), f"no volume is named {shown(name)}", hint, reason="FieldValueNotFound"
             )
         if target is not None:
-            guarded = (*_SYSTEM, *_OURS, *((_SOURCE,) if "source" in spec else ()))
+            guarded = (*_SYSTEM, *_OURS, *((_SOURCE,) if "source" in spec else ()), *_package_places(spec))
             yield from _mount_target(target, guarded, (*path, "mountPath"))
             yield from _mount_alone(spec, target, (*path, "mountPath"))
+
+
+def _package_places(spec: Mapping[str, Any]) -> Iterator[str]:
+    """Where packages are seen."""
+    environment = spec.get("environment") or {}
+    if environment.get("node"):
+        yield "/node_modules"
+    venv = (environment.get("python") or {}).get("venv")
+    if venv:
+        yield str(venv).rstrip("/")
+
+
+def _environment(environment: Mapping[str, Any]) -> Checks:
+    for path, message, hint in environments.problems(environment):
+        yield Problem(("spec", "environment", *path), message, hint)
+    venv = (environment.get("python") or {}).get("venv")
+    if venv is not None:
+        path = ("spec", "environment", "python", "venv")
+        yield from _clean_path(venv, path)
+        hidden = (*(one for one in _SYSTEM if one != "/usr"), *_OURS, _WORKSPACE, _SOURCE)
+        if not str(venv).startswith("/usr/"):
+            yield from _mount_target(venv, hidden, path)
 
 
 def _mount_target(target: str, guarded: tuple[str, ...], path: Path) -> Checks:

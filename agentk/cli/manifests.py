@@ -58,19 +58,19 @@ def resolve(one: manifest.Manifest, namespace_option: str, default_namespace: st
     metadata = metadata if isinstance(metadata, dict) else {}
     for field, value in (("apiVersion", obj.get("apiVersion")), ("kind", obj.get("kind"))):
         if not isinstance(value, str) or not value:
-            raise _at(one, (field,), errors.Invalid(f"{field} is missing", field=field))
+            raise placed(one, (field,), errors.Invalid(f"{field} is missing", field=field))
     try:
         kind = kinds.find(obj["apiVersion"], obj["kind"])
     except errors.BadRequest as error:
-        raise _at(one, (error.field,), error) from None
+        raise placed(one, (error.field,), error) from None
     name, written = metadata.get("name"), metadata.get("namespace")
     if not isinstance(name, str) or not name:
-        raise _at(one, ("metadata",), errors.Invalid(f"{obj['kind']}: metadata.name is missing"))
+        raise placed(one, ("metadata",), errors.Invalid(f"{obj['kind']}: metadata.name is missing"))
     if not kind.namespaced:
         return Wanted(one, kind, "", name)
     if written and namespace_option and written != namespace_option:
         message = f"{kind.singular} {name!r} is of namespace {written!r}, and -n says {namespace_option!r}"
-        raise _at(one, ("metadata", "namespace"), usage.Usage(message))
+        raise placed(one, ("metadata", "namespace"), usage.Usage(message))
     return Wanted(one, kind, str(written or default_namespace), name)
 
 
@@ -89,7 +89,7 @@ def with_source(api: client.Client, wanted: Wanted) -> Wanted:
         with packing.pack(base / path) as packed:
             upload(api, packed.digest, packed.file, packed.size_bytes, str(wanted))
     except errors.AgentkError as error:
-        raise _at(one, ("spec", "source", "path"), error) from None
+        raise placed(one, ("spec", "source", "path"), error) from None
     obj = {**wanted.obj, "spec": {**spec, "source": {**source, "digest": packed.digest}}}
     return replace(wanted, manifest=replace(one, obj=obj))
 
@@ -111,7 +111,7 @@ def located(error: errors.AgentkError, wanted: Wanted) -> errors.AgentkError:
             admit.admit(wanted.obj, wanted.manifest)
         except errors.Invalid as here:
             return here
-    return _at(wanted.manifest, tuple(error.field.split(".")) if error.field else (), error)
+    return placed(wanted.manifest, tuple(error.field.split(".")) if error.field else (), error)
 
 
 class Meter:
@@ -170,7 +170,7 @@ def _files(path: Path, recursive: bool) -> list[Path]:
     return files
 
 
-def _at(one: manifest.Manifest, path: tuple[str, ...], error: errors.AgentkError) -> errors.AgentkError:
+def placed(one: manifest.Manifest, path: tuple[str, ...], error: errors.AgentkError) -> errors.AgentkError:
     """The same error, with file, line and column filled in."""
     if not error.file:
         error.file = one.source

@@ -1,10 +1,11 @@
 """Manifests on their way to the daemon: sources packed, several at once when there are many, in order when told."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agentk.api import errors, kinds
-from agentk.cli import manifests, show
+from agentk.cli import manifests, packages, show
 from agentk.client import client
 
 # From here on several connections at once: the daemon commits what arrives together in one go.
@@ -33,6 +34,8 @@ class Sender:
         """One result for each, in the same order; an error keeps nobody else from being sent."""
         api = self.connect()
         versions = _versions(api, wanted)
+        if not self.dry_run:
+            packages.tell_indexes(api, wanted, os.environ)
         results: list[Sent | errors.AgentkError] = []
         for batch in _same_kind(wanted):
             if len(batch) < MANY:
@@ -45,7 +48,7 @@ class Sender:
         self, api: client.Client, one: manifests.Wanted, versions: Versions
     ) -> Sent | errors.AgentkError:
         try:
-            packed = manifests.with_source(api, one)
+            packed = packages.with_locks(manifests.with_source(api, one))
             done = api.apply(one.kind, one.namespace, packed.obj, force=self.force, dry_run=self.dry_run)
         except errors.AgentkError as error:
             return manifests.located(error, one)

@@ -109,6 +109,7 @@ class Hands:
                 host_uid=host_uid,
                 source_path=sight.source_path,
                 certificates=self._believed(agent, f"{uid}-{start.attempt}", sight),
+                given=sight.given,
             )
             made = box.build(agent, sight.found, attempt)
             runtime = self._eyes.runtime_of(sight.found)

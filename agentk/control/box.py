@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import errors, quantities
-from agentk.control import isolation, references
+from agentk.control import isolation, prepared, references
 from agentk.control.plans import Problem
 from agentk.runtime import box as boxes
 
@@ -61,6 +61,7 @@ class Attempt:
     host_uid: int = -1
     source_path: str = ""  # where spec.source.digest was staged
     certificates: str = ""  # PEM of what its programs must believe; "": what the machine believes
+    given: prepared.Prepared = prepared.NOTHING  # of spec.environment
 
 
 def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -> boxes.Box:
@@ -76,8 +77,11 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
     limits = _limits(spec, runtime, problems)
     log = _log_limits(spec, problems)
     tmp = _quantity(runtime.get("tmpSize", "64Mi"), "Runtime spec.tmpSize", problems)
+    if spec.get("environment") and runtime.get("type") == "process":
+        problems.append(Problem(CONFIG_ERROR, "environment: only a Runtime with a jail can show packages"))
     if problems:
         raise Unfit(problems)
+    env = prepared.environment(env, attempt.given)
     argv = [*spec["command"], *(spec.get("args") or ())]
     workspace = boxes.Mount("workspace", WORKSPACE, read_only=False, size_bytes=limits.storage_bytes or 0)
     return boxes.Box(
@@ -91,7 +95,7 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
         cwd=spec.get("workingDir") or (SOURCE if spec.get("source") else WORKSPACE),
         hostname=spec.get("hostname") or metadata["name"][:63].replace(".", "-"),
         host_uid=attempt.host_uid,
-        mounts=[workspace, *mounts],
+        mounts=[workspace, *attempt.given.mounts, *mounts],
         limits=limits,
         log=log,
         seccomp=isolation.seccomp(runtime, found.policy or {}),

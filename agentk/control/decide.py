@@ -238,13 +238,20 @@ def _resting(case: deciding.Case, *, free: bool) -> None:
 def _blocked(case: deciding.Case) -> bool:
     """Whether something outside the agent keeps it from starting; the phase then says what."""
     observed = case.observed
-    blockers = (*observed.references[:1], observed.source, observed.runtime, observed.admission)
+    blockers = (
+        *observed.references[:1],
+        observed.source,
+        observed.environment,
+        observed.runtime,
+        observed.admission,
+    )
     problem = next((blocker for blocker in blockers if blocker is not None), None)
     if problem is None:
         return False
-    changed = case.status.get("reason") != problem.reason or case.status.get("message") != problem.message
+    changed = case.status.get("reason") != problem.reason
+    changed = changed or (not problem.usual and case.status.get("message") != problem.message)
     if changed and problem.reason != deciding.PROBING:
-        case.event("Warning", problem.reason, problem.message)
+        case.event("Normal" if problem.usual else "Warning", problem.reason, problem.message)
     case.phase("Pending", problem.reason, problem.message)
     return True
 
@@ -277,6 +284,7 @@ def _done(case: deciding.Case, live: boxes.Seen | None) -> plans.Decision:
     case.change(refused=tuple(overdrawn.refused) if overdrawn else ())
     if case.observed.usage is not None:
         standing.note_usage(status, case.observed.usage, live)
+    standing.note_packages(case)
     status["run"] = case.run.to_dict()
     status["conditions"] = standing.conditions(case, live)
     return plans.Decision(tuple(case.actions), status, tuple(case.events), case.again, tuple(case.afterwards))

@@ -1,5 +1,6 @@
 """What a Policy allows of a box. Pure; every denial names its rule.
 
+Packages: at level restricted from a lock with hashes, else any, unless `isolation.packages` says otherwise.
 Host paths: at level privileged any unless `isolation.hostPaths` is given, at baseline those listed, at restricted
 none. Runtimes: those in `allowRuntimes`; when that is not given, at level privileged any, else those of type nsjail.
 """
@@ -40,6 +41,7 @@ def problems(
     level, isolation = rules.get("level", "restricted"), rules.get("isolation") or {}
     if runtime is not None:
         yield from _runtime(runtime, name, level, isolation.get("allowRuntimes"))
+    yield from _environment(spec.get("environment") or {}, name, level, isolation)
     volumes = {volume["name"]: volume for volume in spec.get("volumes") or () if "hostPath" in volume}
     writable = {m["name"] for m in spec.get("volumeMounts") or () if not m.get("readOnly")}
     for volume_name, volume in volumes.items():
@@ -48,6 +50,23 @@ def problems(
         )
         if denied:
             yield Problem(DENIED, f'Policy "{name}" {denied}')
+
+
+def _environment(
+    environment: Mapping[str, Any], policy: str, level: str, isolation: Mapping[str, Any]
+) -> Iterator[Problem]:
+    packages = isolation.get("packages") or ("Locked" if level == "restricted" else "Any")
+    rule = (
+        f"isolation.packages is {packages}" if "packages" in isolation else f"level {level} allows {packages}"
+    )
+    for language, asked in environment.items():
+        if "venv" in asked:
+            denied = _host_path(asked["venv"], False, level, isolation.get("hostPaths"))
+            if denied:
+                yield Problem(DENIED, f'Policy "{policy}" {denied} (environment.{language}.venv)')
+        elif packages == "None" or (packages == "Locked" and not {"lock", "lockFile"} & set(asked)):
+            more = "; give a lock with hashes" if packages == "Locked" else ""
+            yield Problem(DENIED, f'Policy "{policy}" does not allow environment.{language}: {rule}{more}')
 
 
 def _runtime(

@@ -18,6 +18,8 @@ from agentk.control import (
     admission,
     crash,
     decide,
+    environment_boxes,
+    environments,
     garbage,
     plans,
     posting,
@@ -78,10 +80,11 @@ class Steward:
         collect: garbage.Collect | None = None,
         lives: Lives | None = None,
         certificates: acting.Certificates | None = None,
+        packages: environments.Environments | None = None,
     ) -> None:
         """`stage` makes a source's digest a directory; `host_uid` and `release_host_uid` are the store's, or -1
         for all without root; `collect` lets go of sources that nothing uses; `lives` and `certificates` are the
-        gate's, where there is one."""
+        gate's, where there is one; `packages` makes environments."""
         self._has_gate, self._lives = lives is not None, lives or Lives()
         self._lives.listen(self._wake_budget)
         self._store, self._clock, self._settings = store, clock, settings
@@ -96,7 +99,10 @@ class Steward:
         )
         self._post = posting.Post(store, clock)
         self._ledger = admission.Ledger(settings.max_agents)
-        self._eyes = seeing.Eyes(store, runtimes_by_type, clock, stage, host_uid, self._lives)
+        if packages is not None:
+            packages.wake = self._wake_uid
+        prepare = packages.prepare if packages else None
+        self._eyes = seeing.Eyes(store, runtimes_by_type, clock, stage, host_uid, self._lives, prepare)
         self._probers = probing.Probers(clock, self._wake_uid)
         self._hands = acting.Hands(
             store,
@@ -271,6 +277,8 @@ class Steward:
         for uid, seen in listed.items():
             key = self._keys.get(uid)
             if key is None:
+                if seen[0].leaf == environment_boxes.LEAF:
+                    continue  # no agent's: it makes what many will share
                 await self._release_orphan(seen[0].namespace, uid)
                 continue
             for one in seen:
@@ -370,7 +378,7 @@ class Steward:
     def _again(self, decision: plans.Decision, sight: seeing.Sight) -> float | None:
         again = decision.again
         waits = []
-        if sight.observed.source is not None:
+        if sight.observed.source is not None or sight.observed.environment is not None:
             waits.append(self._settings.source_seconds)
         if decision.status.get("phase") == "Running":
             waits.append(self._counters_seconds())

@@ -17,6 +17,7 @@ class Problem:
 
     reason: str
     message: str
+    usual: bool = False  # it is on its way: told once a reason, not once a message
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,8 @@ class Observed:
     runtime: Problem | None = None  # why its runtime cannot make boxes
     references: Sequence[Problem] = ()  # a missing Secret, a forbidden hostPath, …
     source: Problem | None = None  # its files are not here
+    environment: Problem | None = None  # its packages are not here, or not yet
+    packages: Mapping[str, Any] | None = None  # status.environment; None: not looked at
     admission: Problem | None = None  # no room in its quota or on this machine
     refusal: Refusal | None = None  # of the start just tried
     host_uid: int = -1

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentk.api import errors, kinds
 from agentk.broker.lives import Lives
-from agentk.control import box, deciding, digests, listing, plans, references
+from agentk.control import box, deciding, digests, listing, plans, prepared, references
 from agentk.control.clock import Clock, parse_stamp
 from agentk.control.run import Run
 from agentk.runtime import box as boxes
@@ -22,6 +22,10 @@ UNAVAILABLE = "SandboxUnavailable"
 
 Stage = Callable[[str], Awaitable[str]]
 HostUid = Callable[[str, str], Awaitable[int]]
+# An agent and its Runtime's spec → what of its environment is there, and why it must wait for the rest.
+Prepare = Callable[
+    [Mapping[str, Any], Mapping[str, Any]], Awaitable[tuple[prepared.Prepared, plans.Problem | None]]
+]
 
 
 @dataclass
@@ -31,6 +35,7 @@ class Sight:
     observed: plans.Observed
     found: references.Found = field(default_factory=references.Found)
     source_path: str = ""
+    given: prepared.Prepared = prepared.NOTHING
     looked_at: bool = True  # False: whether its Runtime works will be known in a moment
 
 
@@ -43,10 +48,11 @@ class Eyes:
         stage: Stage,
         host_uid: HostUid,
         lives: Lives,
+        prepare: Prepare | None = None,
     ) -> None:
         self._lives = lives
         self._store, self._runtimes, self._clock = store, runtimes, clock
-        self._stage, self._host_uid = stage, host_uid
+        self._stage, self._host_uid, self._prepare = stage, host_uid, prepare
         self.boxes = listing.Boxes(list(runtimes.values()))
         self._host_uids: dict[str, int] = {}
         self._counted_at: dict[str, float] = {}  # box id → boottime
@@ -131,10 +137,20 @@ class Eyes:
             box.build(agent, found, attempt)
         except box.Unfit as unfit:
             problems = unfit.problems
+        ready, waits = prepared.NOTHING, None
+        wanted = not problems and source is None and agent["spec"].get("environment")
+        if wanted and self._prepare is not None:  # nothing is fetched for what may not start
+            ready, waits = await self._prepare(agent, (found.runtime or {}).get("spec") or {})
         observed = plans.Observed(
-            seen, references=problems, source=source, runtime=self._runtime_problem(found.runtime)
+            seen,
+            references=problems,
+            source=source,
+            environment=waits,
+            packages=ready.told if wanted else None,
+            runtime=self._runtime_problem(found.runtime),
         )
-        return Sight(observed, found, source_path, "available" in ((found.runtime or {}).get("status") or {}))
+        looked_at = "available" in ((found.runtime or {}).get("status") or {})
+        return Sight(observed, found, source_path, ready, looked_at)
 
     async def find(self, agent: Mapping[str, Any]) -> references.Found:
         """What it refers to, read now; Secrets are held no longer than this look."""
@@ -189,4 +205,4 @@ class Eyes:
 
 def is_blocked(observed: plans.Observed) -> bool:
     """Whether something the agent refers to keeps it from starting."""
-    return bool(observed.references or observed.source or observed.runtime)
+    return bool(observed.references or observed.source or observed.environment or observed.runtime)

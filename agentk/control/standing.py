@@ -35,12 +35,22 @@ def note_usage(status: dict[str, Any], usage: Mapping[str, Any], live: boxes.See
         status["usage"] = new
 
 
+def note_packages(case: deciding.Case) -> None:
+    """What its box is made with, as far as it is known."""
+    told = case.observed.packages
+    if not case.spec.get("environment"):
+        case.status.pop("environment", None)
+    elif told:
+        case.status["environment"] = dict(told)
+
+
 def conditions(case: deciding.Case, live: boxes.Seen | None) -> list[dict[str, Any]]:
     """All of them, as stored objects."""
     old = case.status.get("conditions") or []
     new = [
         *_kstatus(case),
         _accepted(case),
+        *_environment(case, live, find(old, "EnvironmentReady")),
         _sandbox(case, live),
         _limits(case, live, find(old, "LimitsEnforced")),
         _finished(case),
@@ -77,6 +87,18 @@ def _accepted(case: deciding.Case) -> Condition:
     if problem is None:
         return Condition("Accepted", "True", "Accepted")
     return Condition("Accepted", "False", problem.reason, problem.message)
+
+
+def _environment(case: deciding.Case, live: boxes.Seen | None, old: Any) -> Iterator[Condition]:
+    if not case.spec.get("environment"):
+        return
+    problem = case.observed.environment
+    if problem is not None:
+        yield Condition("EnvironmentReady", "False", problem.reason, problem.message)
+    elif live is not None or case.observed.packages:
+        yield Condition("EnvironmentReady", "True", "Ready")
+    elif old is not None:  # not looked at: it has ended
+        yield Condition("EnvironmentReady", old["status"], old["reason"], old["message"])
 
 
 def _sandbox(case: deciding.Case, live: boxes.Seen | None) -> Condition:

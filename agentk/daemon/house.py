@@ -21,8 +21,8 @@ from typing import Any
 
 from agentk.api import admit, errors, kinds, manifest, ownership
 from agentk.broker import crash as calls_crash
-from agentk.control import clock, crash, loop
-from agentk.daemon import desk, gatehouse, hosting, http, keeper, serving, settings, sockets
+from agentk.control import clock, crash, environments, loop
+from agentk.daemon import desk, gatehouse, hosting, http, indexes, keeper, serving, settings, sockets
 from agentk.daemon.services import Services
 from agentk.data import files
 from agentk.data.places import Places
@@ -63,6 +63,7 @@ class House:
         self._began = time.time()
         self._exit_code = keeper.EXIT_STOP
         self._sources = places.state / "store" / "sources"
+        self._indexes = indexes.Indexes(places.state / "store" / "indexes.json")
         # Under root our own uid is the first of the block that the keeper claimed; else there is one uid for all.
         own = os.getuid()
         self._block = None if own == start.owner_uid else range(own, own + uids.SIZE)
@@ -76,6 +77,13 @@ class House:
         for notice in self._store.notices:
             _log.warning("%s", notice)
         self._jails = jails.Jails(self._places.launcher_socket)
+        self._packages = environments.Environments(
+            self._jails,
+            self._places.state / "store" / "environments",
+            clock.BootClock(),
+            self._indexes.sources,
+            -1 if self._block is None else self._block[-1],
+        )
         self._gatehouse: gatehouse.Gatehouse | None = None
         try:
             gate = self._gatehouse = gatehouse.Gatehouse(
@@ -92,6 +100,7 @@ class House:
                 asyncio.create_task(self._jails.run(), name="launcher"),
                 asyncio.create_task(gate.run(), name="gate"),
                 asyncio.create_task(self._steward().run(), name="steward"),
+                asyncio.create_task(self._packages.run(), name="environments"),
                 asyncio.create_task(self._back_up(), name="backups"),
             ]
             for task in eternal:
@@ -156,6 +165,7 @@ class House:
             collect=self._collect,
             lives=self._gatehouse.lives if self._gatehouse else None,
             certificates=self._gatehouse.authorities.bundle if self._gatehouse else None,
+            packages=self._packages,
         )
 
     async def _stage(self, digest: str) -> str:
@@ -165,15 +175,16 @@ class House:
     async def _host_uid(self, namespace: str, agent_uid: str) -> int:
         if self._block is None:
             return -1
-        return await self._store.host_uid(namespace, agent_uid, self._block[1:])
+        return await self._store.host_uid(namespace, agent_uid, self._block[1:-1])
 
     async def _collect(self) -> None:
-        """Sources and their archives that no agent names go, a day after they were last sent."""
+        """Sources, their archives and environments that no agent names go, a day after they were last used."""
         agents = (await self._store.list(kinds.AGENT)).items
         used = {agent["spec"].get("source", {}).get("digest", "") for agent in agents}
         gone = await self._store.collect_blobs(used, _SOURCES_KEPT_SECONDS)
         if gone:
             await asyncio.to_thread(sources.collect, self._sources, used)
+        await self._packages.collect(environments.used_by(agents))
 
     async def _back_up(self) -> None:
         while True:
@@ -194,6 +205,7 @@ class House:
             findings=self._findings,
             status=self._status,
             shutdown=self._shutdown,
+            indexes=self._indexes.keep,
             allowed_uids=frozenset({self._start.owner_uid}),
             version=version(),
             desk=desk.Desk(

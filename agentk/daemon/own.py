@@ -50,6 +50,11 @@ def routes(store: Store, services: Services) -> list[BaseRoute]:
     async def status(request: Request) -> Response:
         return answers.plain(dict(await services.status()))
 
+    async def put_indexes(request: Request) -> Response:
+        body = await bodies.optional(request)
+        await asyncio.to_thread(services.indexes, body)
+        return answers.plain({})
+
     async def shutdown(request: Request) -> Response:
         body = await bodies.optional(request)
         kill = body.pop("killAgents", False)
@@ -65,6 +70,7 @@ def routes(store: Store, services: Services) -> list[BaseRoute]:
         Route("/backup", backup, methods=["GET"]),
         Route("/doctor", doctor, methods=["GET"]),
         Route("/status", status, methods=["GET"]),
+        Route("/indexes", put_indexes, methods=["PUT"]),
         Route("/shutdown", shutdown, methods=["POST"]),
     ]
 

@@ -27,6 +27,8 @@ class Services:
     status: Callable[[], Awaitable[Mapping[str, Any]]]  # agentk daemon status
     # Begin to end the daemon and return; True: the agents end with it.
     shutdown: Callable[[bool], Awaitable[None]]
+    # From where packages are fetched, as the owner's own pip and npm configuration has it. Raises BadRequest.
+    indexes: Callable[[Mapping[str, Any]], None]
     allowed_uids: frozenset[int]  # who may talk to the control socket
     version: str
     desk: "Desk | None" = None  # what people may look into of the gate; None: this daemon has none

@@ -9,7 +9,9 @@ from typing import Literal, Protocol
 
 Enforcement = Literal["Strict", "BestEffort"]
 Phase = Literal["Starting", "Running", "Exited", "Lost"]
-MountKind = Literal["bind", "tmpfs", "workspace", "files"]
+MountKind = Literal["bind", "tmpfs", "workspace", "files", "environment"]
+# One of the fixed programs that make an environment: one fetches with the host's network, one installs without any.
+Build = Literal["", "fetch-python", "install-python", "fetch-node", "install-node"]
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class Mount:
 
     `bind`: `source` is a host path. `tmpfs`: `size_bytes` is its limit. `workspace`: the agent's own persistent
     directory. `files`: `files` maps relative names to base64 text, written by the launcher (Secrets, ConfigMaps).
+    `environment`: `source` is the name of one that was kept, or, in the box that installs it, is being made.
     """
 
     kind: MountKind
@@ -27,6 +30,16 @@ class Mount:
     size_bytes: int = 0
     files: Mapping[str, str] = field(default_factory=dict)
     mode: int = 0o444
+
+
+@dataclass(frozen=True)
+class Interpreter:
+    """The Python that boxes get: what packages are chosen for."""
+
+    path: str  # inside
+    version: str  # "3.11"
+    machine: str
+    venv_version: str = ""  # of the virtual environment that was asked about
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,7 @@ class Box:
     log: LogLimits = field(default_factory=LogLimits)
     seccomp: str = "baseline"  # "privileged" | "baseline" | "restricted": runtimes/nsjail/seccomp-NAME.kafel
     enforcement: Enforcement = "Strict"
+    build: Build = ""  # not an agent's: `argv` is then the launcher's own
     prefix: str = ""  # a Python prefix other than the host's; "" finds one
     tmp_bytes: int = 64 * 1024 * 1024
     annotations: Mapping[str, str] = field(

@@ -1,5 +1,6 @@
 """Where the few programs are that agentk runs but does not contain. Nothing here runs or imports them."""
 
+import importlib.metadata
 import importlib.util
 import os
 import shutil
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _ELF = b"\x7fELF"
+_PIP_OLDEST = (22, 2)  # it tells what it resolved
+_WHEELS = Path("/usr/share/python-wheels")  # Debian keeps ensurepip's there
 
 
 def nsjail() -> Path | None:
@@ -19,6 +22,37 @@ def nsjail() -> Path | None:
 def init() -> Path | None:
     """The PID 1 of a box: dumb-init beside our own scripts, in PATH, or catatonit."""
     return _first(_inits())
+
+
+def pip() -> Path | None:
+    """The newest pip at hand: a package's directory, or a wheel. It is never run with our rights."""
+    return max(_pips(), default=((0, 0), None), key=lambda found: found[0])[1]
+
+
+def _pips() -> Iterator[tuple[tuple[int, int], Path]]:
+    spec = importlib.util.find_spec("pip")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        try:
+            found = _pip_version(importlib.metadata.version("pip"))
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if found >= _PIP_OLDEST:
+            yield found, Path(folder).resolve()
+    ensurepip = importlib.util.find_spec("ensurepip")
+    for folder in (ensurepip.submodule_search_locations or ()) if ensurepip else ():
+        yield from _pip_wheels(Path(folder) / "_bundled")
+    yield from _pip_wheels(_WHEELS)
+
+
+def _pip_wheels(folder: Path) -> Iterator[tuple[tuple[int, int], Path]]:
+    for wheel in folder.glob("pip-*.whl"):
+        if (found := _pip_version(wheel.name.split("-")[1])) >= _PIP_OLDEST:
+            yield found, wheel.resolve()
+
+
+def _pip_version(text: str) -> tuple[int, int]:
+    numbers = [int(word) if word.isdecimal() else 0 for word in text.split(".")]
+    return (numbers[0], numbers[1]) if len(numbers) > 1 else (0, 0)
 
 
 def _nsjails() -> Iterator[str]:

@@ -269,6 +269,26 @@ class Jails:
         )
         return [str(text) for text in told["unenforced"]]
 
+    async def environments(self) -> tuple[Sequence[str], Sequence[str]]:
+        """Names of environments that are whole, and of those that were begun."""
+        told = await self._ask("environments")
+        return [str(name) for name in told["kept"]], [str(name) for name in told["half"]]
+
+    async def keep_environment(self, name: str) -> None:
+        """It is whole now. Raises Conflict while a box still makes it."""
+        await self._ask("keep_environment", name=name)
+
+    async def remove_environment(self, name: str) -> None:
+        """Whole or half. Raises Conflict when a box sees it."""
+        await self._ask("remove_environment", name=name)
+
+    async def interpreter(self, prefix: str, venv: str = "") -> words.Interpreter:
+        """The Python of boxes with this prefix. Raises RuntimeRefused when there is none, or `venv` is not one."""
+        told = await self._ask("interpreter", prefix=prefix, venv=venv)
+        return words.Interpreter(
+            **{key: str(told[key]) for key in ("path", "version", "machine", "venv_version")}
+        )
+
     async def changes(self) -> AsyncIterator[str]:
         """Uids of agents whose boxes changed by themselves. Raises Unavailable when the launcher went away: what
         changed meanwhile is not known, so look at every box and listen again."""

@@ -121,8 +121,19 @@ def render(jail: Jail, host: Host, base: str) -> str:
         ),
         *(f"envar: {quote(f'{name}={value}')}" for name, value in environment(jail.env).items()),
         *_system(host),
-        *(_bind(entry.source, entry.target, entry.read_only) for entry in jail.entries),
-        *(_tmpfs(place, jail.tmp_bytes) for place in ("/tmp", "/dev/shm")),
+        *(
+            _bind(entry.source, entry.target, entry.read_only)
+            for entry in jail.entries
+            if entry.target == "/dev"
+        ),
+        *(
+            _tmpfs(place, jail.tmp_bytes) for place in ("/tmp", "/dev/shm")
+        ),  # what is mounted in /tmp comes after
+        *(
+            _bind(entry.source, entry.target, entry.read_only)
+            for entry in jail.entries
+            if entry.target != "/dev"
+        ),
         *(_tmpfs(target, size) for target, size in jail.tmpfs),
         *(_link(GATE, path) for path in GATE_LINKS),  # last: /tmp may be a volume of the box's own
     ]

@@ -30,6 +30,7 @@ async def nothing(*_):
 
 services = Services(
     log_folder=lambda *_: folder, counters=nothing, findings=nothing, status=nothing, shutdown=nothing,
+    indexes=lambda told: None,
     allowed_uids=frozenset({os.getuid()}), version="bench",
 )
 sock = sockets.bind(folder / "run" / "agentk.sock")

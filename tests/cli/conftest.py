@@ -51,6 +51,7 @@ class Daemon:
             findings=self._findings,
             status=self._status,
             shutdown=self._shutdown,
+            indexes=lambda told: None,
             allowed_uids=frozenset({os.getuid()}),
             version="0.1.0",
             desk=self._desk(),

@@ -189,6 +189,7 @@ def running(tmp_path: Path) -> Iterator[Api]:
         findings=findings,
         status=status,
         shutdown=shutdown,
+        indexes=lambda told: None,
         allowed_uids=frozenset({os.getuid()}),
         version="0.1.0",
     )

@@ -16,6 +16,7 @@ from pathlib import Path
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import nsjail
+from agentk.runtime.launcher import environments
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,126}")
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
@@ -29,12 +30,25 @@ _FILE_NAME = re.compile(r"[^/\x00]{1,255}")
 _ARGUMENTS_MAX_BYTES = 1024 * 1024  # argv and env together; the kernel's own limit is 2 MiB
 _MOUNTS_MAX = 64
 _FILES_MAX = 4096
+_BUILDS = ("", "fetch-python", "install-python", "fetch-node", "install-node")
 _ANNOTATIONS_MAX = 64
 _LOG_FILES_MAX = 1000
 _TMP_MAX_BYTES = 1 << 34
 _WORKSPACE = "/workspace"  # in every box, asked for or not
 # Where a mount would hide what makes the box a box.
-_SYSTEM = ("/proc", "/dev", "/opt/agentk", "/run/agentk", "/usr", "/bin", "/sbin", "/etc", "/sys")
+_SYSTEM = (
+    "/proc",
+    "/dev",
+    "/opt/agentk",
+    "/opt/env",
+    "/opt/pip",
+    "/run/agentk",
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/etc",
+    "/sys",
+)
 _OURS = (*_SYSTEM, *nsjail.GATE_LINKS)
 
 
@@ -45,6 +59,7 @@ class Bounds:
     state: Path
     run: Path
     uids: range  # host uids of agents; empty for an ordinary user, whose boxes share its own
+    builder: int = -1  # the host uid that makes environments, which no agent has
 
     @property
     def shown(self) -> tuple[Path, ...]:
@@ -57,10 +72,11 @@ def check(box: words.Box, bounds: Bounds) -> None:
     _check_names(box)
     _check_uid(box, bounds)
     _check_process(box)
+    _check_build(box)
     if len(box.mounts) > _MOUNTS_MAX:
         raise _bad("mounts", f"more than {_MOUNTS_MAX}")
     for mount in box.mounts:
-        _check_mount(mount, bounds)
+        _check_mount(mount, box, bounds)
     _check_apart([_WORKSPACE, *(mount.target for mount in box.mounts)])
     _check_numbers(box)
 
@@ -133,7 +149,10 @@ def _check_names(box: words.Box) -> None:
 def _check_uid(box: words.Box, bounds: Bounds) -> None:
     if not isinstance(box.host_uid, int):
         raise _bad("host_uid", "must be a number")
-    if bounds.uids:
+    if box.build:
+        if box.host_uid != bounds.builder:
+            raise _bad("host_uid", "an environment is made by the uid that is for that alone")
+    elif bounds.uids:
         if box.host_uid not in bounds.uids:
             raise _bad("host_uid", f"{box.host_uid} is not one of ours")
     elif box.host_uid != -1:
@@ -148,7 +167,29 @@ def _check_process(box: words.Box) -> None:
         check_inside(box.prefix, "prefix")
 
 
-def _check_mount(mount: words.Mount, bounds: Bounds) -> None:
+def _check_build(box: words.Box) -> None:
+    """A fixed program of ours, with nothing of an agent's."""
+    if box.build not in _BUILDS:
+        raise _bad("build", "is not known")
+    if not box.build:
+        return
+    if box.uid != environments.uid(box.uid.removeprefix(environments.UID_PREFIX)):
+        raise _bad("uid", "does not name the environment that is made")
+    if box.runtime != "nsjail" or box.seccomp != "baseline" or box.prefix.startswith("/opt/"):
+        raise _bad("build", "needs a jail")
+
+
+def _check_environment(mount: words.Mount, box: words.Box) -> None:
+    environments.check_name(mount.source)
+    if mount.target not in environments.TARGETS:
+        raise _bad("mounts.target", f"{mount.target} is no place for an environment")
+    if not mount.read_only and not (
+        box.build.startswith("install-") and box.uid == environments.uid(mount.source)
+    ):
+        raise _bad("mounts.read_only", "an environment is read-only but for the box that makes it")
+
+
+def _check_mount(mount: words.Mount, box: words.Box, bounds: Bounds) -> None:
     check_inside(mount.target, "mounts.target")
     if not isinstance(mount.read_only, bool):
         raise _bad("mounts.read_only", "must be true or false")
@@ -156,6 +197,9 @@ def _check_mount(mount: words.Mount, bounds: Bounds) -> None:
         raise _bad("mounts.size_bytes", "must be a number")  # it names a file later
     if not _is_text_map(mount.files):
         raise _bad("mounts.files", "must be base64 texts by name")
+    if mount.kind == "environment":
+        _check_environment(mount, box)
+        return
     if mount.target == "/" or any(_is_below(mount.target, ours) for ours in _OURS):
         raise _bad("mounts.target", f"{mount.target} belongs to the box itself")
     if mount.kind == "bind":

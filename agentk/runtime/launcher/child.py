@@ -24,6 +24,7 @@ from agentk.runtime.launcher import doors, mounts, wire
 FAILED = 125
 _LOWEST_FREE = 16  # above every descriptor the box itself has
 _FDS_END = 1 << 20
+HOST_NETWORK = -2  # for the one fixed program that fetches packages
 ROOT_INSIDE = 0  # what an ordinary user is in the namespace between it and the box
 
 
@@ -39,7 +40,8 @@ class Site:
     policies: Mapping[str, str]  # seccomp name → kafel text, quoted
     attach_workspace: Callable[[str, Path], None]
     users: int = -1  # the user namespace to join, for an ordinary user; -1 makes one
-    network: int = -1  # the network namespace to join; -1 makes one, with the door listening in it
+    network: int = -1  # the network namespace to join; -1 makes one, HOST_NETWORK stays in the launcher's
+    door: bool = True  # whether the door listens in the one that is made
     keep: Sequence[int] = ()  # descriptors that `attach_workspace` uses
 
 
@@ -184,11 +186,15 @@ def _become(site: Site, order: Order, stage: mounts.Stage, channel: socket.socke
 
 
 def _network(site: Site, channel: socket.socket) -> None:
+    if site.network == HOST_NETWORK:
+        return
     if site.network >= 0:
         kernel.setns(site.network, kernel.CLONE_NEWNET)
         return
     kernel.unshare(kernel.CLONE_NEWNET)
     kernel.loopback_up()
+    if not site.door:
+        return
     with doors.listen_inside() as listener:
         socket.send_fds(channel, [b'{"listener": true}\n'], [listener.fileno()])
 

@@ -37,6 +37,8 @@ def run(world: World, live: Live, wanted: Wanted, caller: Caller) -> None:
         raise errors.Conflict(f"the box is {live.phase}, not Running")
     if live.frozen:
         raise errors.Conflict("the box is frozen")
+    if live.box.build:
+        raise errors.Conflict("an environment is being made in it")
     others = world.commands_of(live.box.id)
     if len(others) >= _AT_ONCE:
         raise errors.TooManyRequests(f"{_AT_ONCE} commands run in this box already", retry_after_seconds=1)

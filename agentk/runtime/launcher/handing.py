@@ -89,7 +89,7 @@ def make_missing(world: World) -> None:
     """Listeners of boxes that run and that nobody kept. One that somebody still has open is asked for later."""
     again = False
     for live in world.lives.values():
-        if live.phase != "Running" or live.box.runtime != "nsjail" or live.keeper is None:
+        if live.phase != "Running" or live.box.runtime != "nsjail" or live.box.build or not live.keeper:
             continue
         made = False
         if live.inside is None:

@@ -25,6 +25,7 @@ from agentk.runtime.launcher import (
     checking,
     crash,
     ending,
+    environments,
     loop,
     mounts,
     output,
@@ -91,10 +92,11 @@ def _build(chosen: argparse.Namespace) -> tuple[World, socket.socket]:
     ending.make_log_folder(state / "logs", chosen.daemon_uid)
     data = files.folder("runtimes") / "nsjail"
     block = range(0) if rootless else uids.block(state, chosen.instance)
+    builder = block[-1] if block else -1
     settings = Settings(
         state=state,
         run=run,
-        bounds=checking.Bounds(state, run, block[1:]),
+        bounds=checking.Bounds(state, run, block[1:-1], builder),
         daemon_uid=chosen.daemon_uid,
         rootless=rootless,
         binary=finding.nsjail(),
@@ -112,6 +114,7 @@ def _build(chosen: argparse.Namespace) -> tuple[World, socket.socket]:
         workspaces=workspace.Workspaces(state, root=not rootless),
         drain=output.Drain(state / "boxes" / ".drain"),
         tools=tools.Tools(state / "staged", finding.init()),
+        environments=environments.Environments(state / "environments", builder),
         boot_id=kernel.boot_id(),
     )
     return world, listener

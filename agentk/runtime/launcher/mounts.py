@@ -32,6 +32,9 @@ _ETC = {
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     "resolv.conf": "",
 }
+# What a box with the host's network needs beside, to find names as the host does.
+_NAMES = {"resolv.conf": "/etc/resolv.conf", "hosts": "/etc/hosts"}
+_NAMES_MAX_BYTES = 64 * 1024
 _KEPT_FLAGS = 0x2 | 0x4 | 0x8 | 0x400 | 0x800  # nosuid nodev noexec noatime nodiratime: locked ones must stay
 # Of the host's /etc, where present. Debian's tools are links into alternatives; the rest is certificates.
 ETC_SHOWN = (
@@ -87,13 +90,13 @@ class Stage:
         """What this box is to see. Answers what nsjail is to mount, parents first. Raises OSError with a path."""
         root = self.root
         entries = [nsjail.Entry(f"{root}/dev", "/dev"), nsjail.Entry(f"{root}/etc", "/etc")]
-        for name, text in etc_names(box.hostname).items():
+        for name, text in _etc_of(box).items():
             _write(f"{root}/etc/{name}", text)
         for number, (source, target, read_only) in enumerate(self._open_sources(box, shown)):
             point = root / f"b{number}"
             ours = os.readlink(f"/proc/self/fd/{source}").startswith(f"{shown.state}/")
             # a socket of a lower layer cannot be connected to, so the door stays a bind
-            if ours and target != _DOOR and _show_pathless(source, point, root / "none"):
+            if ours and read_only and target != _DOOR and _show_pathless(source, point, root / "none"):
                 entries.append(nsjail.Entry(str(point), target))
             else:
                 entries.append(_bind(source, point, target, read_only))
@@ -214,6 +217,20 @@ def _make_dev(folder: str) -> None:
 def etc_names(hostname: str) -> dict[str, str]:
     """Names and texts of the files in a box's /etc that tell its own name."""
     return {"hosts": f"127.0.0.1 localhost {hostname}\n::1 localhost\n", "hostname": f"{hostname}\n"}
+
+
+def _etc_of(box: words.Box) -> dict[str, str]:
+    texts = etc_names(box.hostname)
+    if box.build.startswith("fetch-"):
+        texts["nsswitch.conf"] = "passwd: files\ngroup: files\nhosts: files dns\n"
+        for name, path in _NAMES.items():
+            try:
+                with open(path, "rb") as file:
+                    text = file.read(_NAMES_MAX_BYTES).decode(errors="replace")
+            except OSError:
+                continue
+            texts[name] = texts.get(name, "") + text
+    return texts
 
 
 def _write(path: str, text: str) -> None:

