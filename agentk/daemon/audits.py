@@ -29,7 +29,7 @@ async def audit(call: calls.Call) -> Response:
     bodies, unknown = calls.flag(call, "bodies"), calls.flag(call, "unknown")
     run, cont = call.query.get("run", ""), call.query.get("continue", "")
 
-    def read(conn: Any) -> Object:
+    def read(conn: Any) -> bytes:
         if unknown:
             page = telling.unknown(conn, uid, limit, bodies)
         else:
@@ -43,9 +43,11 @@ async def audit(call: calls.Call) -> Response:
                 with_bodies=bodies,
             )
         items = [as_json(one, bodies) | {"about": about(conn, one)} for one in page.calls]
-        return {"kind": "CallList", "metadata": {"continue": page.cont} if page.cont else {}, "items": items}
+        metadata = {"continue": page.cont} if page.cont else {}
+        answer = {"kind": "CallList", "metadata": metadata, "items": items}
+        return answers.encoded(answer)  # here and not on the loop: it may be large
 
-    return answers.plain(await room.journal.read_apart(read))
+    return Response(await room.journal.read_apart(read), media_type="application/json")
 
 
 async def head(room: desk.Desk) -> Object:

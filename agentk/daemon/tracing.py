@@ -14,6 +14,7 @@ from agentk.store import journal_calls as telling
 Object = dict[str, Any]
 
 _CALLS = 1000  # of one run, the newest
+_CALLS_IN_ALL = 5000
 _RUNS = 200  # in one tree
 _DEPTH = 16
 _ANSWER_BYTES = 4096  # of a spawning: a name and a uid
@@ -24,30 +25,32 @@ async def trace(call: calls.Call) -> Response:
     room, uid = desk.of(call), await desk.uid(call)
     asked = call.query.get("run", "")
 
-    def read(conn: Any) -> Object:
+    def read(conn: Any) -> bytes:
         found = telling.runs(conn, uid)
         run = asked or (found[0] if found else "")
         tree = _Tree(conn)
         told = tree.run(uid, run, _DEPTH) if run else None
         root = told or {"uid": uid, "run": run, "namespace": call.target.namespace, "agent": call.target.name}
-        return {"kind": "Trace", "truncated": tree.truncated, "runs": found[:100], "root": root}
+        answer = {"kind": "Trace", "truncated": tree.truncated, "runs": found[:100], "root": root}
+        return answers.encoded(answer)  # here and not on the loop: it may be large
 
-    return answers.plain(await room.journal.read_apart(read))
+    return Response(await room.journal.read_apart(read), media_type="application/json")
 
 
 class _Tree:
     def __init__(self, conn: Any) -> None:
         self._conn = conn
-        self._runs = 0
+        self._runs, self._left = 0, _CALLS_IN_ALL
         self.truncated = False
 
     def run(self, uid: str, run: str, depth: int) -> Object | None:
         """A run with its calls; None when it has none, or there is no room left."""
-        if depth <= 0 or self._runs >= _RUNS:
+        if depth <= 0 or self._runs >= _RUNS or self._left <= 0:
             self.truncated = True
             return None
         self._runs += 1
-        page = telling.page(self._conn, uid, run=run, limit=_CALLS, with_bodies=False)
+        page = telling.page(self._conn, uid, run=run, limit=min(_CALLS, self._left), with_bodies=False)
+        self._left -= len(page.calls)
         if not page.calls:
             return None
         self.truncated = self.truncated or bool(page.cont)
