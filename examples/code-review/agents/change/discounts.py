@@ -1,0 +1,5 @@
+"""Discounts, in whole percent."""
+
+
+def discounted(price, percent):
+    return price - price * percent / 100

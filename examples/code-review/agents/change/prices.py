@@ -1,0 +1,5 @@
+"""Prices of a basket."""
+
+
+def average(prices):
+    return sum(prices) / len(prices)
