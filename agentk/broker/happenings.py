@@ -1,4 +1,4 @@
-"""agentk's own events of agents that were spawned, for those above them: agent.spawned and agent.exited.
+"""agentk's own events of agents that were spawned, for those above them: agent.spawned, paused, resumed and exited.
 
 Told of what changes while we look: what happened while no daemon ran is in the objects, and is not told again. An event
 that cannot be written is lost, and said so; the objects stay the truth.
@@ -32,6 +32,7 @@ class Happenings:
     ) -> None:
         self._journal, self._guests, self._waiting, self._now = journal, guests, waiting, now
         self._ended: dict[str, int] = {}  # uid → the newest attempt that is known to have ended
+        self._standing: set[str] = set()  # uids of those that stand still
         self._new: list[stored.Happened] = []
         self._woken = asyncio.Event()
         self._telling = False
@@ -43,7 +44,9 @@ class Happenings:
         uid = str(obj["metadata"]["uid"])
         if gone:
             self._ended.pop(uid, None)
+            self._standing.discard(uid)
             return
+        self._hear_standing(uid, obj)
         end = (obj.get("status") or {}).get("lastTermination") or {}
         before, ended = self._ended.get(uid), int(end.get("attempt") or 0)
         self._ended[uid] = ended
@@ -54,6 +57,14 @@ class Happenings:
         elif ended > before:
             told = {key: end[key] for key in _TOLD if key in end}
             self._tell(obj, "agent.exited", {"uid": uid, **told, "phase": obj["status"].get("phase")})
+
+    def _hear_standing(self, uid: str, obj: Object) -> None:
+        phase = (obj.get("status") or {}).get("phase")
+        if (phase == "Suspended") == (uid in self._standing):
+            return
+        self._standing ^= {uid}
+        if self._telling and self._guests.parents(uid) and phase in ("Suspended", "Starting", "Running"):
+            self._tell(obj, "agent.paused" if phase == "Suspended" else "agent.resumed", {"uid": uid})
 
     async def run(self) -> None:
         """Until cancelled. Begin once all there is was heard of: that is no news."""

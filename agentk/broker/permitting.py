@@ -17,7 +17,11 @@ from agentk.broker.words import Guest
 Given = Mapping[str, Any]  # what a person typed: text, or JSON
 
 # Parameters that a rule may ask about. The others that a call needs are made up: they decide nothing.
-_DECISIVE = {"http.request": ("url",), "message.send": ("to",), "agent.kill": ("name",)}
+_DECISIVE = {
+    "http.request": ("url",),
+    "message.send": ("to",),
+    **dict.fromkeys(("agent.kill", "agent.pause", "agent.resume"), ("name",)),
+}
 _FEATURES = "features"  # not a parameter: what the call would use besides
 
 

@@ -46,6 +46,8 @@ _ALWAYS_TOLD: dict[str, tuple[str, ...]] = {
     "embed": ("models",),
     "exec": ("language",),
     "agent.kill": ("target",),
+    "agent.pause": ("target",),
+    "agent.resume": ("target",),
     "message.send": ("target",),
     "http.request": ("host", "port", "http_method"),
 }

@@ -15,6 +15,7 @@ from agentk.broker.calling import (
     locks,
     messages,
     passing,
+    pausing,
     proxying,
     queues,
     state,
@@ -47,6 +48,7 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
         **locks.methods(journal=house.journal, waiting=house.waiting),
         **queues.methods(journal=house.journal, waiting=house.waiting),
         **events.methods(journal=house.journal, waiting=house.waiting),
+        **pausing.methods(store=house.store, guests=house.guests),
         **agents.methods(
             store=house.store,
             guests=house.guests,

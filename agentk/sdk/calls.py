@@ -171,6 +171,16 @@ def agent_kill(name: str, *, grace_period_seconds: Optional[int] = None) -> Call
     )
 
 
+def agent_pause(name: str) -> Call[bool]:
+    """Lets an agent that this one spawned stand still; False when it did already, or had finished."""
+    return Call("agent.pause", {"name": name}, answers.a_bool("paused"))
+
+
+def agent_resume(name: str) -> Call[bool]:
+    """Lets a paused agent go on; False when it was not paused."""
+    return Call("agent.resume", {"name": name}, answers.a_bool("resumed"))
+
+
 def agent_list(
     *, label_selector: Optional[str] = None, limit: Optional[int] = None, continue_: Optional[str] = None
 ) -> Call[results.Members]:

@@ -80,6 +80,8 @@ class Agent:
     exec_cancel = _sends(calls.exec_cancel)
     agent_spawn = _sends(calls.agent_spawn)
     agent_kill = _sends(calls.agent_kill)
+    agent_pause = _sends(calls.agent_pause)
+    agent_resume = _sends(calls.agent_resume)
     agent_list = _sends(calls.agent_list)
     agent_wait = _sends(calls.agent_wait)
     message_send = _sends(calls.message_send)

@@ -200,6 +200,8 @@ class Doing:
                 "http.request": self.http,
                 "agent.spawn": self.spawn,
                 "agent.kill": self.kill,
+                "agent.pause": self.pause,
+                "agent.resume": self.resume,
                 "agent.list": self.list,
                 "message.send": self.send,
                 "message.recv": self.recv,
@@ -235,7 +237,7 @@ class Doing:
                 return policy.Facts(
                     target=f"{namespace}/{to}", relations=policy.related(guest, namespace, to, ())
                 )
-            if name == "agent.kill":
+            if name in ("agent.kill", "agent.pause", "agent.resume"):
                 return policy.Facts(
                     target=f"{guest.namespace}/{params['name']}", relations=frozenset({"descendants"})
                 )
@@ -316,6 +318,12 @@ class Doing:
             return {"killed": False}
         self.world.gone(found["metadata"]["uid"])
         return {"killed": True}
+
+    async def pause(self, context: Context, params: Params) -> Any:
+        return {"paused": True}
+
+    async def resume(self, context: Context, params: Params) -> Any:
+        return {"resumed": True}
 
     async def list(self, context: Context, params: Params) -> Any:
         family = self.world.guests.family(context.call.guest.uid)

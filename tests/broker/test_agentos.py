@@ -185,6 +185,13 @@ def test_spawn_list_kill(play: Any) -> None:
             "status": "running",
             "running": True,
         }
+        assert (await client.ask(Op.PAUSE, name="Worker_1")) == {
+            "success": True,
+            "paused": True,
+            "agent_id": told["id"],
+        }
+        assert (await client.ask(Op.RESUME, id=told["id"]))["resumed"]
+        assert (await client.ask(Op.PAUSE, name="nobody"))["paused"] is False
         assert "already" in (await client.ask(Op.SPAWN, name="Worker_1", script="w.py"))["error"]
         killed = await client.ask(Op.KILL, name="Worker_1")
         assert killed == {"success": True, "killed": True, "agent_id": told["id"]}
@@ -460,7 +467,7 @@ def test_a_report_of_tokens_changes_nothing(play: Any) -> None:
     play(scene)
 
 
-@pytest.mark.parametrize("opcode", [0x05, 0x13, 0x14, 0x15, 0x51, 0x75, 0xA0, 0xA8, 0xB0, 0xB4, 0xEE])
+@pytest.mark.parametrize("opcode", [0x05, 0x13, 0x51, 0x75, 0xA0, 0xA8, 0xB0, 0xB4, 0xEE])
 def test_what_means_nothing_here_says_so(play: Any, opcode: int) -> None:
     async def scene(world: World, client: Client) -> None:
         told = await client.ask(opcode, {"name": "x"})

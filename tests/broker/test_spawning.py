@@ -14,7 +14,7 @@ from agentk.broker import exits, gate, policy
 from agentk.broker.budgets import Budgets
 from agentk.broker.budgets_limits import Limits
 from agentk.broker.budgets_node import Owner
-from agentk.broker.calling import agents, children
+from agentk.broker.calling import agents, children, pausing
 from agentk.broker.guests import Guests
 from agentk.broker.words import Call, Guest
 from agentk.store import feeding
@@ -32,7 +32,7 @@ BASELINE = [
     {
         "name": "family",
         "effect": "Allow",
-        "methods": ["agent.kill", "agent.wait"],
+        "methods": ["agent.kill", "agent.wait", "agent.pause", "agent.resume"],
         "targets": ["self", "descendants"],
     },
 ]
@@ -66,7 +66,7 @@ class World:
             said=self.said,
             stop=lambda guest: self.stopped.append(guest.name),
             spawned=self.spawned,
-        )
+        ) | pausing.methods(store=self.store, guests=self.guests)
         rooms = gate.Rooms(table, lambda guest: policy.read("p", {"rules": self.rules}), self.journal,
                            self.budgets, lambda guest: ("namespace/default", guest.uid), no_turn)  # fmt: skip
         self.gate = gate.Gate(rooms)

@@ -36,10 +36,13 @@ class AgentOS:
 
     def receive(self, seconds=60):
         """The next message: RECV does not wait, so programs ask again."""
+        return self.until(lambda: self.ask(0x21, max=1)["messages"], seconds)[0]
+
+    def until(self, true, seconds=60):
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            told = self.ask(0x21, max=1)
-            if told["messages"]:
-                return told["messages"][0]
+            told = true()
+            if told:
+                return told
             time.sleep(0.05)
-        raise TimeoutError("no message came")
+        raise TimeoutError("it never came")

@@ -48,7 +48,7 @@ told["read"] = kernel.ask(0x03, path="notes.txt")
 kernel.ask(0x30, key="k", value={"n": 1}, scope="global")
 told["fetch"] = kernel.ask(0x31, key="k")["value"]
 told["register"] = kernel.ask(0x23, name="boss")["success"]
-told["subscribed"] = kernel.ask(0x60, event_types=["AGENT_SPAWNED", "CUSTOM"])["success"]
+told["subscribed"] = kernel.ask(0x60, event_types=["AGENT_SPAWNED", "AGENT_PAUSED", "CUSTOM"])["success"]
 spawned = kernel.ask(0x10, name="worker", script=WORKER, sandboxed=True)
 told["spawned"] = {key: spawned.get(key) for key in ("success", "status", "name", "error")}
 told["isolated"] = spawned["isolation"]["fully_isolated"]
@@ -57,6 +57,10 @@ told["one id"] = first["message"]["my id"] == first["from_id"] == spawned["id"]
 told["from"] = first["from_name"]
 told["sent"] = kernel.ask(0x20, to=spawned["id"], message="go")["delivered_to"] == spawned["id"]
 told["heard"] = kernel.receive()["message"]
+told["paused"] = kernel.ask(0x14, name="worker")["paused"]
+kernel.until(lambda: [one["status"] for one in kernel.ask(0x12) if one["name"] == "worker"] == ["paused"])
+told["resumed"] = kernel.ask(0x15, id=spawned["id"])["resumed"]
+kernel.until(lambda: [one["status"] for one in kernel.ask(0x12) if one["name"] == "worker"] == ["running"])
 told["list"] = [(one["name"], one["running"]) for one in kernel.ask(0x12) if one["name"] == "worker"]
 kernel.ask(0x63, event_type="CUSTOM", data={"x": 1})
 events = kernel.ask(0x62, max=50)["events"]
@@ -88,8 +92,10 @@ EXPECTED = {
     "from": "worker",
     "sent": True,
     "heard": {"heard": "go"},
+    "paused": True,
+    "resumed": True,
     "list": [["worker", True]],
-    "events": ["AGENT_SPAWNED", "CUSTOM"],
+    "events": ["AGENT_PAUSED", "AGENT_SPAWNED", "CUSTOM"],
     "killed": True,
     "gone": [],
     "audit": True,

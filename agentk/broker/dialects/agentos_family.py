@@ -220,11 +220,18 @@ async def listing(session: Session, asked: Asked) -> list[Any]:
             return found
 
 
-async def no_pause(session: Session, asked: Asked) -> Json:
-    await session.permitted()
-    raise errors.MethodNotAllowed(
-        "agents do not pause each other here", hint="agentk suspend and agentk resume are for people"
-    )
+async def pause(session: Session, asked: Asked) -> Json:
+    return await _switched(session, asked, "agent.pause", "paused")
+
+
+async def resume(session: Session, asked: Asked) -> Json:
+    return await _switched(session, asked, "agent.resume", "resumed")
+
+
+async def _switched(session: Session, asked: Asked, method: str, word: str) -> Json:
+    agent = chosen(session, asked)
+    told = await session.call(method, {"name": agent["metadata"]["name"]})
+    return {"success": told[word], word: told[word], "agent_id": session.id(agent)}
 
 
 def _living(session: Session) -> list[Object]:

@@ -34,8 +34,10 @@ async def hello(session: Session, asked: Asked) -> Json:
     told = await session.call("hello", {"client": "agentos"})
     features = {
         **dict.fromkeys(("think", "exec", "files", "spawn", "messages", "state", "events"), True),
-        **dict.fromkeys(("http", "permissions", "async", "record", "replay", "audit", "metrics"), True),
-        **dict.fromkeys(("pause", "worlds", "tunnels"), False),
+        **dict.fromkeys(
+            ("pause", "http", "permissions", "async", "record", "replay", "audit", "metrics"), True
+        ),
+        **dict.fromkeys(("worlds", "tunnels"), False),
     }
     return {
         "success": True,
