@@ -45,6 +45,8 @@ told["exec"] = kernel.ask(0x02, command="echo out; echo err >&2; exit 3")
 told["write"] = kernel.ask(0x04, path="notes.txt", content="one")
 kernel.ask(0x04, path="notes.txt", content=" two", mode="append")
 told["read"] = kernel.ask(0x03, path="notes.txt")
+kernel.ask(0x04, path="/tmp/sub/scratch", content="kept")
+told["scratch"] = kernel.ask(0x03, path="/tmp/sub/../sub/scratch")["content"]
 kernel.ask(0x30, key="k", value={"n": 1}, scope="global")
 told["fetch"] = kernel.ask(0x31, key="k")["value"]
 told["register"] = kernel.ask(0x23, name="boss")["success"]
@@ -83,6 +85,7 @@ EXPECTED = {
     "exec": {"success": False, "stdout": "out\n", "stderr": "err\n", "exit_code": 3},
     "write": {"success": True, "bytes_written": 3},
     "read": {"success": True, "content": "one two", "size": 7},
+    "scratch": "kept",
     "fetch": {"n": 1},
     "register": True,
     "subscribed": True,

@@ -7,6 +7,7 @@ names.
 import base64
 import binascii
 import json
+import posixpath
 from typing import Any
 
 from agentk.api import errors
@@ -19,9 +20,15 @@ _IMAGE_BYTES = frames.PAYLOAD_BYTES
 _FILE_SECONDS = 30
 _OUTPUT_BYTES = frames.PAYLOAD_BYTES  # the longest that a frame can tell
 _KEPT_BYTES = 256 * 1024  # of a command's output, and as much of its errors
+# Every jail has a /tmp of its own that ends with it: what a program writes there it shall find again.
+_TMP, _KEPT_TMP = "/tmp/", "/workspace/.tmp/"
+_FOLDER = f'case "$1" in {_KEPT_TMP}*) mkdir -p -- "${{1%/*}}";; esac;'
 # A path that begins with a dash is a path. `$1` is never a part of the program text.
 _READ = 'exec cat -- "$1"'
-_WRITE = {"write": 'exec cat > "$1"', "append": 'exec cat >> "$1"'}
+_WRITE = {
+    "write": f'{_FOLDER} exec cat > "$1"',
+    "append": f'{_FOLDER} exec cat >> "$1"',
+}
 
 
 async def think(session: Session, asked: Asked) -> Json:
@@ -174,8 +181,10 @@ async def _beside(session: Session, program: str, path: str, stdin: str) -> Any:
     """The result of a shell's one line about one path. Raises what went wrong as the shell tells it."""
     if "\0" in path or len(path) > 4096:
         raise errors.BadRequest("path must have at most 4096 letters, and no NUL")
+    whole = posixpath.normpath(path)
+    held = _KEPT_TMP + whole.removeprefix(_TMP) if whole.startswith(_TMP) else path
     params = {
-        "argv": ["/bin/sh", "-c", program, "sh", path],
+        "argv": ["/bin/sh", "-c", program, "sh", held],
         "stdin": stdin,
         "timeoutSeconds": _FILE_SECONDS,
         "outputBytes": _OUTPUT_BYTES,
