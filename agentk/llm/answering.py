@@ -17,7 +17,7 @@ class Answer(asking.Reply):
         self,
         inner: asking.Reply,
         state: choosing.State,
-        entry: list[float],
+        entry: choosing.Entry,
         rate: prices.Rate | None,
     ) -> None:
         self._inner = inner
@@ -66,4 +66,4 @@ class Answer(asking.Reply):
             # The worker's own figure stands only where no price is known here.
             self.usage = replace(usage, cost_micro_usd=self._rate.cost(usage)) if self._rate else usage
             for entry in self.entries:
-                entry[1] = float(usage.input_tokens + usage.output_tokens)
+                entry.count(usage.input_tokens + usage.output_tokens)

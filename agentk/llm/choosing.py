@@ -14,34 +14,51 @@ WINDOW_SECONDS = 60.0  # rpm and tpm are per minute
 LATENCY_WEIGHT = 0.2  # of the newest call in the running mean: about the last ten calls count
 
 
-@dataclass
+class Entry:
+    """One call in a window: its bound at first, then what it used."""
+
+    __slots__ = ("tokens", "when", "window")
+
+    def __init__(self, window: "Window", when: float, tokens: int) -> None:
+        self.window: Window | None = window  # None: it has left it
+        self.when = when
+        self.tokens = tokens
+
+    def count(self, tokens: int) -> None:
+        if self.window is not None:
+            self.window.tokens += tokens - self.tokens
+        self.tokens = tokens
+
+
 class Window:
     """Calls and tokens of the last minute. A call counts with its bound until what it used is known."""
 
-    entries: deque[list[float]] = field(default_factory=deque)  # [when, tokens]
+    def __init__(self) -> None:
+        self.entries: deque[Entry] = deque()
+        self.tokens = 0  # of all entries: a busy minute has too many to add up for each call
 
     def used(self, now: float) -> tuple[int, int]:
-        while self.entries and self.entries[0][0] <= now - WINDOW_SECONDS:
-            self.entries.popleft()
-        return len(self.entries), int(sum(entry[1] for entry in self.entries))
+        while self.entries and self.entries[0].when <= now - WINDOW_SECONDS:
+            left = self.entries.popleft()
+            self.tokens -= left.tokens
+            left.window = None
+        return len(self.entries), self.tokens
 
-    def add(self, now: float, tokens: int) -> list[float]:
-        entry = [now, float(tokens)]
+    def add(self, now: float, tokens: int) -> Entry:
+        entry = Entry(self, now, tokens)
         self.entries.append(entry)
+        self.tokens += tokens
         return entry
 
     def wait(self, now: float, rpm: int, tpm: int, tokens: int) -> float:
         """Seconds until a call of so many tokens fits; 0 when it does now, and when nothing else is counted."""
         calls, used = self.used(now)
-        if not calls:
-            return 0.0
-        left_calls, left_tokens = calls, used
         waits = 0.0
-        for when, taken in self.entries:
-            if (not rpm or left_calls < rpm) and (not tpm or left_tokens + tokens <= tpm):
+        for entry in self.entries:
+            if (not rpm or calls < rpm) and (not tpm or used + tokens <= tpm):
                 break
-            left_calls, left_tokens = left_calls - 1, left_tokens - int(taken)
-            waits = when + WINDOW_SECONDS - now
+            calls, used = calls - 1, used - entry.tokens
+            waits = entry.when + WINDOW_SECONDS - now
         return max(0.0, waits)
 
 

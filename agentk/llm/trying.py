@@ -110,7 +110,7 @@ class Tries:
                 last = found or last
             raise last or _nobody_ready(held.route, waits)
         except BaseException:
-            entry[1] = 0.0  # counts as a call for rpm, with no tokens
+            entry.count(0)  # counts as a call for rpm, with no tokens
             raise
 
     async def _group(
@@ -177,7 +177,7 @@ class Tries:
             reply = await self._way(held.route, deployment, ask)
         except BaseException as wrong:
             state.in_flight -= 1
-            entry[1] = 0.0  # the call still counts for rpm; it read and wrote nothing
+            entry.count(0)  # the call still counts for rpm; it read and wrote nothing
             if isinstance(wrong, asking.Refused) and (wrong.retryable or wrong.upstream_status in _ELSEWHERE):
                 state.failed(
                     loop.time(),
@@ -236,7 +236,7 @@ class Tries:
         return f"{route.namespace}/{route.name}/{item['model_name']}@{route.digest}.{mark}"
 
 
-def _enter(held: Held, expected: int, now: float) -> list[float]:
+def _enter(held: Held, expected: int, now: float) -> choosing.Entry:
     """Count the call for the route's own rpm and tpm, or refuse it."""
     wait = held.window.wait(now, held.route.rpm, held.route.tpm, expected)
     if wait:
