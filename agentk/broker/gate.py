@@ -112,7 +112,7 @@ class Gate:
             running.same_as(self._rooms.journal.known(*scope))
             yield asyncio.shield(self._flying[scope])  # who hangs up must not end another's
             return
-        known = self._rooms.journal.known(*scope)
+        known = None if call.fresh else self._rooms.journal.known(*scope)
         if known is not None:
             running.same_as(known)
             yield _told(known)

@@ -54,6 +54,7 @@ class Call:
         ""  # whose words `params` are in, when not the schema's own: openai.chat … Only a dialect writes it
     )
     key: str = ""  # idempotency key, scoped to the agent's uid and attempt
+    fresh: bool = False  # the key was made for this call by a dialect: nobody can have used it before
     trace: str = ""  # W3C traceparent
 
 

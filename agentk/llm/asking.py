@@ -34,6 +34,7 @@ class Ask:
     dialect: Dialect
     body: Mapping[str, Any]
     stream: bool = False
+    expected: int = 0  # most tokens it may use, when that was worked out already
 
 
 @dataclass(frozen=True)

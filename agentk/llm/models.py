@@ -85,7 +85,8 @@ class Models:
 
     def reach(self, namespace: str, route: str, ask: asking.Ask) -> bounding.Reach:
         """What this call may reach, to say what it can use. Raises NotFound."""
-        found = self.route(namespace, route)
+        held = self._holding(namespace, route)
+        found = held.route
         script = self._scripted.most_input(f"{namespace}/{route}")
         reads: dict[bool, int] = {}  # a large body is looked at once for each price of a picture
         ways = []
@@ -94,7 +95,7 @@ class Models:
             if dear not in reads:
                 reads[dear] = tokens.upper_bound(ask.dialect, ask.body, deployment.model)
             read = max(reads[dear], script if deployment.provider == "scripted" else 0)
-            ways.append(bounding.Way(deployment, read, prices.rate(deployment)))
+            ways.append(bounding.Way(deployment, read, held.rate(deployment)))
         return bounding.Reach(ask, ways, default_limit(found))
 
     async def send(self, namespace: str, route: str, ask: asking.Ask) -> asking.Reply:

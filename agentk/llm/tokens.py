@@ -89,4 +89,4 @@ def with_limit(ask: asking.Ask, most: int) -> asking.Ask:
     if most <= 0 or most_output(ask.dialect, ask.body) is not None:
         return ask
     name = LIMIT_FIELDS[ask.dialect][0]
-    return asking.Ask(ask.dialect, {**ask.body, name: most}, ask.stream)
+    return asking.Ask(ask.dialect, {**ask.body, name: most}, ask.stream, ask.expected)

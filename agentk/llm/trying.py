@@ -31,6 +31,7 @@ from agentk.llm import (
 SecretOf = Callable[[str, str, str], Awaitable[str]]  # namespace, Secret, key → value; raises NotFound
 Chain = Sequence[Sequence[routes.Deployment]]
 
+_RATES_KEPT = 1_000  # behind a pattern guests choose the name
 BACKOFF_SECONDS = 0.5
 BACKOFF_MAX_SECONDS = 8.0
 # A provider that asks for more than this is better told to the guest, which can do something else meanwhile.
@@ -63,6 +64,17 @@ class Held:
     states: dict[str, choosing.State]
     window: choosing.Window = field(default_factory=choosing.Window)
     cache: caching.Answers | None = None
+    rates: dict[str, prices.Rate | None] = field(
+        default_factory=dict
+    )  # by model, for each is looked up at length
+
+    def rate(self, deployment: routes.Deployment) -> prices.Rate | None:
+        name = f"{deployment.id} {deployment.model}"
+        if name not in self.rates:
+            if len(self.rates) >= _RATES_KEPT:
+                self.rates.clear()
+            self.rates[name] = prices.rate(deployment)
+        return self.rates[name]
 
     @classmethod
     def of(cls, route: routes.Route) -> "Held":
@@ -92,8 +104,8 @@ class Tries:
 
     async def send(self, held: Held, chain: Chain, ask: asking.Ask, cache_key: str = "") -> asking.Reply:
         """The first answer that any deployment begins, or the last error."""
-        expected = tokens.upper_bound(ask.dialect, ask.body) + (
-            tokens.most_output(ask.dialect, ask.body) or 0
+        expected = ask.expected or (
+            tokens.upper_bound(ask.dialect, ask.body) + (tokens.most_output(ask.dialect, ask.body) or 0)
         )
         entry = _enter(held, expected, asyncio.get_running_loop().time())
         last: asking.Refused | None = None
@@ -187,7 +199,7 @@ class Tries:
                 )
             raise
         state.answered(loop.time() - began)
-        return answering.Answer(reply, state, entry, prices.rate(deployment))
+        return answering.Answer(reply, state, entry, held.rate(deployment))
 
     async def _way(self, route: routes.Route, deployment: routes.Deployment, ask: asking.Ask) -> asking.Reply:
         way = deployment.way(ask.dialect)

@@ -67,7 +67,7 @@ def _form(dialect: asking.Dialect, words: ModuleType, routing: Routing) -> Metho
 
     async def handle(context: Context, params: Params) -> Done:
         body = openai.prepared(params, dialect) if words is openai else params
-        ask = asking.Ask(dialect, body, params.get("stream") is True)
+        ask = asking.Ask(dialect, body, params.get("stream") is True, context.bound.tokens)
         async with routing.answer(context, ask) as reply:
             result = await _pass(context, reply, ask.stream)
         return Done(result, context.used)

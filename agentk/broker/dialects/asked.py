@@ -3,9 +3,10 @@
 Nothing of a request's headers goes on to an upstream: what is read from them is listed here.
 """
 
+import itertools
 import json
 import re
-import uuid
+import secrets
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -17,6 +18,7 @@ from agentk.sdk import wire
 
 Method = Literal["think", "embed", "models"]
 
+_MARK, _NUMBERS = f"req_{secrets.token_hex(8)}", itertools.count(0x1000)
 VALUES = 500_000  # of one body: texts to embed may come as lists of tokens
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _LIMITS = {
@@ -139,7 +141,7 @@ def json_answer(status: int, body: Mapping[str, Any], headers: Mapping[str, str]
 
 
 def new_request_id() -> str:
-    return f"req_{uuid.uuid4().hex}"
+    return f"{_MARK}{next(_NUMBERS):x}"
 
 
 def _known(names: Collection[str]) -> str:

@@ -66,7 +66,7 @@ class _Serving:
 
     async def _call(self, words: ModuleType, request: Request, told: Asked, respond: Respond) -> None:
         guest = self._guest()
-        key = self._retries.begin(told, request.body, guest.uid, guest.attempt)
+        key, fresh = self._retries.begin(told, request.body, guest.uid, guest.attempt)
         failed = False
         try:
             call = Call(
@@ -76,6 +76,7 @@ class _Serving:
                 words.NAME,
                 told.dialect,
                 key,
+                fresh,
                 asked.trace(request.headers),
             )
             result = await self._gate.call(call, partial(_emit, respond))

@@ -6,6 +6,7 @@ must never make a second one. A repetition of a call whose error the client was 
 """
 
 import hashlib
+import itertools
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -25,26 +26,29 @@ class Retries:
 
     def __init__(self, unknown: UnknownOf) -> None:
         self._unknown = unknown
+        self._mark = f"{secrets.token_hex(8)}-"  # no key of an earlier process comes again
+        self._numbers = itertools.count()
         self._flying: dict[str, list[str]] = {}  # keys by what was asked
         self._failed: OrderedDict[str, int] = (
             OrderedDict()
         )  # errors told and not yet repeated, by what was asked
 
-    def begin(self, asked: Asked, body: bytes, uid: str, attempt: int) -> str:
-        """The key for the gate; give it back with `end`. `body` is the request's as it came."""
+    def begin(self, asked: Asked, body: bytes, uid: str, attempt: int) -> tuple[str, bool]:
+        """The key for the gate, and whether it was made just now; give it back with `end`. `body` is the request's as
+        it came."""
         if asked.key:
-            return asked.key
+            return asked.key, False
         what = _what(asked.dialect, body)
         if asked.retried and not self._take_failure(what):
             flying = self._flying.get(what)
             if flying:
                 flying.append(flying[0])
-                return flying[0]
+                return flying[0], False
             if left := next(iter(self._unknown(uid, attempt, what)), ""):
-                return left
-        key = what + secrets.token_hex(8)
+                return left, False
+        key = what + self._mark + str(next(self._numbers))
         self._flying.setdefault(what, []).append(key)
-        return key
+        return key, True
 
     def end(self, asked: Asked, key: str, *, failed: bool) -> None:
         if asked.key:
