@@ -20,6 +20,8 @@ from agentk.store.journal import Journal
 
 Object = dict[str, Any]
 
+_SPENT_MAX = 4096  # agents whose use is remembered; the next question reads it anew
+
 
 @dataclass(frozen=True)
 class Desk:
@@ -78,5 +80,7 @@ async def spent(desk: Desk, agent_uid: str) -> journal_calls.Spent:
     """What an agent used, ever. Cheap when asked again and again."""
     had = desk.spent.get(agent_uid)
     told = await desk.journal.read_apart(lambda conn: journal_calls.spent(conn, agent_uid, had))
+    if len(desk.spent) >= _SPENT_MAX:
+        desk.spent.clear()
     desk.spent[agent_uid] = told
     return told
