@@ -93,10 +93,13 @@ def _text(path: Path) -> str | None:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return None
-    with os.fdopen(fd, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return None
-        data = file.read(BYTES_MAX + 1)
+        with os.fdopen(fd, "rb", closefd=False) as file:
+            data = file.read(BYTES_MAX + 1)
+    finally:
+        os.close(fd)
     if len(data) > BYTES_MAX or b"\0" in data:
         return None
     try:
