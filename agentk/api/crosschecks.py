@@ -148,7 +148,7 @@ def _environment(environment: Mapping[str, Any]) -> Checks:
     if venv is not None:
         path = ("spec", "environment", "python", "venv")
         yield from _clean_path(venv, path)
-        hidden = (*(one for one in _SYSTEM if one != "/usr"), *_OURS, _WORKSPACE, _SOURCE)
+        hidden = (*(one for one in _SYSTEM if one not in ("/usr", "/tmp")), *_OURS, _WORKSPACE, _SOURCE)
         if not str(venv).startswith("/usr/"):
             yield from _mount_target(venv, hidden, path)
 
