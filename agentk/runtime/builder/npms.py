@@ -23,6 +23,8 @@ WORDS_MAX = 1500
 SETTINGS = {
     "audit": "false",
     "cache": CACHE,
+    "fetch_retry_maxtimeout": "5000",
+    "fetch_retry_mintimeout": "500",
     "fund": "false",
     "git": "/bin/false",
     "globalconfig": "/dev/null",
@@ -79,9 +81,10 @@ def npm(arguments: List[str], heard: Callable[[str], None]) -> None:
             re.sub(r"^npm (?:error|ERR!) ?", "", line) for line in lines if re.match("npm (error|ERR!)", line)
         ]
         told = [
-            line for line in said if line.strip() and "complete log" not in line and "debug-0.log" not in line
+            line for line in said if line.strip() and "complete log" not in line and "Log files" not in line
         ]
-        fail(" ".join(" ".join(told or lines[-5:]).split()))
+        about = [line for line in lines if "seems to be corrupted" in line]  # names what the error does not
+        fail(" ".join(" ".join(about[-1:] + (told or lines[-5:])).split()))
 
 
 def begin() -> None:
