@@ -264,6 +264,33 @@ def test_requests_sent_ahead_are_bounded() -> None:
     assert answer.count(b"HTTP/1.1 429") == 1
 
 
+def body_of(size: int) -> bytes:
+    return b"POST /a HTTP/1.1\r\n%bContent-Length: %d\r\n\r\n" % (HOST, size)
+
+
+def test_bodies_of_all_connections_are_bounded_together() -> None:
+    async def story() -> None:
+        service = HttpService(echo, limits=Limits(held_bytes=1000))
+        async with serving(service) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for _ in range(3):  # what was answered is held no more
+                writer.write(body_of(900) + b"x" * 900)
+                assert b"200 OK" in await reader.readuntil(b"}")
+            writer.write(body_of(900) + b"x" * 600)
+            other, other_writer = await asyncio.open_connection("127.0.0.1", port)
+            while service.held.take(401):  # until the first 600 have been read
+                service.held.give(401)
+                await asyncio.sleep(0.001)
+            other_writer.write(body_of(900) + b"x" * 500)
+            assert b" 429 " in await other.read()
+            writer.close()
+            other_writer.close()
+            while not service.held.take(1000):  # noqa: ASYNC110 - nothing tells of it
+                await asyncio.sleep(0.001)
+
+    run(story())
+
+
 def test_headers_that_never_end_are_cut_off() -> None:
     answer = run(asked(HttpService(echo, limits=Limits(head_seconds=0.02)), GET[:-2] + b"X: 1\r\n"))
     assert answer.startswith(b"HTTP/1.1 408 ")

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any
 
 from agentk.api.errors import AgentkError
-from agentk.broker.dialects.http_reading import Limits, Reader, Received, Refused, Request
+from agentk.broker.dialects.http_reading import Held, Limits, Reader, Received, Refused, Request
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class HttpService:
         self.tunnel = tunnel or _no_tunnel
         self.limits = limits or Limits()
         self.hosts = hosts
+        self.held = Held(self.limits.held_bytes)
         self.tasks: set[asyncio.Task[None]] = set()
 
     def connection(self, *, by_unix: bool) -> "HttpConnection":
@@ -83,7 +84,10 @@ class HttpConnection(asyncio.Protocol):
         self.transport = transport
         name = transport.get_extra_info("sockname")
         port = name[1] if isinstance(name, tuple) else 0
-        self._reader = Reader(self._limits, by_unix=self._by_unix, port=port, hosts=self._service.hosts)
+        service = self._service
+        self._reader = Reader(
+            self._limits, by_unix=self._by_unix, port=port, hosts=service.hosts, held=service.held
+        )
         self._arm("first", self._limits.head_seconds)
 
     def data_received(self, data: bytes) -> None:
@@ -109,6 +113,7 @@ class HttpConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._hang_up()
+        self._reader.let_go()
 
     def pause_writing(self) -> None:
         self._writable.clear()
@@ -185,6 +190,7 @@ class HttpConnection(asyncio.Protocol):
             respond.fail(500, "internal_error", "the gate failed to answer; its log says why")
         finally:
             self._task = None
+            self._reader.let_go(len(item.request.body))
             self._answered(respond)
 
     def _answered(self, respond: "Respond") -> None:

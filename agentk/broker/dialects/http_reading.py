@@ -28,6 +28,7 @@ class Limits:
     head_bytes: int = 32 * 1024  # request line and headers
     headers: int = 128
     body_bytes: int = 8 * 1024 * 1024  # DESIGN: the frame limit of the gate
+    held_bytes: int = 64 * 1024 * 1024  # bodies on all connections of one guest: eight of the largest
     queued: int = 8  # complete requests waiting behind the one being answered
     ahead_bytes: int = 64 * 1024  # bytes sent before the answer came; more is a flood
     head_seconds: float = 30  # from the first byte of a request to the end of its headers
@@ -65,6 +66,22 @@ class Refused:
     message: str
 
 
+class Held:
+    """Bytes of bodies that one guest's connections hold, still being read or being answered."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._left = most_bytes
+
+    def take(self, size: int) -> bool:
+        if size > self._left:
+            return False
+        self._left -= size
+        return True
+
+    def give(self, size: int) -> None:
+        self._left += size
+
+
 class Reader:
     """Feed it bytes; take `Received` and `Refused` out of `done`, in the order they came."""
 
@@ -75,6 +92,7 @@ class Reader:
         by_unix: bool,
         port: int = 0,
         hosts: Callable[[str], bool] | None = None,
+        held: Held | None = None,
     ) -> None:
         """`hosts`: whether a Host header names who is spoken to, inside a tunnel; outside it is this very door."""
         self.done: deque[Received | Refused] = deque()
@@ -84,6 +102,8 @@ class Reader:
         self._by_unix = by_unix
         self._port = port
         self._hosts = hosts
+        self._held = held or Held(limits.held_bytes)
+        self._holds = 0
         self._parser = httptools.HttpRequestParser(self)
         self._blank()
 
@@ -102,6 +122,12 @@ class Reader:
             self._fed += len(data)
             if self._fed > self._limits.head_bytes:
                 self._refuse_head()
+
+    def let_go(self, size: int | None = None) -> None:
+        """A body of this size was answered; without one: the connection is gone, with all it held."""
+        size = self._holds if size is None else min(size, self._holds)
+        self._holds -= size
+        self._held.give(size)
 
     # What httptools calls. They return early once refused: the parser cannot be stopped inside one buffer.
 
@@ -151,6 +177,10 @@ class Reader:
         if len(self._body) + len(part) > self._limits.body_bytes:
             self._refuse_body()
             return
+        if not self._held.take(len(part)):
+            self._refuse(429, "too_many_requests", "the requests of this agent hold too much at once")
+            return
+        self._holds += len(part)
         self._body += part  # one buffer: a list of one-byte chunks would take forty times the bytes
 
     def on_message_complete(self) -> None:
