@@ -79,9 +79,11 @@ def _to_the_end(
 def _finished(api: client.Client, one: manifests.Wanted, private: bool) -> dict[str, Any]:
     """The agent once it has ended. Raises when it can never start."""
     selection = client.Selection(one.kind, one.namespace, "", f"metadata.name={one.name}")
+    told = ""
     for obj in waiting.states(api, selection, None):
         if obj is None:
             raise errors.NotFound(f"{one} was deleted before it ended")
+        told = _tell_packages(obj, told)
         if waiting.condition(obj, "Finished").get("status") == "True":
             return obj
         if private and (why := _never(obj)):
@@ -89,11 +91,23 @@ def _finished(api: client.Client, one: manifests.Wanted, private: bool) -> dict[
     raise errors.Unavailable("the daemon ended")
 
 
+def _tell_packages(obj: dict[str, Any], told: str) -> str:
+    """Say which stage its packages are at, once a stage: they can take minutes."""
+    packages = waiting.condition(obj, "EnvironmentReady")
+    reason = str(packages.get("reason", ""))
+    if packages.get("status") == "False" and reason not in (told, "EnvironmentFailed"):
+        print(f"agentk: {packages.get('message')}", file=sys.stderr, flush=True)
+    return reason
+
+
 def _never(obj: dict[str, Any]) -> str:
     """Why nobody will start it: in a daemon of our own nothing will change any more."""
     accepted = waiting.condition(obj, "Accepted")
     if accepted.get("status") == "False":
         return f"{accepted.get('reason')}: {accepted.get('message')}"
+    packages = waiting.condition(obj, "EnvironmentReady")
+    if packages.get("reason") == "EnvironmentFailed":
+        return f"{packages.get('reason')}: {packages.get('message')}"
     sandbox = waiting.condition(obj, "SandboxReady")
     if sandbox.get("status") == "False" and sandbox.get("reason") not in _ON_THE_WAY:
         return f"{sandbox.get('reason')}: {sandbox.get('message')}"

@@ -54,7 +54,7 @@ class Build:
 
     order: environment_boxes.Order
     stage: str = "Resolving"
-    told: str = "waiting for others to be made"
+    told: str = "Resolving"
     waiting: set[str] = field(default_factory=set)  # uids of agents
     task: asyncio.Task[None] | None = None
     changed: asyncio.Event = field(default_factory=asyncio.Event)  # its boxes did
@@ -166,7 +166,9 @@ class Environments:
         build = self._builds.setdefault(order.name, Build(order))
         build.waiting.add(uid)
         if build.task is None and self._clock.now().boottime >= build.retry_at:
-            build.stage, build.told = "Resolving", "waiting for others to be made"
+            build.stage, build.told = "Resolving", "Resolving"
+            if self._slots.locked():
+                build.told = "Resolving, once others are made"
             build.task = self._spawn(self._build(build), f"environment {order.name}")
         if build.task is None:
             return plans.Problem(FAILED, build.error)

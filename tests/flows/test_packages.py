@@ -102,6 +102,16 @@ def test_a_package_that_is_not_there_keeps_the_agent_waiting_and_says_so(space: 
     space.phase("a", "Succeeded")
 
 
+def test_one_shot_runs_with_packages_and_fails_at_once_without(space: Space, tmp_path: Path) -> None:
+    file = tmp_path / "agent.json"
+    file.write_text(household.text(shell("a", "grow", environment=wants("tree"))))
+    ran = space.home.agentk("run", "-f", str(file))
+    assert ran.lines == ["script 2.1"] and "agentk: Resolving" in ran.err
+    file.write_text(household.text(shell("a", "grow", environment=wants("never-there"))))
+    ran = space.home.agentk("run", "-f", str(file), code=125)
+    assert "EnvironmentFailed" in ran.err and "No matching distribution found for never-there" in ran.err
+
+
 def test_what_is_no_requirement_is_refused_with_its_line(space: Space) -> None:
     ran = space.apply(shell("a", "true", environment=wants("tree", "-e .")), code=1)
     assert "environment.python.requirements[1]" in ran.err and "option of pip" in ran.err

@@ -192,6 +192,14 @@ async def test_a_package_that_names_a_url_gets_nothing_run(maker: Maker, index: 
 
 
 @in_jails
+async def test_a_wheel_from_elsewhere_than_the_indexes_is_refused(maker: Maker, index: Index) -> None:
+    (index.folder / "hidden-1.0-py3-none-any.whl").write_bytes(packages.wheel("hidden", "1.0"))
+    index.wheel("tree", requires=[f"hidden @ file://{index.folder}/hidden-1.0-py3-none-any.whl"])
+    with pytest.raises(errors.RuntimeRefused, match=r"hidden 1\.0 is no wheel of an index"):
+        await maker.make(requirements=["tree"])
+
+
+@in_jails
 async def test_no_such_package_is_told_in_the_words_of_pip(maker: Maker, index: Index) -> None:
     with pytest.raises(
         errors.RuntimeRefused, match="No matching distribution found for nothing-of-this-name"

@@ -159,7 +159,8 @@ def resolved() -> Tuple[List[str], bool]:
     for one in found:
         name, version = one["metadata"]["name"], one["metadata"]["version"]
         info = one["download_info"]
-        if "archive_info" not in info or not info["url"].split("#")[0].endswith(".whl"):
+        direct = one.get("is_direct")  # named by its URL: no index of the owner answered for it
+        if direct or "archive_info" not in info or not info["url"].split("#")[0].endswith(".whl"):
             fail(f"{name} {version} is no wheel of an index: {info['url']}")
         hashes = info["archive_info"].get("hashes") or {}
         strong = [
