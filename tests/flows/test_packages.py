@@ -64,6 +64,19 @@ def test_an_agent_its_commands_and_the_next_agent_share_what_was_made_once(space
     assert space.status("b")["environment"] == status["environment"]
 
 
+BESIDE = """
+import agentk.sdk.client as sdk
+with sdk.connect() as agent:
+    print(agent.exec_python("import tree; print(tree.VERSION)").stdout.strip(), agent.exec_shell("grow").stdout.strip())
+"""
+
+
+def test_commands_beside_an_agent_have_its_packages(space: Space) -> None:
+    space.apply(python("a", BESIDE, environment=wants("tree")))
+    space.phase("a", "Succeeded", "Failed")
+    assert space.log("a") == ["2.1 script 2.1"]
+
+
 def test_what_was_told_as_a_lock_is_one(space: Space, tmp_path: Path) -> None:
     space.apply(shell("a", "grow", environment=wants("tree>1")))
     lock = space.phase("a", "Succeeded")["environment"]["python"]["lock"]

@@ -208,6 +208,22 @@ async def test_no_such_package_is_told_in_the_words_of_pip(maker: Maker, index: 
 
 
 @in_jails
+async def test_a_password_in_the_name_of_an_index_is_told_nowhere(maker: Maker, index: Index) -> None:
+    env = {"PIP_INDEX_URL": "http://someone:canary-9d1f@127.0.0.1:1/simple", "PIP_RETRIES": "0"}
+    maker.sources = environment_boxes.Sources(env)
+    order = await maker.order(requirements=["tree"])
+    with pytest.raises(errors.RuntimeRefused, match="tree") as told:
+        await maker.fetch(order)
+    assert "canary-9d1f" not in str(told.value)
+    held = [
+        path
+        for path in maker.there.state.rglob("*")
+        if path.is_file() and b"canary-9d1f" in path.read_bytes()
+    ]
+    assert held == []
+
+
+@in_jails
 async def test_what_builds_is_ours_alone(maker: Maker, index: Index) -> None:
     """A daemon that is not what it was gets no program of its own with a network, and writes to no environment."""
     order = await maker.order(requirements=["tree"])
