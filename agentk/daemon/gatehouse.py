@@ -169,7 +169,7 @@ class Gatehouse:
     def rules(self, guest: Guest) -> policy_rules.Rules:
         """Those of the guest's Policy, read once until it changes."""
         kept = self._rules.get(guest.policy_name)
-        if kept is None or kept[0] is not guest.policy:
+        if kept is None or (kept[0] is not guest.policy and kept[0] != guest.policy):
             read = policy.read(guest.policy_name, guest.policy)
             kept = self._rules[guest.policy_name] = (guest.policy, read)
         return kept[1]
