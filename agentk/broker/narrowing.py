@@ -12,13 +12,13 @@ and Quotas add up.
 """
 
 import copy
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import errors, kinds, quantities, schemas, shaping
 from agentk.api.problems import Path, Problem, shown
+from agentk.broker import budgets_limits
 from agentk.broker import narrowing_grants as grants
 
 Spec = Mapping[str, Any]
@@ -29,14 +29,6 @@ def whole(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int):
         raise errors.Invalid("expected a whole number")
     return value
-
-
-def micro_usd(value: Any) -> float:
-    """Millionths of a dollar of `2.50`."""
-    found = re.fullmatch(r"(\d{1,12})(?:\.(\d{1,6}))?", str(value), re.ASCII)
-    if not found:
-        raise errors.Invalid("expected an amount of US dollars such as 2.50")
-    return int(found[1]) * 1_000_000 + int((found[2] or "").ljust(6, "0"))
 
 
 @dataclass(frozen=True)
@@ -68,7 +60,7 @@ BOUNDS = (
     Bound(("activeDeadlineSeconds",), whole),
     Bound(("ttlSecondsAfterFinished",), whole),
     Bound(("terminationGracePeriodSeconds",), whole),
-    Bound(("budget", "maxCostUsd"), micro_usd),
+    Bound(("budget", "maxCostUsd"), budgets_limits.parse_usd),
     Bound(("budget", "maxTokens"), whole),
     Bound(("budget", "maxCalls"), whole),
     Bound(("budget", "maxWallTime"), quantities.parse_duration),

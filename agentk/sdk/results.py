@@ -25,7 +25,7 @@ class Usage(NamedTuple):
     input_tokens: int = 0
     output_tokens: int = 0
     cached_tokens: int = 0
-    cost_usd: str = "0"
+    cost_usd: str = "0.00"
     counted: bool = False
 
 

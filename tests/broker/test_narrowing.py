@@ -204,6 +204,7 @@ def test_a_child_that_widens_one_number_is_refused_with_field_had_and_asked(boun
 @given(st.sampled_from(narrowing.BOUNDS), st.integers(0, 2**32))
 def test_any_number_is_refused_exactly_when_it_is_wider(bound: narrowing.Bound, number: int) -> None:
     value: Any = f"{number}s" if narrowing._at_path(PARENT, bound.path) in ("10m", "1h") else number
+    value = str(value) if bound.path[-1] == "maxCostUsd" else value
     old, new = bound.read(narrowing._at_path(PARENT, bound.path)), bound.read(value)
     wider = new < old if bound.least else new > old
     assert (
@@ -234,7 +235,7 @@ def test_a_budget_that_starts_anew_is_wider_than_one_that_does_not() -> None:
 
 @pytest.mark.parametrize("value", ["-1", "1.5.2", "1e3", "nan", "1.0000001", "", "٣", 7.5e-8])
 def test_money_is_plain_decimal(value: Any) -> None:
-    assert "US dollars" in told(child(("budget", "maxCostUsd"), value), PARENT)
+    assert "dollar" in told(child(("budget", "maxCostUsd"), value), PARENT)
 
 
 # names and ranks

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentk.api import errors
+from agentk.broker.budgets_limits import format_usd
 from agentk.llm import asking
 
 _TOOL_CALLS = 512  # of one answer: as many as a request may offer
@@ -43,15 +44,9 @@ def used(usage: asking.Usage) -> dict[str, Any]:
         "inputTokens": usage.input_tokens,
         "outputTokens": usage.output_tokens,
         "cachedTokens": usage.cached_tokens,
-        "costUsd": dollars(usage.cost_micro_usd),
+        "costUsd": format_usd(usage.cost_micro_usd),
         "counted": usage.counted,
     }
-
-
-def dollars(micro_usd: int) -> str:
-    """A decimal number without an exponent and without zeros at its end."""
-    whole, rest = divmod(micro_usd, 1_000_000)
-    return f"{whole}.{rest:06d}".rstrip("0").rstrip(".")
 
 
 class Said:
