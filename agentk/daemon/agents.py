@@ -23,14 +23,7 @@ Object = dict[str, Any]
 async def signal(call: calls.Call) -> Response:
     """Ask for a signal, and after the grace for SIGKILL to the whole tree. Answers with the object."""
     body = await bodies.optional(call.request)
-    known = {"signal", "gracePeriodSeconds"}
-    for key in body:
-        if key not in known:
-            raise errors.BadRequest(
-                f'unknown field "{key[:100]}"',
-                hint=kinds.did_you_mean(key, sorted(known), "fields"),
-                field=key[:100],
-            )
+    bodies.only(body, ("signal", "gracePeriodSeconds"))
     number = _signal_number(body.get("signal", "SIGTERM"))
     grace = body.get("gracePeriodSeconds")
     if grace is not None and (

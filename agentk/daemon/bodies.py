@@ -6,11 +6,12 @@ A body may be anything. What comes out is a plain JSON object of bounded depth w
 import asyncio
 import contextlib
 import json
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from starlette.requests import Request
 
-from agentk.api import errors, manifest
+from agentk.api import errors, kinds, manifest
 
 MAX_BYTES = 8 * 1024 * 1024
 _CHUNK_SECONDS = 60  # of silence in the middle of a body
@@ -67,6 +68,14 @@ async def optional(request: Request) -> Object:
     """The body as a JSON object; {} for an empty one."""
     body = await read(request)
     return await decode_object(body, yaml=media_type(request) in YAML) if body.strip() else {}
+
+
+def only(body: Object, known: Sequence[str]) -> None:
+    """Raises BadRequest for a field of a request that means nothing."""
+    for key in body:
+        if key not in known:
+            hint = kinds.did_you_mean(key, sorted(known), "fields")
+            raise errors.BadRequest(f'unknown field "{key[:100]}"', hint=hint, field=key[:100])
 
 
 async def decode_object(body: bytes, *, yaml: bool = False) -> Object:

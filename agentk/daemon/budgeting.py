@@ -125,10 +125,7 @@ def _told(amounts: Sequence[float | None], wall: float | None = None) -> Object:
 
 def _gift(body: Object) -> tuple[Amount, float]:
     """What is to be added. Raises BadRequest and Invalid."""
-    for key in body:
-        if key not in _GIFTS:
-            hint = kinds.did_you_mean(key, list(_GIFTS), "fields")
-            raise errors.BadRequest(f'unknown field "{key[:100]}"', hint=hint, field=key[:100])
+    bodies.only(body, _GIFTS)
     cost = budgets_limits.parse_usd(body["costUsd"]) if "costUsd" in body else 0
     wall = quantities.parse_duration(body["wallTime"]) if "wallTime" in body else 0.0
     amount = Amount(_whole(body, "tokens"), _whole(body, "calls"), cost)

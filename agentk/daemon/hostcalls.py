@@ -5,7 +5,6 @@ calls count for the namespace's Quotas and are in the journal. No agent can have
 """
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 from starlette.requests import Request
@@ -13,9 +12,10 @@ from starlette.requests import Request
 from agentk.api import errors, kinds
 from agentk.broker.budgets_limits import Limits
 from agentk.broker.budgets_node import Owner
+from agentk.broker.calling.routing import DEFAULT_ROUTE
 from agentk.broker.guests import DEFAULT_POLICY
 from agentk.broker.words import Call, Guest
-from agentk.daemon import desk
+from agentk.daemon import bodies, desk
 from agentk.store.store import Store
 
 NAME = "@host"
@@ -23,15 +23,10 @@ NAME = "@host"
 _FIELDS = ("route", "policy", "params")
 
 
-async def think(
-    room: desk.Desk, store: Store, namespace: str, body: Mapping[str, Any], request: Request
-) -> Any:
+async def think(room: desk.Desk, store: Store, namespace: str, body: dict[str, Any], request: Request) -> Any:
     """{route, policy, params of think} → its answer, whole. Taken back when the caller hangs up."""
-    for key in body:
-        if key not in _FIELDS:
-            hint = kinds.did_you_mean(key, list(_FIELDS), "fields")
-            raise errors.BadRequest(f'unknown field "{key[:100]}"', hint=hint, field=key[:100])
-    params, route = body.get("params") or {}, body.get("route") or "default"
+    bodies.only(body, _FIELDS)
+    params, route = body.get("params") or {}, body.get("route") or DEFAULT_ROUTE
     policy = body.get("policy") or DEFAULT_POLICY
     if not isinstance(params, dict) or not isinstance(route, str) or not isinstance(policy, str):
         raise errors.BadRequest("params must be an object, route and policy must be names")

@@ -16,10 +16,7 @@ async def can_i(call: calls.Call) -> Response:
     """{method, params: {key: text or JSON}} → the decision. The agent need not run."""
     room, body = desk.of(call), await bodies.optional(call.request)
     obj = await desk.agent(call)
-    for key in body:
-        if key not in _FIELDS:
-            hint = kinds.did_you_mean(key, list(_FIELDS), "fields")
-            raise errors.BadRequest(f'unknown field "{key[:100]}"', hint=hint, field=key[:100])
+    bodies.only(body, _FIELDS)
     name, params = body.get("method"), body.get("params") or {}
     if not isinstance(name, str) or not isinstance(params, dict):
         raise errors.BadRequest("say which method, and its params as an object", field="method")
