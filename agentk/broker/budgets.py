@@ -35,6 +35,7 @@ class Standing:
     wall_seconds: float
     limits: Limits
     granted: Amount
+    granted_wall_seconds: float
 
 
 class Left(NamedTuple):
@@ -310,6 +311,7 @@ class Budgets:
             wall_seconds=node.wall(now),
             limits=node.limits,
             granted=node.granted,
+            granted_wall_seconds=node.granted_wall,
         )
 
     def _note_used(self, key: str) -> None:

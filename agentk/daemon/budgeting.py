@@ -93,7 +93,9 @@ def _node(room: desk.Desk, key: str) -> Object | None:
         "per": None if limits.per_seconds is None else quantities.format_duration(limits.per_seconds),
         "tokensPerRequest": limits.tokens_per_request,
         "largestShare": limits.largest_share_percent,
-        "granted": _told([number or None for number in standing.granted]),
+        "granted": _told(
+            [number or None for number in standing.granted], standing.granted_wall_seconds or None
+        ),
         "used": _told(standing.used, standing.wall_seconds or None),
         "reserved": _told(standing.held),
         "left": _left(standing),
@@ -105,13 +107,16 @@ def _node(room: desk.Desk, key: str) -> Object | None:
 
 
 def _left(standing: Standing) -> Object:
-    """What one more call could use of this node alone; the wall time is not told after `budget add` gave some."""
+    """What one more call could use of this node alone."""
     found: list[float | None] = []
     for name in RESOURCES:
         bound = standing.limits.of(name)
         given, used, held = (getattr(one, name) for one in (standing.granted, standing.used, standing.held))
         found.append(None if bound is None else max(0, bound + given - used - held))
-    return _told(found)
+    wall = standing.limits.wall_seconds
+    if wall is not None:
+        wall = max(0.0, wall + standing.granted_wall_seconds - standing.wall_seconds)
+    return _told(found, wall)
 
 
 def _told(amounts: Sequence[float | None], wall: float | None = None) -> Object:

@@ -296,6 +296,16 @@ def test_budget_add_lets_an_exhausted_agent_go_on_and_is_on_record(gated: GatedD
     assert (noted["method"], noted["asked"]["tokens"]) == ("budget.add", 500)
 
 
+def test_wall_time_that_was_given_is_told(gated: GatedDaemon, agentk: Run) -> None:
+    make(gated, "timed", budget={"maxWallTime": "1h"})
+    ran = agentk("budget", "add", "timed", "--wall-time", "30m")
+    assert ran.code == 0, ran.err
+    told = json.loads(agentk("budget", "timed", "-o", "json").out)["items"][0]
+    assert (told["limits"], told["granted"], told["left"]) == (
+        {"wallTime": "1h"}, {"wallTime": "30m"}, {"wallTime": "1h30m"},
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("words", "code"),
     [
