@@ -29,7 +29,7 @@ async def show(call: calls.Call) -> Response:
     if call.target.kind is kinds.QUOTA:
         return answers.plain(_tree(room, [uid], []))
     above = room.path(desk.guest(room, obj))[:-1]
-    return answers.plain(_tree(room, above, _below(room, uid, room.guests.family(uid))))
+    return answers.plain(_tree(room, above, _below(room, [uid], room.guests.family(uid))))
 
 
 async def add(call: calls.Call) -> Response:
@@ -58,8 +58,7 @@ async def of_namespace(room: desk.Desk, store: Store, namespace: str) -> Object:
     agents = room.guests.of_namespace(namespace)
     there = {obj["metadata"]["uid"] for obj in agents}
     tops = [str(obj["metadata"]["uid"]) for obj in agents if room.guests.parent(obj) not in there]
-    below = [one for uid in tops for one in _below(room, uid, agents)]
-    return _tree(room, [str(obj["metadata"]["uid"]) for obj in quotas], below)
+    return _tree(room, [str(obj["metadata"]["uid"]) for obj in quotas], _below(room, tops, agents))
 
 
 def _tree(room: desk.Desk, above: Sequence[str], below: list[Object]) -> Object:
@@ -69,13 +68,22 @@ def _tree(room: desk.Desk, above: Sequence[str], below: list[Object]) -> Object:
     return {"kind": "BudgetTree", "items": below}
 
 
-def _below(room: desk.Desk, uid: str, agents: Sequence[Any]) -> list[Object]:
-    """The node of an agent, with those of what it spawned. Owners that go in a circle are seen once."""
-    rest = [obj for obj in agents if obj["metadata"]["uid"] != uid]
-    spawned = [str(obj["metadata"]["uid"]) for obj in rest if room.guests.parent(obj) == uid]
-    below = [one for child in spawned for one in _below(room, child, rest)]
-    told = _node(room, uid)
-    return [told | {"children": below}] if told else below
+def _below(room: desk.Desk, uids: Sequence[str], agents: Sequence[Any]) -> list[Object]:
+    """The nodes of agents, each with those of what it spawned. Owners that go in a circle are seen once."""
+    spawned: dict[str, list[str]] = {}
+    for obj in agents:
+        spawned.setdefault(room.guests.parent(obj), []).append(str(obj["metadata"]["uid"]))
+    seen: set[str] = set()
+
+    def node(uid: str) -> list[Object]:
+        if uid in seen:
+            return []
+        seen.add(uid)
+        below = [one for child in spawned.get(uid, ()) for one in node(child)]
+        told = _node(room, uid)
+        return [told | {"children": below}] if told else below
+
+    return [one for uid in uids for one in node(uid)]
 
 
 def _node(room: desk.Desk, key: str) -> Object | None:
