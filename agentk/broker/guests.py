@@ -12,7 +12,6 @@ from typing import Any
 from agentk.api import errors, kinds
 from agentk.broker.words import Guest
 
-WATCHED = (kinds.AGENT, kinds.POLICY)
 DEFAULT_POLICY = "baseline"
 # Uid of who spawned an agent. Of one that is detached, and so not owned, this alone tells it.
 SPAWNED_BY = "agentk.dev/spawnedBy"

@@ -35,10 +35,6 @@ class RouteTurns:
         if turns is not None:
             turns.change(_settings(self._route(namespace, name)))
 
-    def standing(self, namespace: str, name: str) -> Turns | None:
-        """For those who draw it; None while nobody ever waited."""
-        return self._turns.get((namespace, name))
-
     def forget(self, uid: str) -> None:
         """The agent is gone for good."""
         for turns in self._turns.values():

@@ -38,11 +38,6 @@ def spec_digest(spec: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def needs_new_box(old_spec_digest: str, spec: Mapping[str, Any]) -> bool:
-    """Whether a box made from a spec of that digest no longer is what `spec` asks for."""
-    return spec_digest(spec) != old_spec_digest
-
-
 def token(agent: Mapping[str, Any]) -> str:
     """What a box of this agent is made of: its spec, and the last restart that was asked for."""
     asked = (agent["metadata"].get("annotations") or {}).get(RESTARTED_AT, "")

@@ -38,7 +38,7 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
     """Every call this gate answers, by name."""
     return {
         **thinking.methods(models=house.models, left=house.left),
-        **execing.methods(execute=house.execute, jobs=house.jobs),
+        **execing.methods(execute=house.boxes.exec, jobs=house.jobs),
         **fetching.methods(fetcher=house.fetcher, rules=house.rules),
         **basics.methods(version=house.version, names=lambda: list(house.methods), write=house.sayings.write),
         **messages.methods(

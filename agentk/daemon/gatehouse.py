@@ -88,10 +88,7 @@ class Gatehouse:
         self.guests = guests.Guests()
         self._worker = Worker()
         self.models = Models(self.secrecy.value, self._worker)
-        self.execute, self.jobs = (
-            boxes.exec,
-            jobs.Jobs(self.journal, boxes.exec_cancel, self.secrecy.redact, now),
-        )
+        self.jobs = jobs.Jobs(self.journal, boxes.exec_cancel, self.secrecy.redact, now)
         self.dialer = egress.Dialer()
         self.fetcher = egress_fetching.Fetcher(
             self.dialer, egress_secrets.Secrets(self.secrecy.value), egress_authority.believing(ca_pem)
@@ -185,6 +182,8 @@ class Gatehouse:
         self._leftovers.hear(kind, obj, gone)
         if kind is kinds.MODELROUTE:
             self._hear_route(obj, gone)
+        elif kind is kinds.AGENT and gone:
+            self.turns.forget(str(obj["metadata"]["uid"]))
 
     def _hear_route(self, obj: Object, gone: bool) -> None:
         namespace, name = str(obj["metadata"]["namespace"]), str(obj["metadata"]["name"])
