@@ -11,6 +11,7 @@ from agentk.api import errors
 GROUP = "agentk.dev"
 VERSION = "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
+FINAL_PHASES = ("Succeeded", "Failed")  # of an Agent: no box of it is started again by itself
 
 ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
 

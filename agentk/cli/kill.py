@@ -78,7 +78,7 @@ def _ended(api: client.Client, namespace: str, name: str, attempt: int, end: flo
     def over(obj: dict[str, Any] | None) -> bool:
         status = (obj or {}).get("status") or {}
         last = (status.get("lastTermination") or {}).get("attempt", 0)
-        return obj is None or status.get("phase") in waiting.DONE_PHASES or (last >= attempt > 0)
+        return obj is None or status.get("phase") in kinds.FINAL_PHASES or (last >= attempt > 0)
 
     selection = client.Selection(kinds.AGENT, namespace, "", f"metadata.name={name}")
     return waiting.until_true(api, selection, over, end)

@@ -13,7 +13,6 @@ from agentk.cli import jsonpath, usage
 from agentk.client import client, watching
 
 Object = dict[str, Any]
-DONE_PHASES = ("Succeeded", "Failed")
 
 
 @dataclass(frozen=True)

@@ -64,4 +64,4 @@ def _is_over(api: client.Client, namespace: str, name: str, attempt: int) -> boo
         return True
     ended = int((status.get("lastTermination") or {}).get("attempt") or 0)
     now = int(status.get("attempt") or 0)
-    return status.get("phase") in ("Succeeded", "Failed") or ended >= max(attempt, 1) or now > max(attempt, 1)
+    return status.get("phase") in kinds.FINAL_PHASES or ended >= max(attempt, 1) or now > max(attempt, 1)

@@ -14,7 +14,6 @@ from agentk.control import digests, exits, policies
 from agentk.daemon import answers, audits, bodies, calls, desk
 from agentk.store.journal_reading import AMOUNTS
 
-_FINISHED = ("Succeeded", "Failed")
 _GRACE_MAX = 86400
 
 Object = dict[str, Any]
@@ -34,7 +33,7 @@ async def signal(call: calls.Call) -> Response:
     def change(obj: Object | None) -> Object:
         found = _there(call, obj)
         status = found.get("status") or {}
-        if status.get("phase") in _FINISHED:
+        if status.get("phase") in kinds.FINAL_PHASES:
             raise errors.Conflict(
                 f'agent "{call.target.name}" has already ended: {status["phase"]}',
                 hint=f"start it again with: agentk restart agent {call.target.name}",

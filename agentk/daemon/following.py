@@ -17,7 +17,6 @@ from starlette.responses import Response
 from agentk.api import errors, kinds
 from agentk.daemon import calls, inotify, logs, streaming
 
-_FINISHED = ("Succeeded", "Failed")
 _LOOK_SECONDS = 0.2
 _FOLLOW_SECONDS = 10 * 365 * 86400.0
 _SINCE_MAX = 10**9  # seconds; 30 years
@@ -151,7 +150,7 @@ class _Following:
     def _over(self) -> bool:
         """Whether the attempt can write nothing more, or nobody waits for it."""
         status = self._agent.get("status") or {}
-        if not self._asked.follow or self._gone or status.get("phase") in _FINISHED:
+        if not self._asked.follow or self._gone or status.get("phase") in kinds.FINAL_PHASES:
             return True
         ended = int((status.get("lastTermination") or {}).get("attempt") or 0)
         return bool(self._attempt) and max(ended, int(status.get("attempt") or 0) - 1) >= self._attempt

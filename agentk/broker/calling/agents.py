@@ -26,7 +26,6 @@ DEPTH_MAX = 8
 _MANAGER = "agentk-gate"
 _THREAD_BYTES = 8 * 1024  # checking an object takes about a millisecond for each of these
 _HEARD_SECONDS = 1.0  # what was just made is heard of within moments; then the store is asked
-_FINAL = ("Succeeded", "Failed")
 
 Object = Mapping[str, Any]
 Stop = Callable[[Guest], None]
@@ -274,7 +273,7 @@ def _told(child: Object) -> dict[str, Any]:
 
 
 def _is_final(agent: Object) -> bool:
-    return (agent.get("status") or {}).get("phase") in _FINAL
+    return (agent.get("status") or {}).get("phase") in kinds.FINAL_PHASES
 
 
 def _phase(agent: Object) -> str:

@@ -17,7 +17,6 @@ from agentk.store import store as stores
 
 PAUSED_BY = "agentk.dev/pausedBy"  # the uid of the agent that did
 _MANAGER = "agentk-gate"
-_FINAL = ("Succeeded", "Failed")
 
 Object = dict[str, Any]
 
@@ -48,7 +47,7 @@ class _Calls:
         guest, found = context.call.guest, self._found(context, params)
 
         def change(live: Object) -> Object:
-            if live["spec"].get("suspend") or (live.get("status") or {}).get("phase") in _FINAL:
+            if live["spec"].get("suspend") or (live.get("status") or {}).get("phase") in kinds.FINAL_PHASES:
                 return live
             return _changed(live, True, guest.uid)
 
