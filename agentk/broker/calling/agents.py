@@ -12,7 +12,7 @@ from typing import Any
 
 from agentk.api import errors, kinds, objects, ownership, selectors
 from agentk.broker import exits, policy
-from agentk.broker.calling import children
+from agentk.broker.calling import children, relatives
 from agentk.broker.guests import Guests
 from agentk.broker.methods import ONE_CALL, Context, Done, FactsOf, Handle, Method, Params, parser, recording
 from agentk.broker.words import Guest
@@ -23,7 +23,6 @@ from agentk.store.journal import Journal
 CHILDREN_MAX = 100  # of one agent, those that have finished and were not deleted included
 FAMILY_MAX = 500  # below the one that a person made
 DEPTH_MAX = 8
-_MANAGER = "agentk-gate"
 _THREAD_BYTES = 8 * 1024  # checking an object takes about a millisecond for each of these
 _HEARD_SECONDS = 1.0  # what was just made is heard of within moments; then the store is asked
 
@@ -84,12 +83,7 @@ class _Calls:
         self._spawning: dict[str, set[str]] = {}  # effect ids of spawns under way, by whose room they take
 
     def about(self, guest: Guest, params: Params) -> policy.Facts:
-        """What is not of the family counts as a descendant that is gone: nothing tells the two apart."""
-        agent = self._of_family(guest, params["name"])
-        uid = agent["metadata"]["uid"] if agent else ""
-        parents = () if uid == guest.uid else (guest.uid,)
-        relations = policy.related(guest, guest.namespace, uid, parents)
-        return policy.Facts(target=f"{guest.namespace}/{params['name']}", relations=relations)
+        return relatives.facts(self._guests, guest, params["name"])
 
     async def spawn(self, context: Context, params: Params) -> Done:
         guest = context.call.guest
@@ -117,7 +111,7 @@ class _Calls:
 
         def make() -> dict[str, Any]:
             child = children.child(wish, parent, effect, defaults)
-            return ownership.own_update(None, child, _MANAGER, stores.now_text())
+            return ownership.own_update(None, child, relatives.MANAGER, stores.now_text())
 
         return await asyncio.to_thread(make) if len(json.dumps(wish.spec)) > _THREAD_BYTES else make()
 
@@ -165,7 +159,7 @@ class _Calls:
 
     async def kill(self, context: Context, params: Params) -> Done:
         guest = context.call.guest
-        agent = self._of_family(guest, params["name"])
+        agent = relatives.named(self._guests, guest, params["name"])
         if agent is None:
             return Done({"killed": False})
         metadata = agent["metadata"]
@@ -210,7 +204,7 @@ class _Calls:
 
     async def wait(self, context: Context, params: Params) -> Done:
         guest, name = context.call.guest, params["name"]
-        agent = self._of_family(guest, name)
+        agent = relatives.named(self._guests, guest, name)
         past = None if agent else self._guests.past(guest.namespace, name, guest.uid)
         if past is not None:
             return Done(self._ended(past, gone=True))
@@ -259,13 +253,6 @@ class _Calls:
         self._said.note(guest.uid, guest.attempt)
         self._stop(guest)
         return Done(done)
-
-    def _of_family(self, guest: Guest, name: str) -> Object | None:
-        found = self._guests.named(guest.namespace, name)
-        if found is None:
-            return None
-        uid = found["metadata"]["uid"]
-        return found if uid == guest.uid or guest.uid in self._guests.parents(uid) else None
 
 
 def _told(child: Object) -> dict[str, Any]:

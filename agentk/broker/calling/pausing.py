@@ -10,13 +10,13 @@ from typing import Any
 
 from agentk.api import errors, kinds, objects, ownership
 from agentk.broker import policy
+from agentk.broker.calling import relatives
 from agentk.broker.guests import Guests
 from agentk.broker.methods import Context, Done, Method, Params, parser, recording
 from agentk.broker.words import Guest
 from agentk.store import store as stores
 
 PAUSED_BY = "agentk.dev/pausedBy"  # the uid of the agent that did
-_MANAGER = "agentk-gate"
 
 Object = dict[str, Any]
 
@@ -35,12 +35,7 @@ class _Calls:
         self._store, self._guests = store, guests
 
     def about(self, guest: Guest, params: Params) -> policy.Facts:
-        """What is not of the family counts as a descendant that is gone: nothing tells the two apart."""
-        found = self._descendant(guest, params["name"])
-        own = found is None and params["name"] == guest.name
-        uid = guest.uid if own else str(found["metadata"]["uid"]) if found else ""
-        relations = policy.related(guest, guest.namespace, uid, () if own else (guest.uid,))
-        return policy.Facts(target=f"{guest.namespace}/{params['name']}", relations=relations)
+        return relatives.facts(self._guests, guest, params["name"])
 
     async def pause(self, context: Context, params: Params) -> Done:
         """False: it is paused already, or has ended."""
@@ -76,7 +71,7 @@ class _Calls:
                 raise errors.NotFound("the agent is gone")
             made: Object = change(live)
             changed = made is not live
-            return ownership.own_update(live, made, _MANAGER, stores.now_text()) if changed else live
+            return ownership.own_update(live, made, relatives.MANAGER, stores.now_text()) if changed else live
 
         await self._store.modify(kinds.AGENT, metadata["namespace"], metadata["name"], whole)
         return changed
@@ -85,15 +80,9 @@ class _Calls:
         guest, name = context.call.guest, params["name"]
         if name == guest.name:
             raise errors.BadRequest("an agent does not pause or resume itself", field="params.name")
-        found = self._descendant(guest, name)
+        found = relatives.named(self._guests, guest, name)
         if found is None:
             raise errors.NotFound(f"no agent {json.dumps(name)} among those that this one spawned")
-        return found
-
-    def _descendant(self, guest: Guest, name: str) -> Mapping[str, Any] | None:
-        found = self._guests.named(guest.namespace, name)
-        if found is None or guest.uid not in self._guests.parents(found["metadata"]["uid"]):
-            return None
         return found
 
 
