@@ -15,8 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from agentk.api import errors, kinds
-from agentk.cli import connect, options, show, usage, waiting
-from agentk.client import client, scripts, upgrading
+from agentk.cli import connect, options, show, usage
+from agentk.client import client, scripts, upgrading, watching
 
 app = typer.Typer(
     **options.APP,
@@ -123,7 +123,7 @@ def _wait_until_it_runs(api: client.Client, namespace: str, name: str, interrupt
         if (obj.get("status") or {}).get("phase") == "Running":
             return
         for kind in ("Accepted", "SandboxReady", "LimitsEnforced"):
-            condition = waiting.condition(obj, kind)
+            condition = watching.condition(obj, kind)
             told = time.monotonic() > end or condition.get("reason") in ("PolicyNotFound", "RuntimeNotFound")
             if condition.get("status") == "False" and told:
                 raise errors.RuntimeRefused(

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 from agentk.api import errors, kinds
 from agentk.cli import connect, manifests, sending, waiting
-from agentk.client import client, following, lifecycle, outcome
+from agentk.client import client, following, lifecycle, outcome, watching
 
 _DRAIN_SECONDS = 10.0  # for the last lines, once the agent has ended
 _GRACE_EXTRA_SECONDS = 5.0
@@ -80,11 +80,11 @@ def _finished(api: client.Client, one: manifests.Wanted, private: bool) -> dict[
     """The agent once it has ended. Raises when it can never start."""
     selection = client.Selection(one.kind, one.namespace, "", f"metadata.name={one.name}")
     told = ""
-    for obj in waiting.states(api, selection, None):
+    for obj in watching.states(api, selection, None):
         if obj is None:
             raise errors.NotFound(f"{one} was deleted before it ended")
         told = _tell_packages(obj, told)
-        if waiting.condition(obj, "Finished").get("status") == "True":
+        if watching.condition(obj, "Finished").get("status") == "True":
             return obj
         if private and (why := _never(obj)):
             raise errors.RuntimeRefused(why, hint="agentk doctor tells what this host lacks")
@@ -93,7 +93,7 @@ def _finished(api: client.Client, one: manifests.Wanted, private: bool) -> dict[
 
 def _tell_packages(obj: dict[str, Any], told: str) -> str:
     """Say which stage its packages are at, once a stage: they can take minutes."""
-    packages = waiting.condition(obj, "EnvironmentReady")
+    packages = watching.condition(obj, "EnvironmentReady")
     reason = str(packages.get("reason", ""))
     if packages.get("status") == "False" and reason not in (told, "EnvironmentFailed"):
         print(f"agentk: {packages.get('message')}", file=sys.stderr, flush=True)
@@ -102,13 +102,13 @@ def _tell_packages(obj: dict[str, Any], told: str) -> str:
 
 def _never(obj: dict[str, Any]) -> str:
     """Why nobody will start it: in a daemon of our own nothing will change any more."""
-    accepted = waiting.condition(obj, "Accepted")
+    accepted = watching.condition(obj, "Accepted")
     if accepted.get("status") == "False":
         return f"{accepted.get('reason')}: {accepted.get('message')}"
-    packages = waiting.condition(obj, "EnvironmentReady")
+    packages = watching.condition(obj, "EnvironmentReady")
     if packages.get("reason") == "EnvironmentFailed":
         return f"{packages.get('reason')}: {packages.get('message')}"
-    sandbox = waiting.condition(obj, "SandboxReady")
+    sandbox = watching.condition(obj, "SandboxReady")
     if sandbox.get("status") == "False" and sandbox.get("reason") not in _ON_THE_WAY:
         return f"{sandbox.get('reason')}: {sandbox.get('message')}"
     return ""
@@ -125,7 +125,7 @@ def _ask_to_end(api: client.Client, one: manifests.Wanted, number: int) -> None:
         waiting.until_true(
             api,
             selection,
-            lambda obj: not obj or waiting.condition(obj, "Finished").get("status") == "True",
+            lambda obj: not obj or watching.condition(obj, "Finished").get("status") == "True",
             end,
         )
 

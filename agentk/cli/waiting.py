@@ -4,7 +4,7 @@
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -62,7 +62,7 @@ def judge(want: Want, obj: Object | None, existed: bool) -> Verdict:
         return MET if obj else OPEN
     if obj is None:
         return Verdict("lost", "it was deleted") if existed else OPEN
-    if _current(obj) and _is_met(want, obj):
+    if watching.is_current(obj) and _is_met(want, obj):
         return MET
     why = _hopeless(want, obj)
     return Verdict("lost", why) if why else OPEN
@@ -75,7 +75,7 @@ def until(
     selection = client.Selection(kind, namespace, "", f"metadata.name={name}")
     missing_is_error = want.kind not in ("delete", "create")
     last: Object | None = None
-    for seen, obj in enumerate(states(api, selection, end)):
+    for seen, obj in enumerate(watching.states(api, selection, end)):
         if obj is None and missing_is_error and not seen:
             api.get(kind, namespace, name)  # raises the daemon's own NotFound
         last = obj
@@ -93,7 +93,7 @@ def gone(
 ) -> None:
     """Returns when that very object is gone; one of the same name made since does not count."""
     selection = client.Selection(kind, namespace, "", f"metadata.name={name}")
-    for obj in states(api, selection, end):
+    for obj in watching.states(api, selection, end):
         if obj is None or obj["metadata"]["uid"] != uid:
             return
     raise errors.Timeout(
@@ -108,37 +108,18 @@ def until_true(
     end: float | None,
 ) -> bool:
     """Whether `test` came true for the one object of `selection` before `end`."""
-    return any(test(obj) for obj in states(api, selection, end))
-
-
-def states(api: client.Client, selection: client.Selection, end: float | None) -> Iterator[Object | None]:
-    """The one object of `selection` as it is now (None: not there) and after every change, until `end`."""
-    listing = api.list(selection)
-    yield listing.items[0] if listing.items else None
-    for event in watching.watch(api, selection, listing, end):
-        yield None if event.type == "DELETED" else event.obj
+    return any(test(obj) for obj in watching.states(api, selection, end))
 
 
 def deadline(seconds: float | None) -> float | None:
     return None if seconds is None else time.monotonic() + seconds
 
 
-def condition(obj: Object, name: str) -> dict[str, Any]:
-    """A condition by name, in any case; {} when it has none."""
-    found = (obj.get("status") or {}).get("conditions") or []
-    return next((one for one in found if one["type"].lower() == name.lower()), {})
-
-
-def _current(obj: Object) -> bool:
-    """Whether the status speaks of the spec as it is now."""
-    observed = (obj.get("status") or {}).get("observedGeneration")
-    generation = obj["metadata"].get("generation")
-    return observed is None or generation is None or observed >= generation
-
-
 def _is_met(want: Want, obj: Object) -> bool:
     if want.kind == "condition":
-        return bool(condition(obj, want.name).get("status", "").lower() == (want.value or "").lower())
+        return bool(
+            watching.condition(obj, want.name).get("status", "").lower() == (want.value or "").lower()
+        )
     assert want.path
     found = [jsonpath.words(value) for value in want.path.find(obj, obj)]
     return bool(found) if want.value is None else want.value in found
@@ -150,7 +131,7 @@ def _hopeless(want: Want, obj: Object) -> str:
     if leaving and want.kind == "condition" and want.value == "True" and want.name.lower() != "finished":
         return "it is being deleted"
     # A finished agent changes by hand only.
-    over = _current(obj) and condition(obj, "Finished").get("status") == "True"
+    over = watching.is_current(obj) and watching.condition(obj, "Finished").get("status") == "True"
     return _ending(obj) if over else ""
 
 

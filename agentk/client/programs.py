@@ -198,9 +198,9 @@ class Client:
                 self._api.get(found, where, name)  # raises the daemon's own NotFound
                 continue
             existed = True
-            if until(obj) if callable(until) else _current(obj) and _has(obj, until):
+            if until(obj) if callable(until) else watching.is_current(obj) and _has(obj, until):
                 return obj
-            if _current(obj) and _has(obj, "Finished"):
+            if watching.is_current(obj) and _has(obj, "Finished"):
                 status = obj.get("status") or {}
                 told = f"it has {str(status.get('phase', 'ended')).lower()} ({status.get('reason', '')})"
                 raise errors.Conflict(f"{found.singular}/{name} will never be so: {told}")
@@ -295,11 +295,8 @@ class Client:
     ) -> Iterator[Object | None]:
         """The object as it is now (None: not there), and after every change, until the time is over."""
         asked = client.Selection(kind, namespace, "", f"metadata.name={name}")
-        listing = self._api.list(asked)
-        yield listing.items[0] if listing.items else None
         end = None if timeout is None else time.monotonic() + timeout
-        for event in watching.watch(self._api, asked, listing, end):
-            yield None if event.type == "DELETED" else event.obj
+        return watching.states(self._api, asked, end)
 
     def _exists(self, name: str, namespace: str) -> bool:
         try:
@@ -317,17 +314,6 @@ def _as_agent(given: Mapping[str, Any]) -> Object:
     return {"apiVersion": kinds.API_VERSION, "kind": "Agent", **whole, "metadata": metadata, "spec": spec}
 
 
-def _current(obj: Object) -> bool:
-    """Whether the status speaks of the spec as it is now."""
-    observed = (obj.get("status") or {}).get("observedGeneration")
-    generation = obj["metadata"].get("generation")
-    return observed is None or generation is None or bool(observed >= generation)
-
-
 def _has(obj: Object, wanted: str) -> bool:
     name, _, value = wanted.partition("=")
-    found = (obj.get("status") or {}).get("conditions") or []
-    return any(
-        one["type"].lower() == name.lower() and one["status"].lower() == (value or "True").lower()
-        for one in found
-    )
+    return bool(watching.condition(obj, name).get("status", "").lower() == (value or "True").lower())

@@ -6,7 +6,7 @@ differences told as events, so that whoever reads never misses a deletion.
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from agentk.api import errors
@@ -49,6 +49,29 @@ def watch(
             if time.monotonic() - lost_at > PATIENCE_SECONDS:
                 raise
         time.sleep(PAUSE_SECONDS)
+
+
+def states(
+    api: client.Client, selection: client.Selection, deadline: float | None = None
+) -> Iterator[dict[str, Any] | None]:
+    """The one object of `selection` as it is now (None: not there) and after every change, until `deadline`."""
+    listing = api.list(selection)
+    yield listing.items[0] if listing.items else None
+    for event in watch(api, selection, listing, deadline):
+        yield None if event.type == "DELETED" else event.obj
+
+
+def is_current(obj: Mapping[str, Any]) -> bool:
+    """Whether the status speaks of the spec as it is now."""
+    observed = (obj.get("status") or {}).get("observedGeneration")
+    generation = obj["metadata"].get("generation")
+    return observed is None or generation is None or bool(observed >= generation)
+
+
+def condition(obj: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A condition by name, in any case; {} when it has none."""
+    found = (obj.get("status") or {}).get("conditions") or []
+    return next((one for one in found if one["type"].lower() == name.lower()), {})
 
 
 def _stream(

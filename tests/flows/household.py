@@ -22,7 +22,7 @@ import pytest
 
 from agentk.api import errors, kinds
 from agentk.cli import waiting
-from agentk.client import client, lifecycle, wire
+from agentk.client import client, lifecycle, watching, wire
 from agentk.data.places import Places
 from agentk.runtime import logs, uids
 from tests.runtime import launching
@@ -235,7 +235,7 @@ class Space:
         last: Object = {}
 
         def seen() -> Object:
-            for obj in waiting.states(self.api, selection, waiting.deadline(SECONDS)):
+            for obj in watching.states(self.api, selection, waiting.deadline(SECONDS)):
                 last.update(obj or {})
                 if obj is not None and holds(obj.get("status") or {}):
                     return obj
