@@ -64,7 +64,7 @@ agentk VERB --help tells more.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line. 0 is well, 1 an error, 2 a wrong command line; `run` and `diff` have codes of their own."""
+    """Run one command line. 0 is well, 1 an error, 2 a wrong command line; `run` has codes of its own."""
     words = _namespace_after_verb(list(sys.argv[1:] if arguments is None else arguments))
     if not words or words[0] in ("--help", "-h", "help"):
         if len(words) > 1 and words[0] == "help":
