@@ -36,7 +36,7 @@ def api_resources(
         if form.name == "wide":
             show.write(_table(found, True, not no_headers))
         else:
-            show.write(show.yaml_text(content) if form.name == "yaml" else show.json_text(content))
+            show.write(show.document(content, form))
     else:
         show.write(_table(found, False, not no_headers))
     return 0

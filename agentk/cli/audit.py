@@ -91,7 +91,7 @@ def _print(
     found = newest_first[::-1]
     if bodies:
         content = {"kind": "CallList", "items": found}
-        show.write(show.yaml_text(content) if form.name == "yaml" else show.json_text(content))
+        show.write(show.document(content, form))
     elif found:
         show.write(text(found, form.name == "wide", headers))
     else:
@@ -147,7 +147,7 @@ def _verify(form: show.Format, head: str) -> int:
         "POST", "/agentk/v1/audit/verify", body=body
     )
     if form.name in ("json", "yaml"):
-        show.write(show.yaml_text(told) if form.name == "yaml" else show.json_text(told))
+        show.write(show.document(told, form))
         return 0 if told["ok"] else 1
     for note in told["notes"]:
         show.say(f"note: {note}")

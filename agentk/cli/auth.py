@@ -55,7 +55,7 @@ def can_i(
     body = {"method": method, "params": dict(_pair(text) for text in params or [])}
     told = connect.connect().request("POST", kinds.AGENT.path(where, name, "can-i"), body=body)
     if form.name:
-        show.write(show.yaml_text(told) if form.name == "yaml" else show.json_text(told))
+        show.write(show.document(told, form))
     else:
         show.write(text(told))
     return 0 if told["allowed"] else 1

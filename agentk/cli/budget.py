@@ -62,7 +62,7 @@ def budget(
     else:
         told = api.request("GET", f"/agentk/v1/budgets/{where}")
     if form.name:
-        show.write(show.yaml_text(told) if form.name == "yaml" else show.json_text(told))
+        show.write(show.document(told, form))
     elif told["items"]:
         show.write(text(told["items"], not no_headers))
     else:

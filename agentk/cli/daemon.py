@@ -61,7 +61,7 @@ def status(output: options.Output = "") -> int:
     except errors.Unavailable as error:
         told["reason"] = error.message
     if form.name:
-        show.write(show.yaml_text(told) if form.name == "yaml" else show.json_text(told))
+        show.write(show.document(told, form))
     else:
         show.write(show.yaml_text(told))
     return 0 if told["running"] else 1

@@ -38,7 +38,7 @@ def doctor(
     form = show.parse(output, ("json", "yaml"))
     report = here() if local else _report()
     if form.name:
-        show.write(show.yaml_text(report) if form.name == "yaml" else show.json_text(report))
+        show.write(show.document(report, form))
     else:
         show.write(text(report["findings"], columns.wants_colour(sys.stdout)))
     return 0 if report["ok"] else 1

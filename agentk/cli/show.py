@@ -67,7 +67,7 @@ def objects(found: Sequence[Object], form: Format, *, single: bool, headers: boo
     content: Any = shown[0] if single and len(shown) == 1 else list_of(shown)
     if form.name == "jsonpath":
         return _template(form.argument).render(content)
-    return yaml_text(content) if form.name == "yaml" else json_text(content)
+    return document(content, form)
 
 
 def custom(found: Sequence[Object], template: str, headers: bool = True) -> str:
@@ -100,6 +100,11 @@ def without_managed_fields(obj: Object) -> Object:
 
 def json_text(content: Any) -> str:
     return json.dumps(content, indent=4, ensure_ascii=False) + "\n"
+
+
+def document(content: Any, form: Format) -> str:
+    """As YAML when that was asked for, else as JSON."""
+    return yaml_text(content) if form.name == "yaml" else json_text(content)
 
 
 def yaml_text(content: Any) -> str:

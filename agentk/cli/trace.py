@@ -39,7 +39,7 @@ def trace(
     query = {key: value for key, value in (("run", run), ("uid", uid)) if value}
     told = connect.connect().request("GET", kinds.AGENT.path(where, name, "trace"), query=query)
     if form.name:
-        show.write(show.yaml_text(told) if form.name == "yaml" else show.json_text(told))
+        show.write(show.document(told, form))
         return 0
     root = told["root"]
     if not root.get("children"):

@@ -33,7 +33,7 @@ def version(
         except errors.Unavailable as error:
             problem = error.message
     if form.name:
-        show.write(show.yaml_text(told) if form.name == "yaml" else show.json_text(told))
+        show.write(show.document(told, form))
         return 0
     print(f"client: {ours()} (Python {platform.python_version()})")
     server = told.get("serverVersion")
