@@ -23,6 +23,8 @@ DIALECTS: tuple[Dialect, ...] = (
     "anthropic.count_tokens",
 )
 
+TOKENS_MAX = 2**32  # of one call: no model has as many, and a ledger of them never overflows
+
 # What an upstream says of our own key or account is nothing the guest can mend: it would look for a key it has not.
 _OURS = frozenset({401, 402, 403, 407})
 

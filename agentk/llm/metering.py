@@ -138,7 +138,11 @@ class Meter:
 
 def _numbers(told: Mapping[str, Any]) -> dict[str, int]:
     """Only counts a ledger can take: an upstream may answer anything."""
-    return {k: v for k, v in told.items() if isinstance(v, int) and not isinstance(v, bool) and v >= 0}
+    return {
+        k: v
+        for k, v in told.items()
+        if isinstance(v, int) and not isinstance(v, bool) and 0 <= v <= asking.TOKENS_MAX
+    }
 
 
 def _json(data: bytes) -> dict[str, Any]:

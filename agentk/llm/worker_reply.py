@@ -15,6 +15,7 @@ from agentk.api import errors
 from agentk.llm import asking, metering, sse, worker_wire
 
 # Translated streams of the Anthropic dialect begin before the provider has told what it read: that is no count.
+_COST_MAX_MICRO_USD = 10**15  # what a provider says it used makes the cost: no ledger overflows by it
 _NOT_YET = re.compile(rb'"input_tokens":\s*0,(?!.*"cache_\w+_input_tokens":\s*[1-9])', re.DOTALL)
 
 Tell = Callable[..., None]  # ("stop") or ("more", n=…) to the worker
@@ -38,7 +39,7 @@ class WorkerReply(asking.Reply):
 
     def feed(self, message: Mapping[str, Any]) -> None:
         """What the worker says of this call."""
-        self._cost = int(message.get("cost", self._cost))
+        self._cost = min(max(0, int(message.get("cost", self._cost))), _COST_MAX_MICRO_USD)
         if message["t"] == "data":
             if (
                 "usage" in message
