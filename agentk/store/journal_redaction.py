@@ -5,10 +5,10 @@ first defence is that a guest never holds one; this is the second.
 """
 
 import base64
-import functools
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from urllib.parse import quote, quote_plus
 
 MARK = b"[redacted]"
@@ -28,23 +28,39 @@ _HINTS = (b"authorization", b"api-key", b"cookie")
 _NAMES = "|".join(re.escape(name) for name in _HEADERS).encode()
 
 
-def _pattern(quote: bytes, value: bytes) -> re.Pattern[bytes]:
-    """`"name": "value"`, `"name": ["value", …]` and `["name", "value"]`. No part can be matched in two ways: linear."""
-    name, text = quote + rb"(?:" + _NAMES + rb")" + quote, quote + value + quote
+@dataclass(frozen=True)
+class _Depth:
+    """How headers are written in JSON, or in JSON that is itself a string in JSON, once or twice."""
+
+    mark: bytes  # what takes the place of a value
+    name: re.Pattern[
+        bytes
+    ]  # with its quotes; begins with a letter of its own, so it is looked for at the speed of C
+    value: re.Pattern[
+        bytes
+    ]  # `: "value"` or `: ["value", …]` behind it. No part can be matched in two ways: linear
+    paired: re.Pattern[bytes]  # `, "value"]` behind it
+
+
+def _depth(slashes: int) -> _Depth:
+    mark = b"\\" * slashes + b'"'
+    quote = re.escape(mark)
+    # In a string a value with a quote in it ends early.
+    value = rb'[^"\\]*+(?:\\++[^"\\]++)*+' if slashes else rb'[^"\\]*+(?:\\.[^"\\]*+)*+'
+    text = quote + value + quote
     several = rb"\[\s*" + text + rb"(?:\s*,\s*" + text + rb")*+"
-    return re.compile(
-        rb"(?is)(?P<named>" + name + rb"\s*:\s*)(?P<array>" + several + rb"|" + text + rb")"
-        rb"|(?P<paired>\[\s*" + name + rb"\s*,\s*)" + text + rb"(?=\s*\])"
+    return _Depth(
+        mark + MARK + mark,
+        re.compile(quote + rb"(?:" + _NAMES + rb")" + quote),
+        re.compile(rb"(?s)\s*:\s*(?:(?P<array>" + several + rb")|(?P<text>" + text + rb"))"),
+        re.compile(rb"(?s)\s*,\s*(?P<text>" + text + rb")(?=\s*\])"),
     )
 
 
-# In JSON, and in JSON that is itself a string in JSON, up to three deep. There a value with a quote in it ends early.
-_HEADERS_AT = tuple(
-    _pattern(
-        b"\\\\" * slashes + b'"', rb'(?:[^"\\]|\\.)*+' if not slashes else rb'[^"\\]*+(?:\\++[^"\\]++)*+'
-    )
-    for slashes in (0, 1, 3)
-)
+_DEPTHS = tuple(_depth(slashes) for slashes in (0, 1, 3))
+_BLANK = b" \t\n\r\f\v"
+_NAME_BYTES = 64  # no name is longer, with its quotes
+_WINDOW_BYTES = 256 * 1024  # looked through in one go: until it ends nothing else runs in this process
 
 
 class Redactor:
@@ -92,16 +108,45 @@ def without_headers(data: bytes) -> bytes:
     lowered = data.lower()
     if not any(hint in lowered for hint in _HINTS):
         return data
-    for slashes, pattern in zip((b"", b"\\", b"\\\\\\"), _HEADERS_AT, strict=True):
-        mark = slashes + b'"' + MARK + slashes + b'"'
-        data = pattern.sub(functools.partial(_marked, mark), data)
+    for depth in _DEPTHS:
+        data = _without(depth, data, lowered)
+        lowered = data.lower()
     return data
 
 
-def _marked(mark: bytes, found: re.Match[bytes]) -> bytes:
-    if found["paired"]:
-        return found["paired"] + mark
-    return found["named"] + (b"[" + mark if found["array"].startswith(b"[") else mark)
+def _without(depth: _Depth, data: bytes, lowered: bytes) -> bytes:
+    kept: list[bytes] = []
+    done = 0
+    for name in _names(depth.name, lowered):
+        if name.start() < done:
+            continue  # part of a value
+        value = depth.value.match(lowered, name.end())
+        opens = b"["
+        if value is None:
+            value, opens = depth.paired.match(lowered, name.end()), b""
+            if value is None or not _opened(lowered, name.start(), done):
+                continue
+        found = "text" if value["text"] is not None else "array"
+        kept += (data[done : value.start(found)], (opens if found == "array" else b"") + depth.mark)
+        done = value.end(found)
+    return b"".join((*kept, data[done:])) if kept else data
+
+
+def _names(pattern: re.Pattern[bytes], data: bytes) -> Iterator[re.Match[bytes]]:
+    """Piece by piece: a search through megabytes would hold up everybody else until its end."""
+    at = 0
+    while at < len(data):
+        found = pattern.search(data, at, at + _WINDOW_BYTES + _NAME_BYTES)
+        if found:
+            yield found
+        at = found.start() + 1 if found else at + _WINDOW_BYTES
+
+
+def _opened(data: bytes, at: int, least: int) -> bool:
+    """Whether a list begins right before."""
+    while at > least and data[at - 1] in _BLANK:
+        at -= 1
+    return at > least and data[at - 1 : at] == b"["
 
 
 def _hex_cases(form: str) -> set[bytes]:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentk.store import journal_redaction as redaction
 from agentk.store.journal_redaction import MARK, Redactor
 
 SECRET = 'sk-Ab/c+d?"e\\f é=&99'
@@ -97,3 +98,19 @@ def test_what_has_nothing_to_hide_is_given_back_as_it_is() -> None:
 @pytest.mark.timeout(20)
 def test_hostile_bytes_take_no_quadratic_time(hostile: bytes) -> None:
     Redactor([])(b"cookie" + hostile + b"x" + hostile)
+
+
+@pytest.mark.parametrize("before", [0, 1, 2, 20, 40, 63, 64, 65])
+@pytest.mark.parametrize("slashes", [0, 1, 3])
+def test_a_header_on_the_border_of_what_is_looked_through_at_once(before: int, slashes: int) -> None:
+    quote = b"\\" * slashes + b'"'
+    filler = b"x" * (redaction._WINDOW_BYTES - before)
+    value = b"top-secret" * 50_000
+    name = quote + b"Authorization" + quote
+    data = filler + name + b" : " + quote + value + quote + b", tail"
+    mark = quote + redaction.MARK + quote
+    assert redaction.without_headers(data) == filler + name + b" : " + mark + b", tail"
+    pair = filler + b"[ \n" + name + b" , " + quote + value + quote + b" ]"
+    assert redaction.without_headers(pair) == filler + b"[ \n" + name + b" , " + mark + b" ]"
+    beside = filler + b'"a" , ' + name + b" , " + quote + value + quote + b" ]"
+    assert redaction.without_headers(beside) == beside
