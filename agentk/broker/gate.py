@@ -54,7 +54,8 @@ class Rooms:
 class Gate:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
-        self._flying: dict[tuple[str, int, str], asyncio.Future[Any]] = {}  # calls under way that have a key
+        # calls under way that have a key
+        self._flying: dict[tuple[str, int, str], tuple[_Running, asyncio.Future[Any]]] = {}
 
     async def call(self, call: Call, emit: Emit) -> Any:
         """The result. Raises AgentkError; when cancelled, the call ends and what it used so far is settled."""
@@ -109,15 +110,17 @@ class Gate:
             return
         scope = (call.guest.uid, call.guest.attempt, call.key)
         if scope in self._flying:
-            running.same_as(self._rooms.journal.known(*scope))
-            yield asyncio.shield(self._flying[scope])  # who hangs up must not end another's
+            other, flying = self._flying[scope]
+            running.same_as(other)
+            yield asyncio.shield(flying)  # who hangs up must not end another's
             return
         known = None if call.fresh else self._rooms.journal.known(*scope)
         if known is not None:
-            running.same_as(known)
+            await running.same_as_known(known)
             yield _told(known)
             return
-        flying = self._flying[scope] = asyncio.get_running_loop().create_future()
+        flying = asyncio.get_running_loop().create_future()
+        self._flying[scope] = running, flying
         try:
             yield None
             answer = running.result
@@ -134,6 +137,7 @@ class Gate:
             del self._flying[scope]
 
 
+_APART_BYTES = 64 * 1024  # what is longer is looked through in a thread
 _SENT = "sent"  # in the record of a call that was cut short: what of its answer the guest had been sent
 
 
@@ -254,14 +258,28 @@ class _Running:
     def _cut(self, answer: Any) -> Any:
         return {_SENT: self.sent.decode("utf-8", "replace"), "error": answer} if self.sent else answer
 
-    def same_as(self, known: entries.Known | None) -> None:
+    def same_as(self, other: "_Running") -> None:
         """Raises Conflict when a key comes again with another call."""
-        if known is None or not known.digest:
+        if (other._intent.method, other._intent.body) != (self._intent.method, self._intent.body):
+            raise _another()
+
+    async def same_as_known(self, known: entries.Known) -> None:
+        """The same, of a call that is on record."""
+        if not known.digest:
             return
-        if known.digest != self._journal.digest(self._intent.method, self._intent.body):
-            raise errors.Conflict(
-                "this idempotency key was used for another call", hint="make a new key for every call"
-            )
+        method, body = self._intent.method, self._intent.body
+        if len(body) < _APART_BYTES:
+            digest = self._journal.digest(method, body)
+        else:
+            digest = await asyncio.to_thread(self._journal.digest, method, body)
+        if known.digest != digest:
+            raise _another()
+
+
+def _another() -> errors.Conflict:
+    return errors.Conflict(
+        "this idempotency key was used for another call", hint="make a new key for every call"
+    )
 
 
 async def _ended(writing: "asyncio.Future[Any]") -> bool:

@@ -283,3 +283,31 @@ def test_what_was_under_way_when_the_daemon_died_is_unknown_and_not_done_again(
         assert (world.emitted, world.tokens()) == ([], (0, 0))
 
     asyncio.run(story())
+
+
+def test_a_key_under_way_answers_no_other_call(tmp_path: Path) -> None:
+    """Also before the first of the two is on record, while it waits for its turn."""
+    done: list[str] = []
+
+    async def scene() -> None:
+        going = asyncio.Event()
+
+        async def think(context: Context, params: methods.Params) -> Done:
+            await going.wait()
+            done.append(params["prompt"])
+            return Done({"n": len(done)})
+
+        world = World(tmp_path, {"think": think}, [{"effect": "Allow", "methods": ["*"]}])
+        try:
+            first = asyncio.create_task(world.call("think", {"prompt": "x"}, key="k"))
+            await asyncio.sleep(0)
+            with pytest.raises(errors.Conflict):
+                await world.call("think", {"prompt": "y"}, key="k")
+            again = asyncio.create_task(world.call("think", {"prompt": "x"}, key="k"))
+            going.set()
+            assert await first == await again == {"n": 1}
+        finally:
+            world.journal.close()
+
+    asyncio.run(scene())
+    assert done == ["x"]
