@@ -11,7 +11,7 @@ from functools import partial
 from agentk.api.errors import BadRequest, Denied
 from agentk.broker import egress, egress_hello
 from agentk.broker.dialects.http import Handler, HttpConnection, HttpService, Respond
-from agentk.broker.dialects.http_reading import Limits, Request
+from agentk.broker.dialects.http_reading import Held, Limits, Request
 from agentk.broker.egress_tunnel import ALERT
 from agentk.broker.egress_urls import PORTS
 
@@ -26,14 +26,17 @@ async def serve(
     context: ssl.SSLContext,
     handler: Handler,
     limits: Limits | None = None,
+    held: Held | None = None,
 ) -> None:
     """Until the guest hangs up. Raises Denied when it speaks no TLS, or means another host.
+
+    `held`: what all connections of the guest hold together.
 
     Call it right after the 200, without an await between: `inside` gets another protocol here.
     """
     refused: list[Denied] = []
     context.sni_callback = partial(_named, inside, target, refused)
-    service = HttpService(handler, _no_proxy, limits, hosts=partial(_is_host, target))
+    service = HttpService(handler, _no_proxy, limits, hosts=partial(_is_host, target), held=held)
     connection = _Connection(service)
     try:
         tls, first = await _handshake(inside, already, context)

@@ -5,6 +5,7 @@ gate asks a `Method` only for what it needs to decide before the handler runs.
 """
 
 import functools
+import itertools
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ Params = dict[str, Any]
 Recording = Literal["none", "local", "effect"]
 SCHEMA = "syscalls.json"
 ONE_CALL = Amount(calls=1)
+_HELD_MAX = 100_000  # of what the schema gives no number for: what a line may hold
+_UNKNOWN_MAX = 100  # where only known fields may be: enough to tell of those that are not
 _TOLD_MAX = 5  # problems of one call: the rest is likely to follow from them
 
 
@@ -104,7 +107,8 @@ def parser(name: str) -> Callable[[Mapping[str, Any]], Params]:
     def parse(given: Mapping[str, Any]) -> Params:
         params = dict(given)
         if params or "required" in schema or "oneOf" in schema:
-            problems = list(validator.iter_errors(params))
+            _few_enough(name, schema, params)
+            problems = list(itertools.islice(validator.iter_errors(params), _TOLD_MAX))
             if problems:
                 raise _refused(name, schema, problems)
             for key, limit in sizes.items():
@@ -112,6 +116,21 @@ def parser(name: str) -> Callable[[Mapping[str, Any]], Params]:
         return {**defaults, **params}
 
     return parse
+
+
+def _few_enough(name: str, schema: Mapping[str, Any], params: Params) -> None:
+    """Before anything looks at the items: a validator tries each of them, and all pairs when no two may be equal."""
+    for path, value, field in [
+        ("params", params, schema),
+        *((f"params.{key}", params.get(key), field) for key, field in schema["properties"].items()),
+    ]:
+        if not isinstance(value, list | dict):
+            continue
+        otherwise = _HELD_MAX if field.get("additionalProperties") is not False else _UNKNOWN_MAX
+        most = field.get("maxItems" if isinstance(value, list) else "maxProperties", otherwise)
+        if len(value) > most:
+            cause = errors.Cause(path, f"{len(value)} items: at most {most}")
+            raise errors.BadRequest(f"{name}: too many {path}", field=path, causes=[cause])
 
 
 def _small_enough(name: str, key: str, params: Params, limit: int) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, Callable, Dict, NamedTuple, Optional, Union
+from typing import Any, Callable, Dict, NamedTuple, Optional, Set, Union
 
 LINE_BYTES = 8 * 1024 * 1024  # one image in base64 fits; the newline counts
 DEPTH = 100  # tool schemas nest a dozen deep
@@ -321,10 +321,19 @@ def _bound(line: bytes, values: Optional[int]) -> None:
 def _object(pairs: list[tuple[str, Any]]) -> Dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
+        twice = _twice([name for name, _ in pairs])
         raise ValueError(f"key {twice[:ID_CHARS]!r} twice in one object")
     return made
+
+
+def _twice(names: list[str]) -> str:
+    """The first that comes again."""
+    seen: Set[str] = set()
+    for name in names:
+        if name in seen:
+            break
+        seen.add(name)
+    return name
 
 
 def _constant(name: str) -> Any:

@@ -38,6 +38,7 @@ class Take:
     name: str
     most: int
     most_bytes: int  # but always one
+    most_values: int  # of their JSON, about; the same
     now: float
     hidden_until: float
 
@@ -79,10 +80,11 @@ def take(conn: sqlite3.Connection, take: Take) -> list[Item]:
     )
     taken: list[Item] = []
     chosen: list[tuple[float, int]] = []
-    size = 0
+    size = values = 0
     for seq, id, length, body, put_at, deliveries in rows:
         size += length
-        if taken and size > take.most_bytes:
+        values += sum(map(body.count, (b",", b"[", b"{")))
+        if taken and (size > take.most_bytes or values > take.most_values):
             break
         taken.append(Item(id, body, put_at, deliveries + 1))
         chosen.append((take.hidden_until, seq))

@@ -137,7 +137,9 @@ class _Calls:
         at, now = self._journal.read(lambda conn: items.next_at(conn, *line)), self._waiting.now()
         if at is None or at > now:
             return None, at
-        take = items.Take(*line, params["max"], queues.ANSWER_BYTES, now, now + params["leaseSeconds"])
+        take = items.Take(
+            *line, params["max"], queues.ANSWER_BYTES, queues.ANSWER_VALUES, now, now + params["leaseSeconds"]
+        )
         taken = await self._waiting.written(
             self._journal.write(lambda tx: items.take(tx.conn, take)),
             nothing_more,

@@ -12,6 +12,7 @@ from agentk.store import writer
 from agentk.store.journal import Journal
 
 ANSWER_BYTES = 4 * 1024 * 1024
+ANSWER_VALUES = 20_000  # of JSON: read in some 4 ms, while everybody else waits
 _BOUNDS = rooms.Bounds()
 
 
@@ -65,7 +66,9 @@ class _Calls:
         at, now = self._journal.read(lambda conn: items.next_at(conn, *line)), self._waiting.now()
         if at is None or at > now:
             return None, at
-        take = items.Take(*line, params["max"], ANSWER_BYTES, now, now + params["leaseSeconds"])
+        take = items.Take(
+            *line, params["max"], ANSWER_BYTES, ANSWER_VALUES, now, now + params["leaseSeconds"]
+        )
 
         def work(tx: writer.Tx) -> dict[str, Any]:
             taken = items.take(tx.conn, take)

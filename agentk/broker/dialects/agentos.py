@@ -3,6 +3,7 @@
 Opcodes that mean nothing here (worlds, tunnels, unknown ones) are answered as such, with the same opcode.
 """
 
+import asyncio
 import json
 import time
 from collections import deque
@@ -17,7 +18,7 @@ from agentk.broker.dialects import agentos_work as work
 from agentk.broker.dialects.agentos_session import Host, Kernel, Session
 from agentk.broker.dialects.agentos_words import Asked, Json, Op, Reply, encoded, name_of, refusal, size_bytes
 from agentk.broker.dialects.frames import PAYLOAD_BYTES
-from agentk.broker.dialects.frames_serving import FramesService, Start
+from agentk.broker.dialects.frames_serving import FRAMES_A_TURN, FramesService, Start
 from agentk.broker.dialects.jsonrpc import Room
 from agentk.broker.words import Guest
 
@@ -228,7 +229,9 @@ class Speaker(Session):
     async def _again(self) -> None:
         recorder = self.recorder
         try:
-            for entry in recorder.replay:
+            for number, entry in enumerate(recorder.replay):
+                if number % FRAMES_A_TURN == 0:
+                    await asyncio.sleep(0)  # not every call waits for something
                 if recording.again(entry):
                     reply = await self._answer(entry.opcode, entry.payload.encode(errors="replace"))
                     if b'"success":false' in reply[:40] and not recorder.replay_error:

@@ -185,9 +185,11 @@ class Asked:
         value = self.get(name)
         if value is None:
             return default
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise errors.BadRequest(f"{name} must be a number")
-        return min(max(value, least), most)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise errors.BadRequest(f"{name} must be a number")
+        return min(max(value, least), most)  # compares whole numbers that no float holds
 
     def whole(self, name: str, default: int, least: int, most: int) -> int:
         return int(self.number(name, default, least, most))

@@ -19,7 +19,8 @@ from agentk.sdk import wire
 Method = Literal["think", "embed", "models"]
 
 _MARK, _NUMBERS = f"req_{secrets.token_hex(8)}", itertools.count(0x1000)
-VALUES = 500_000  # of one body: texts to embed may come as lists of tokens
+VALUES = 100_000  # of one body: each is looked at several times, and everybody else waits
+TOKENS = 500_000  # of one with texts to embed, which may come as lists of tokens
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _LIMITS = {
     "openai.chat": "max_tokens",
@@ -55,7 +56,7 @@ class Answer:
 
 def asked(request: Request, dialect: str) -> Asked:
     """The call a POST stands for. What is in its body is for the gate to judge."""
-    body = parsed(request)
+    body = parsed(request, TOKENS if dialect == "openai.embeddings" else VALUES)
     return Asked(
         method="embed" if dialect == "openai.embeddings" else "think",
         dialect=dialect,
@@ -66,13 +67,13 @@ def asked(request: Request, dialect: str) -> Asked:
     )
 
 
-def parsed(request: Request) -> dict[str, Any]:
+def parsed(request: Request, values: int = VALUES) -> dict[str, Any]:
     """The body as an object. What is passed on is written anew from it, so no two parsers can differ over it."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise BadRequest("the body must be application/json", field="content-type")
     try:
-        body = wire.decode(request.body, VALUES)
+        body = wire.decode(request.body, values)
     except wire.Refused as refused:
         raise BadRequest(f"the body is {refused.message}") from None
     if not isinstance(body, dict):

@@ -40,6 +40,8 @@ def found(body: Mapping[str, Any], reading: Reading) -> frozenset[str]:
     """The features `body` uses. Never fails, and never recurses: the depth is the guest's choice."""
     features: set[str] = set()
     waiting: list[tuple[str, Any]] = [("", body)]
+    files: dict[str, bool] = {}  # by key, looked at once: it may be long, and stand over very many values
+    urls: dict[str, bool] = {}
     while waiting:
         key, value = waiting.pop()
         if isinstance(value, dict):
@@ -50,14 +52,16 @@ def found(body: Mapping[str, Any], reading: Reading) -> frozenset[str]:
                 waiting.extend((name, inner) for name, inner in value.items() if name not in reading.opaque)
         elif isinstance(value, list):
             waiting.extend((key, inner) for inner in value)
-        if value and _FILE_KEY.search(key):
+        if key not in files:
+            files[key], urls[key] = bool(_FILE_KEY.search(key)), bool(_URL_KEY.search(key))
+        if value and files[key]:
             features.add(FILE_IDS)
-        if isinstance(value, str) and _is_address(key, value, reading):
+        if isinstance(value, str) and _is_address(key, value, reading, urls[key]):
             features.add(REMOTE_URLS)
     return frozenset(features)
 
 
-def _is_address(key: str, value: str, reading: Reading) -> bool:
-    if _URL_KEY.search(key):  # here even "//host/x" and "http:host" count
+def _is_address(key: str, value: str, reading: Reading, of_url: bool) -> bool:
+    if of_url:  # here even "//host/x" and "http:host" count
         return bool(value.strip()) and not _INLINE.match(value)
     return key not in reading.text and bool(_ADDRESS.match(value))

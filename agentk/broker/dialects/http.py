@@ -36,13 +36,14 @@ class HttpService:
         tunnel: Handler | None = None,
         limits: Limits | None = None,
         hosts: Callable[[str], bool] | None = None,
+        held: Held | None = None,
     ) -> None:
-        """`hosts`: see `Reader`."""
+        """`hosts`: see `Reader`. `held`: of the guest, when it has connections elsewhere too."""
         self.handler = handler
         self.tunnel = tunnel or _no_tunnel
         self.limits = limits or Limits()
         self.hosts = hosts
-        self.held = Held(self.limits.held_bytes)
+        self.held = held or Held(self.limits.held_bytes)
         self.tasks: set[asyncio.Task[None]] = set()
 
     def connection(self, *, by_unix: bool) -> "HttpConnection":
@@ -128,6 +129,10 @@ class HttpConnection(asyncio.Protocol):
         self._writable.set()
         if self._task is not None:
             self._task.cancel()
+
+    @property
+    def held(self) -> Held:
+        return self._service.held
 
     def _advance(self) -> None:
         """Starts the next thing to answer, if nothing is being answered."""
@@ -265,6 +270,7 @@ class Respond:
     def __init__(self, connection: HttpConnection, received: Received) -> None:
         self.keep_alive = received.keep_alive
         self.started = self.ended = self.broken = self.handed_over = False
+        self.held = connection.held  # what the guest's connections hold together
         self._connection = connection
         self._received = received
         self._left: int | None = None  # bytes still to come of a told length

@@ -112,6 +112,8 @@ class Reader:
         if self.state == "over":
             return
         before = self.state
+        if before == "body":
+            self._bare += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -122,6 +124,9 @@ class Reader:
             self._fed += len(data)
             if self._fed > self._limits.head_bytes:
                 self._refuse_head()
+        # What is no body, and has no end yet: a trailer, which the parser keeps, or an extension of a chunk.
+        if self.state == "body" and self._bare > self._limits.head_bytes:
+            self._refuse_head()
 
     def let_go(self, size: int | None = None) -> None:
         """A body of this size was answered; without one: the connection is gone, with all it held."""
@@ -174,6 +179,7 @@ class Reader:
         if self.state == "over":
             return
         self.continue_due = False
+        self._bare = 0
         if len(self._body) + len(part) > self._limits.body_bytes:
             self._refuse_body()
             return
@@ -195,7 +201,7 @@ class Reader:
         self._target = bytearray()
         self._headers: dict[str, str] = {}
         self._body = bytearray()
-        self._fed = self._size = self._count = 0
+        self._fed = self._bare = self._size = self._count = 0
         self._path = self._query = self._authority = ""
 
     def _grow(self, size: int) -> None:

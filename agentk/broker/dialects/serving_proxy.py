@@ -52,7 +52,7 @@ class _Proxy:
         context = self._context(guest.box_id, host)
         inside, already = respond.tunnel()
         serve = partial(self._forward, "https", f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
-        await egress_termination.serve(inside, already, target, context, serve)
+        await egress_termination.serve(inside, already, target, context, serve, held=respond.held)
 
     def _read_along(self, guest: Guest, host: str, port: int) -> egress.Target | None:
         """The target of a tunnel that must be read along; None for one that is carried, or refused, by a call."""
