@@ -9,13 +9,10 @@ from typing import IO, Any
 
 from agentk.api import errors, kinds, manifest
 from agentk.cli import usage
-from agentk.client import client
+from agentk.client import client, sources
 
-SUFFIXES = (".yaml", ".yml", ".json")
 _QUIET_SECONDS = 1.0  # an upload that takes longer shows how far it is
 _MOST_BYTES = manifest.MAX_BYTES + 1
-# What others refer to comes first, so that one file in any order applies in one go.
-_FIRST = ("Namespace", "Runtime", "Policy", "Quota", "Secret", "ConfigMap")
 
 
 @dataclass(frozen=True)
@@ -46,9 +43,7 @@ def read(
     if not found:
         raise errors.Invalid(f"no objects in {', '.join(files)}")
     wanted = [resolve(one, namespace_option, default_namespace) for one in found]
-    return sorted(
-        wanted, key=lambda one: _FIRST.index(one.kind.kind) if one.kind.kind in _FIRST else len(_FIRST)
-    )
+    return sorted(wanted, key=lambda one: sources.rank(one.kind))
 
 
 def resolve(one: manifest.Manifest, namespace_option: str, default_namespace: str) -> Wanted:
@@ -163,7 +158,7 @@ def _files(path: Path, recursive: bool) -> list[Path]:
     if not path.is_dir():
         return [path]
     inside = path.rglob("*") if recursive else path.iterdir()
-    files = sorted(one for one in inside if one.suffix in SUFFIXES and one.is_file())
+    files = sorted(one for one in inside if one.suffix in sources.SUFFIXES and one.is_file())
     if not files:
         hint = "" if recursive else "add -R for the directories below it"
         raise errors.NotFound(f"no .yaml, .yml or .json file in {path}", hint=hint)

@@ -11,8 +11,7 @@ from agentk.client import client
 Object = dict[str, Any]
 
 SUFFIXES = (".yaml", ".yml", ".json")
-_MOST_BYTES = 4 * 1024 * 1024
-# What others refer to comes first.
+# What others refer to comes first, so that manifests in any order apply in one go.
 _FIRST = ("Namespace", "Runtime", "Policy", "Quota", "Secret", "ConfigMap", "ModelRoute")
 
 
@@ -45,16 +44,19 @@ def read(given: str | Path | Mapping[str, Any]) -> list[Source]:
     found = []
     for path in _files(Path(given)):
         with open(path, "rb") as file:
-            text = file.read(_MOST_BYTES + 1)
+            text = file.read(manifest.MAX_BYTES + 1)
         found += [_source(one.obj, path.parent) for one in manifest.parse(text, str(path))]
     return found
 
 
 def ordered(found: Sequence[Source]) -> list[Source]:
     """What others refer to first, else as given."""
-    return sorted(
-        found, key=lambda one: _FIRST.index(one.kind.kind) if one.kind.kind in _FIRST else len(_FIRST)
-    )
+    return sorted(found, key=lambda one: rank(one.kind))
+
+
+def rank(kind: kinds.Kind) -> int:
+    """The place of a kind among those that are applied together."""
+    return _FIRST.index(kind.kind) if kind.kind in _FIRST else len(_FIRST)
 
 
 def apply(api: client.Client, one: Source, namespace: str, *, force: bool = False) -> Object:

@@ -52,6 +52,13 @@ def test_stdin(daemon: Any, agentk: Run, monkeypatch: pytest.MonkeyPatch, file: 
     assert daemon.api.get(kinds.AGENT, "default", "web")
 
 
+def test_a_route_is_there_before_the_agents_that_think(daemon: Any, agentk: Run, file: Path) -> None:
+    route = "apiVersion: agentk.dev/v1alpha1\nkind: ModelRoute\nmetadata: {name: r}\nspec: {scripted: {}}\n"
+    file.write_text(f"{AGENT}---\n{route}")
+    told = agentk("apply", "-f", str(file)).out.splitlines()
+    assert told == ["modelroute.agentk.dev/r created", "agent.agentk.dev/web created"]
+
+
 def test_a_directory_with_what_others_need_first(daemon: Any, agentk: Run, tmp_path: Path) -> None:
     (tmp_path / "deep").mkdir()
     (tmp_path / "a.yaml").write_text(AGENT.replace("name: web", "name: web, namespace: team"))
