@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 Object = dict[str, Any]
 Certificates = Callable[[str], str]
 ReleaseHostUid = Callable[[str], Awaitable[None]]
+Doors = Callable[[str], str]
 Announce = Callable[[str, str], None]  # box id, run id: its first call may be here before it is seen
 
 
@@ -47,9 +48,11 @@ class Hands:
         release_host_uid: ReleaseHostUid,
         announce: Announce,
         certificates: Certificates,
+        doors: Doors | None = None,
     ) -> None:
-        """`certificates`: what is believed in a box whose requests are read along, by its id."""
-        self._announce, self._certificates = announce, certificates
+        """`certificates`: what is believed in a box whose requests are read along, by its id. `doors`: by its uid,
+        where an agent without a jail finds its gate."""
+        self._announce, self._certificates, self._doors = announce, certificates, doors
         self._store, self._eyes, self._probers = store, eyes, probers
         self._runtimes = list({id(one): one for one in runtimes.values()}.values())
         self._release_host_uid = release_host_uid
@@ -110,6 +113,7 @@ class Hands:
                 source_path=sight.source_path,
                 certificates=self._believed(agent, f"{uid}-{start.attempt}", sight),
                 given=sight.given,
+                **self._door(uid, sight),
             )
             made = box.build(agent, sight.found, attempt)
             runtime = self._eyes.runtime_of(sight.found)
@@ -127,9 +131,11 @@ class Hands:
         sight.observed = replace(sight.observed, boxes=there, host_uid=host_uid)
 
     def _believed(self, agent: Object, box_id: str, sight: seeing.Sight) -> str:
-        kind = ((sight.found.runtime or {}).get("spec") or {}).get("type")
-        read_along = egress.read_along(agent["spec"]) and kind != "process"  # which has no door to go through
+        read_along = egress.read_along(agent["spec"]) and _is_jailed(sight)  # else it asks the host's network
         return self._certificates(box_id) if read_along else ""
+
+    def _door(self, uid: str, sight: seeing.Sight) -> dict[str, str]:
+        return {"door": self._doors(uid)} if self._doors and not _is_jailed(sight) else {}
 
     async def _freeze(self, box_id: str, frozen: bool, sight: seeing.Sight) -> bool:
         """False when it could not be done: the box has ended, or this host cannot."""
@@ -189,3 +195,7 @@ class Hands:
         except errors.NotFound:
             if isinstance(action, plans.AddFinalizer):
                 raise  # nothing may be started for it
+
+
+def _is_jailed(sight: seeing.Sight) -> bool:
+    return ((sight.found.runtime or {}).get("spec") or {}).get("type") != "process"

@@ -62,6 +62,7 @@ class Attempt:
     source_path: str = ""  # where spec.source.digest was staged
     certificates: str = ""  # PEM of what its programs must believe; "": what the machine believes
     given: prepared.Prepared = prepared.NOTHING  # of spec.environment
+    door: str = "/run/agentk/gate.sock"  # where its gate is; without a jail it is a place of the host
 
 
 def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -> boxes.Box:
@@ -129,7 +130,7 @@ def _environment(
         "AGENTK_AGENT": metadata["name"],
         "AGENTK_NAMESPACE": metadata["namespace"],
         "AGENTK_RUN_ID": attempt.run_id,
-        "AGENTK_SOCKET": "/run/agentk/gate.sock",
+        "AGENTK_SOCKET": attempt.door,
         "TRACEPARENT": _traceparent(attempt),
     }
     if (found.runtime or {}).get("spec", {}).get("type", "nsjail") != "process":

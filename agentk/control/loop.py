@@ -80,6 +80,7 @@ class Steward:
         collect: garbage.Collect | None = None,
         lives: Lives | None = None,
         certificates: acting.Certificates | None = None,
+        doors: acting.Doors | None = None,
         packages: environments.Environments | None = None,
     ) -> None:
         """`stage` makes a source's digest a directory; `host_uid` and `release_host_uid` are the store's, or -1
@@ -112,6 +113,7 @@ class Steward:
             release_host_uid,
             self._lives.announce,
             certificates or (lambda box_id: ""),
+            doors,
         )
         self._duties = runtimes.Duty(store, runtimes_by_type, clock, settings.runtimes_seconds)
         self._quotas = quotas.Duty(store, clock, self._ledger, self._lives.usage)

@@ -27,6 +27,7 @@ from agentk.daemon.services import Services
 from agentk.data import files
 from agentk.data.places import Places
 from agentk.runtime import box, jails, kernel, uids
+from agentk.runtime.launcher import doors
 from agentk.store import changes, events, sources
 from agentk.store import store as stores
 
@@ -166,7 +167,14 @@ class House:
             lives=self._gatehouse.lives if self._gatehouse else None,
             certificates=self._gatehouse.authorities.bundle if self._gatehouse else None,
             packages=self._packages,
+            doors=self._door,
         )
+
+    def _door(self, agent_uid: str) -> str:
+        """Of an agent without a jail, where the launcher makes it."""
+        rootless = self._block is None
+        folder = doors.open_folder(self._places.run, self._places.instance, rootless)
+        return str(folder / agent_uid / doors.GATE)
 
     async def _stage(self, digest: str) -> str:
         archive = await self._store.get_blob(digest)

@@ -24,7 +24,7 @@ from agentk.client import lifecycle
 from agentk.daemon import revealing, rights, sockets
 from agentk.data.places import Places
 from agentk.runtime import uids, workspace_removal
-from agentk.runtime.launcher import asking
+from agentk.runtime.launcher import asking, doors
 
 _RESTART_FIRST_SECONDS = 0.1
 _RESTART_MAX_SECONDS = 5.0
@@ -260,7 +260,8 @@ class Keeper:
         trash = self.places.state / "trash"
         workspace_removal.throw_away(self.places.state / "workspaces", trash)
         workspace_removal.sweep(trash, _REMOVE_SECONDS)
-        for path in (self.places.run, self.places.state):
+        opened = doors.open_folder(self.places.run, self.places.instance, rootless=os.getuid() != 0)
+        for path in (opened, self.places.run, self.places.state):
             shutil.rmtree(path, ignore_errors=True)
         if os.getuid() == 0:
             uids.release(self.places.state)

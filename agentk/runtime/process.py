@@ -2,8 +2,9 @@
 
 A shell takes the keeper's part: it stays outside the agent's cgroup, survives signals meant for the agent, and writes
 the agent's exit code in nsjail's words to the same file, so that everything else need not know the difference.
-The agent runs as its own host uid (as root), in its workspace's directory; of its mounts it sees only those that its
-working directory leads into.
+The agent runs as its own host uid (as root; without root as the daemon's owner), in its workspace's directory; of its
+mounts it sees only those that its working directory leads into. Its door is where AGENTK_SOCKET says, in a directory
+that its uid alone may pass, and what it may import of ours beside it. Nothing of it listens on the host's loopback.
 """
 
 import base64
@@ -16,7 +17,7 @@ from typing import NoReturn
 
 from agentk.runtime import box as words
 from agentk.runtime import nsjail
-from agentk.runtime.launcher import checking, child
+from agentk.runtime.launcher import checking, child, doors
 
 _WORKSPACE = "/workspace"
 MARK = "AGENTK_BOX"  # in the agent's environment: finds what left its session
@@ -60,9 +61,17 @@ def _become(order: child.Order, channel: socket.socket) -> NoReturn:
         os.setresgid(box.host_uid, box.host_uid, box.host_uid)
         os.setresuid(box.host_uid, box.host_uid, box.host_uid)
     home = str(order.folder) if order.folder else "/"
-    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", **box.env, "HOME": home, MARK: box.id}
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", **box.env, **_of_ours(order), "HOME": home, MARK: box.id}
     inner = nsjail.bootstrap(_as_jail(box, len(leaf)), init="")
     os.execve("/bin/sh", ["sh", "-c", _KEEPER, "sh", *inner], env)
+
+
+def _of_ours(order: child.Order) -> dict[str, str]:
+    """Where its door and the SDK are. Only we know: nothing is mounted for it."""
+    door, told = order.shown.door, order.box.env.get("PYTHONPATH", "")
+    lib = f"{door}/{doors.LIB}"
+    path = told if lib in told.split(":") else ":".join(filter(None, (lib, told)))
+    return {"AGENTK_SOCKET": f"{door}/{doors.GATE}", "PYTHONPATH": path}
 
 
 def _open_ends(record: Path) -> tuple[int, int]:

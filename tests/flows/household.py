@@ -25,6 +25,7 @@ from agentk.cli import waiting
 from agentk.client import client, lifecycle, watching, wire
 from agentk.data.places import Places
 from agentk.runtime import logs, uids
+from agentk.runtime.launcher import doors
 from tests.runtime import launching
 
 SECONDS = 100.0  # for an emulated machine under load; nothing asserts it
@@ -183,7 +184,8 @@ class Household:
                 names.clear()
 
     def _files(self) -> Iterator[str]:
-        for top in (self.places.state, self.places.run):
+        opened = doors.open_folder(self.places.run, self.places.instance, rootless=False)
+        for top in (self.places.state, self.places.run, opened):
             for folder, names, files in os.walk(top):
                 for name in [*names, *files]:
                     yield f"{folder}/{name}"

@@ -86,6 +86,7 @@ def test_what_makes_the_box_a_box_cannot_be_covered(target: str) -> None:
         "/var/lib/agentk/store/state.db",
         "/var/lib/agentk/store/sources",
         "/run/agentk/doors/other",
+        "/run/agentk-boxes/other/u-1",
         "/var/lib",
         "/",
         "/proc/1/root",

@@ -103,6 +103,7 @@ def _half_made(world: World, box_id: str, box: words.Box | None) -> None:
     if box is not None:
         live = Live(box, ours=False)
         ending.stop_all(world, live)
+        ending.close(world, live)
         others = any(
             (other := world.records.box(other_id)) is not None and other.uid == box.uid
             for other_id in world.records.all()

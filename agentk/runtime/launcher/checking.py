@@ -16,7 +16,7 @@ from pathlib import Path
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import nsjail
-from agentk.runtime.launcher import environments
+from agentk.runtime.launcher import doors, environments
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,126}")
 _UID = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,62}")
@@ -231,7 +231,7 @@ def _check_source(mount: words.Mount, bounds: Bounds) -> None:
         if not mount.read_only:
             raise _bad("mounts.read_only", "sources are read-only")
         return
-    for ours in (bounds.state, bounds.run):
+    for ours in (bounds.state, bounds.run, doors.OPEN):
         if _is_below(source, str(ours)) or _is_below(str(ours), source):
             raise _bad("mounts.source", f"{source} would show agentk's own directories")
     if any(_is_below(source, kernel_made) for kernel_made in ("/proc", "/sys", "/dev")):

@@ -2,18 +2,30 @@
 
 The launcher never accepts on them. It keeps them open and hands copies to the daemon, so that a caller waits in the
 backlog while either of the two is down. A socket's file may be made anew, for the box sees the directory.
+
+A box without a jail has the first alone. Nothing shows it our run directory, which is closed to its uid, so its door
+is a directory beside that, which nobody but root and this uid may pass; what else it needs of us lies in there too.
 """
 
 import array
 import os
+import shutil
 import socket
+import stat
 from pathlib import Path
 
 from agentk.runtime import kernel
 
 GATE = "gate.sock"
 PORT = 8700
+LIB = "lib"  # in the door directory of a box without a jail: what it may import of ours
+OPEN = Path("/run/agentk-boxes")  # for root: doors of boxes without a jail, a directory for each instance
 _BACKLOG = 128
+
+
+def open_folder(run: Path, instance: str, rootless: bool) -> Path:
+    """Where the doors of boxes without a jail are. Without root these boxes have our uid, which may pass `run`."""
+    return run / "open" if rootless else OPEN / instance
 
 
 def make(doors: Path, uid: str) -> Path:
@@ -25,9 +37,36 @@ def make(doors: Path, uid: str) -> Path:
     return folder
 
 
-def open_gate(doors: Path, uid: str, host_uid: int) -> socket.socket:
-    """Make the door of an agent, or its socket anew. Only the box's uid may connect."""
-    folder = make(doors, uid)
+def make_open(doors: Path, uid: str, host_uid: int) -> Path:
+    """The same for a box without a jail: nobody but this uid passes. Raises OSError. Repeatable."""
+    for above in (doors.parent, doors):
+        above.mkdir(mode=0o700, exist_ok=True)
+        if host_uid >= 0:
+            _make_passable(above)
+    folder = doors / uid
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if host_uid >= 0:
+        os.chown(folder, -1, host_uid)
+        folder.chmod(0o710)
+    return folder
+
+
+def _make_passable(folder: Path) -> None:
+    """For everybody who knows a name in it. Whoever else could write here could send us, who are root, anywhere."""
+    seen = folder.lstat()
+    if not stat.S_ISDIR(seen.st_mode) or seen.st_uid != os.geteuid() or seen.st_mode & 0o022:
+        raise PermissionError(f"{folder} must be a directory that nobody but root writes")
+    folder.chmod(0o711)
+
+
+def lend(folder: Path, lib: Path) -> None:
+    """What a box without a jail may import, in its door directory: a new copy, for `lib` is closed to it."""
+    shutil.rmtree(folder / LIB, ignore_errors=True)
+    shutil.copytree(lib, folder / LIB)
+
+
+def open_gate(folder: Path, host_uid: int) -> socket.socket:
+    """Make the socket in a door directory, or anew. Only the box's uid may connect."""
     path = folder / GATE
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
@@ -56,6 +95,7 @@ def remove(doors: Path, uid: str) -> None:
     """Repeatable."""
     folder = doors / uid
     (folder / GATE).unlink(missing_ok=True)
+    shutil.rmtree(folder / LIB, ignore_errors=True)
     try:
         folder.rmdir()
     except FileNotFoundError:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from agentk.runtime import box as words
 from agentk.runtime import nsjail, process
-from agentk.runtime.launcher import doors, output, processes, reaping
+from agentk.runtime.launcher import output, processes, reaping
 from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.world import Live, World, now_text
 
@@ -110,7 +110,7 @@ def discard(world: World, live: Live) -> None:
     close(world, live)
     last = not _has_others(world, live)
     if last:
-        doors.remove(world.settings.doors, box.uid)
+        world.remove_door(box.uid)
     remove_leaf(world, live, and_group=last)
     world.records.forget(box.id)
     world.lives.pop(box.id, None)
@@ -133,6 +133,8 @@ def close(world: World, live: Live) -> None:
         if listener is not None:
             listener.close()
     live.gate = live.inside = None
+    if live.box.runtime == "process" and not _is_taken(world, live):
+        world.remove_open_door(live.box.uid)
     for name in ("out", "err", "said", "counts.json"):
         (world.records.path(live.box.id) / name).unlink(missing_ok=True)
 
@@ -188,7 +190,7 @@ def release(world: World, namespace: str, uid: str) -> None:
     crashpoint("release.after-boxes")
     _remove_group(world, namespace, uid)
     crashpoint("release.after-group")
-    doors.remove(world.settings.doors, uid)
+    world.remove_door(uid)
     crashpoint("release.after-door")
     world.workspaces.remove(uid)
     crashpoint("release.after-workspace")

@@ -89,10 +89,10 @@ def make_missing(world: World) -> None:
     """Listeners of boxes that run and that nobody kept. One that somebody still has open is asked for later."""
     again = False
     for live in world.lives.values():
-        if live.phase != "Running" or live.box.runtime != "nsjail" or live.box.build or not live.keeper:
+        if live.phase != "Running" or live.box.build or not live.keeper:
             continue
         made = False
-        if live.inside is None:
+        if live.inside is None and live.box.runtime == "nsjail":
             try:
                 live.inside = doors.relisten(live.keeper.pid, world.settings.rootless)
                 made = True
@@ -100,7 +100,7 @@ def make_missing(world: World) -> None:
                 again = True  # the daemon has it and will give it back
         if live.gate is None:
             try:
-                live.gate = doors.open_gate(world.settings.doors, live.box.uid, live.box.host_uid)
+                live.gate = world.open_gate(live.box)
                 made = True
             except OSError:
                 again = True

@@ -24,6 +24,7 @@ from agentk.runtime.launcher import (
     boxes,
     checking,
     crash,
+    doors,
     ending,
     environments,
     loop,
@@ -105,6 +106,7 @@ def _build(chosen: argparse.Namespace) -> tuple[World, socket.socket]:
         policies={name: nsjail.policy(data, name, os.uname().machine) for name in nsjail.POLICIES},
         stage_at=mounts.place(state),
         max_fds=max_fds,
+        open_doors=doors.open_folder(run, chosen.instance, rootless),
     )
     world = World(
         settings=settings,

@@ -111,7 +111,7 @@ class Attempt:
         fifos = output.open_fifos(folder, box.host_uid)
         crashpoint("start.after-fifos")
         if not box.build:
-            live.gate = doors.open_gate(world.settings.doors, box.uid, box.host_uid)
+            live.gate = world.open_gate(box)
         crashpoint("start.after-door")
         if spare:
             with contextlib.suppress(BrokenPipeError):  # it has failed already: its end is told by its pidfd
@@ -183,6 +183,7 @@ class Attempt:
                 pid = child.fork(site, order, theirs)
                 ours.send(b"f")
             else:
+                doors.lend(world.settings.door(box), Path(order.shown.staged) / "lib")
                 pid = process.fork(order, theirs)
         except OSError:
             ours.close()
@@ -305,7 +306,7 @@ def make_order(world: World, box: words.Box) -> child.Order:
         box = environments.dressed(box, world.environments.path, python)
     shown = mounts.Shown(
         staged=str(world.tools.stage(python)),
-        door="" if box.build else str(settings.doors / box.uid),
+        door="" if box.build else str(settings.door(box)),
         prefix=prefix,
         state=str(settings.state),
         owner=child.ROOT_INSIDE if settings.rootless else box.host_uid,

@@ -1,5 +1,6 @@
 """What every part of the launcher works on: its settings, its loop, and the boxes it keeps."""
 
+import contextlib
 import socket
 import time
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import cgroup, nsjail, workspace
-from agentk.runtime.launcher import boxes, checking, child, environments, loop, tools
+from agentk.runtime.launcher import boxes, checking, child, doors, environments, loop, tools
 from agentk.runtime.launcher import output as outputs
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Settings:
     policies: dict[str, str]  # seccomp name → kafel text
     stage_at: Path
     max_fds: int
+    open_doors: Path  # of boxes without a jail
 
     @property
     def max_boxes(self) -> int:
@@ -46,6 +48,10 @@ class Settings:
     @property
     def doors(self) -> Path:
         return self.run / "doors"
+
+    def door(self, box: words.Box) -> Path:
+        """The directory of the box's door."""
+        return (self.open_doors if box.runtime == "process" else self.doors) / box.uid
 
 
 @dataclass
@@ -137,6 +143,26 @@ class World:
             network=network,
             keep=(self.workspaces.holder_fd,),
         )
+
+    def open_gate(self, box: words.Box) -> socket.socket:
+        """The box's door, which listens. Repeatable: then it is another socket at the same place."""
+        settings = self.settings
+        if box.runtime == "process":
+            folder = doors.make_open(settings.open_doors, box.uid, box.host_uid)
+        else:
+            folder = doors.make(settings.doors, box.uid)
+        return doors.open_gate(folder, box.host_uid)
+
+    def remove_door(self, uid: str) -> None:
+        """Of an agent, whatever its boxes were. Repeatable."""
+        doors.remove(self.settings.doors, uid)
+        self.remove_open_door(uid)
+
+    def remove_open_door(self, uid: str) -> None:
+        """What an agent had while it had no jail. Repeatable."""
+        doors.remove(self.settings.open_doors, uid)
+        with contextlib.suppress(OSError):  # another's door is in there
+            self.settings.open_doors.rmdir()
 
     def commands_of(self, box_id: str) -> list[Command]:
         """Those that run beside this box."""
