@@ -13,6 +13,8 @@ from agentk.api import errors, kinds
 from agentk.broker.words import Guest
 
 DEFAULT_POLICY = "baseline"
+DEFAULT_RUNTIME = "nsjail"
+HELD = "agentk.dev/held"  # annotation of an Agent that stands for programs of the host, and lives while it is held
 # Uid of who spawned an agent. Of one that is detached, and so not owned, this alone tells it.
 SPAWNED_BY = "agentk.dev/spawnedBy"
 _DEPTH_MAX = 64  # of agents that spawned agents: owners are objects, and a person may write a circle
@@ -27,6 +29,7 @@ class Guests:
     def __init__(self) -> None:
         self._agents: dict[str, Object] = {}  # by uid
         self._policies: dict[str, Object] = {}  # spec by name
+        self._runtimes: dict[str, str] = {DEFAULT_RUNTIME: "nsjail"}  # type by name
         self._runs: dict[str, str] = {}  # box id → run id, told before the box starts
         self._known: dict[str, Guest] = {}  # made once until something changes
         self._past: dict[tuple[str, str], tuple[Object, tuple[str, ...]]] = {}
@@ -41,6 +44,8 @@ class Guests:
             else:
                 self._policies[metadata["name"]] = obj.get("spec") or {}
             self._known.clear()
+        elif kind is kinds.RUNTIME and not gone:  # the type of one that is gone is still that of its boxes
+            self._runtimes[metadata["name"]] = str((obj.get("spec") or {}).get("type"))
         elif kind is kinds.AGENT:
             uid = str(metadata["uid"])
             before = self._agents.get(uid)
@@ -73,6 +78,11 @@ class Guests:
     def of(self, uid: str) -> Object | None:
         """The Agent object; not to be changed."""
         return self._agents.get(uid)
+
+    def runtime(self, spec: Object) -> tuple[str, bool]:
+        """The name of an Agent's Runtime, and whether its boxes are jails."""
+        name = str((spec.get("runtimeRef") or {}).get("name") or DEFAULT_RUNTIME)
+        return name, self._runtimes.get(name) == "nsjail"
 
     def named(self, namespace: str, name: str) -> Object | None:
         return self._agents.get(self._names.get((namespace, name), ""))

@@ -56,6 +56,9 @@ class Call:
     key: str = ""  # idempotency key, scoped to the agent's uid and attempt
     fresh: bool = False  # the key was made for this call by a dialect: nobody can have used it before
     trace: str = ""  # W3C traceparent
+    # The Runtime that what it spawns has in place of its own. Nothing a guest sends leads here: who holds the Agent
+    # of a host program says it, once the Agent's Policy was asked.
+    runtime: str = ""
 
 
 @dataclass(frozen=True)

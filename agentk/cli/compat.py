@@ -59,6 +59,8 @@ def agentos(
 
     They are one Agent, which exists as long as this command runs: think, exec, files, messages and spawned scripts
     go through its gate under its Policy, in jails. Spawned scripts get the files beside them and are deleted with it.
+    One that is to be sandboxed: false runs where it is, without a jail, if there is a Runtime of type process and the
+    Policy allows it; else that is refused.
 
     Examples:
 
@@ -202,7 +204,8 @@ class _Lease:
 
 def _answer(asked: dict[str, Any]) -> dict[str, Any]:
     try:
-        spec, path = scripts.brought(asked["script"], Path.cwd(), os.environ)
+        bring = scripts.brought if asked.get("jailed", True) else scripts.placed
+        spec, path = bring(asked["script"], Path.cwd(), os.environ)
     except errors.AgentkError as error:
         return {"source": asked["source"], "error": error.message}
     return {"source": asked["source"], "spec": spec, "path": path}

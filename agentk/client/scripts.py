@@ -43,6 +43,20 @@ def brought(script: str, folder: Path, env: Mapping[str, str]) -> tuple[dict[str
     return spec, f"/app/{home}/{path.name}"
 
 
+def placed(script: str, folder: Path, env: Mapping[str, str]) -> tuple[dict[str, Any], str]:
+    """The same for one that runs where it is, and finds there what is beside it. Raises BadRequest when it is not."""
+    path = (folder / script).absolute()
+    if not path.is_file():
+        raise errors.BadRequest(f"{script[:200]}: no such script")
+    search = [str((folder / one).absolute()) for one in env.get("PYTHONPATH", "").split(os.pathsep) if one]
+    spec = (
+        {"env": [{"name": "PYTHONPATH", "value": os.pathsep.join(search).replace("$", "$$")}]}
+        if search
+        else {}
+    )
+    return spec, str(path)
+
+
 class _Found:
     def __init__(self) -> None:
         self.files: dict[str, str] = {}

@@ -48,7 +48,7 @@ from agentk.runtime import jails, saying
 from agentk.store import feeding, journal, journal_anchor
 from agentk.store import store as stores
 
-WATCHED = (kinds.AGENT, kinds.POLICY, kinds.QUOTA, kinds.SECRET, kinds.MODELROUTE)
+WATCHED = (kinds.AGENT, kinds.POLICY, kinds.RUNTIME, kinds.QUOTA, kinds.SECRET, kinds.MODELROUTE)
 _SWEEP_SECONDS = 10.0  # seals what a quiet journal left unsealed; lets go of what is old
 _ANCHOR = "journal"
 _SEED = "authorities.seed"  # beside the databases, and like them the daemon's alone

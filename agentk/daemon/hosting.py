@@ -22,12 +22,13 @@ from agentk.api import errors, kinds
 from agentk.broker.dialects import agentos
 from agentk.broker.dialects.agentos_session import Kernel
 from agentk.broker.dialects.frames_serving import FramesService
-from agentk.broker.guests import Guests
+from agentk.broker.guests import HELD, Guests
 from agentk.broker.words import Guest
+from agentk.control import isolation
 from agentk.store import store as stores
 
-HELD = "agentk.dev/held"  # the annotation; its value says for whom
 HOLD_SECONDS = 15.0  # between two holders
+_UNJAILED = "process"
 _LINE_BYTES = 2 * 1024 * 1024
 _SOURCE_SECONDS = 30.0  # for the host program's files to be read
 
@@ -88,6 +89,32 @@ class Hosting:
             raise errors.Forbidden("the agent of this session has no box")
         return self._guests.find(box_id)
 
+    async def unjailed(self, guest: Guest) -> str:
+        """The Runtime of type process that its Policy allows it. Raises Denied, with the Policy's words."""
+        runtimes = (await self._store.list(kinds.RUNTIME)).items
+        found = [one for one in runtimes if (one.get("spec") or {}).get("type") == _UNJAILED]
+        if not found:
+            raise errors.Denied(
+                "sandboxed: false needs a Runtime of type process, and there is none",
+                hint="apply one, or spawn it with sandboxed: true",
+            )
+        policy = await self._store.find(kinds.POLICY, None, guest.policy_name)
+        whys = []
+        for runtime in found:
+            name = str(runtime["metadata"]["name"])
+            why = next((one.message for one in isolation.problems({}, runtime, policy)), "")
+            if not why and runtime["spec"].get("enforcement", "Strict") == "Strict":
+                why = (
+                    f'Runtime "{name}" is Strict, and without a jail no disk is limited: it needs BestEffort'
+                )
+            if not why:
+                return name
+            whys.append(why)
+        raise errors.Denied(
+            f"sandboxed: false: {'; '.join(whys)}",
+            hint="agentk compat agentos --policy NAME, one of level privileged or whose isolation.allowRuntimes has it",
+        )
+
     async def close(self) -> None:
         """Hangs up on every holder; their Agents stay for whoever comes next. Safe to call again."""
         self._closed = True
@@ -138,7 +165,8 @@ class Hosting:
 class Lease(asyncio.Protocol):
     """The connection that holds one Agent, and asks its holder for files of the host: a JSON object a line.
 
-    {"source": 1, "script": "/home/me/worker.py"}  →  {"source": 1, "spec": {…}, "path": "/app/…"} or {…, "error": "…"}
+    {"source": 1, "script": "/home/me/worker.py", "jailed": true}
+        →  {"source": 1, "spec": {…}, "path": "/app/…"} or {"source": 1, "error": "…"}
     """
 
     def __init__(self, hosting: Hosting, uid: str, kernel: Kernel) -> None:
@@ -178,14 +206,18 @@ class Lease(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
-    async def source(self, script: str) -> tuple[dict[str, Any], str]:
+    async def unjailed(self, guest: Guest) -> str:
+        return await self._hosting.unjailed(guest)
+
+    async def source(self, script: str, jailed: bool = True) -> tuple[dict[str, Any], str]:
         self._number += 1
         number = self._number
         waiting = self._asked[number] = asyncio.get_running_loop().create_future()
         try:
             if self._transport is None or self._transport.is_closing():
                 raise errors.Cancelled("the host program's session has ended")
-            self._transport.write(json.dumps({"source": number, "script": script}).encode() + b"\n")
+            asked = {"source": number, "script": script, "jailed": jailed}
+            self._transport.write(json.dumps(asked).encode() + b"\n")
             async with asyncio.timeout(_SOURCE_SECONDS):
                 told = await waiting
         except TimeoutError:

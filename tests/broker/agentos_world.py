@@ -176,6 +176,7 @@ class Doing:
         self.mail: dict[str, list[dict[str, Any]]] = {}
         self.events: list[dict[str, Any]] = []
         self.asked: list[tuple[str, Params]] = []  # of calls that tests look at
+        self.runtimes: list[str] = []  # that spawns may have in place of their parents'
         self.files: dict[str, str] = {}
         self.hold = asyncio.Event()
         self.hold.set()
@@ -295,16 +296,12 @@ class Doing:
     async def http(self, context: Context, params: Params) -> Any:
         self.asked.append(("http.request", params))
         headers = {"content-type": "text/plain"}
-        return {
-            "status": 200,
-            "url": params["url"],
-            "headers": headers,
-            "body": "hi",
-            "encoding": "utf-8",
-        } | {"truncated": False}
+        told = {"status": 200, "url": params["url"], "headers": headers, "body": "hi"}
+        return told | {"encoding": "utf-8", "truncated": False}
 
     async def spawn(self, context: Context, params: Params) -> Any:
         self.asked.append(("agent.spawn", params))
+        self.runtimes.append(context.call.runtime)
         guest = context.call.guest
         if self.world.guests.named(guest.namespace, params["name"]) is not None:
             raise errors.AlreadyExists("the name is taken")
@@ -331,13 +328,8 @@ class Doing:
 
     async def send(self, context: Context, params: Params) -> Any:
         guest = context.call.guest
-        message = {
-            "id": str(next(self.ids)),
-            "from": f"{guest.namespace}/{guest.name}",
-            "body": params["body"],
-            "sentAt": NOW,
-            "deliveries": 1,
-        }
+        message = {"id": str(next(self.ids)), "from": f"{guest.namespace}/{guest.name}", "deliveries": 1}
+        message |= {"body": params["body"], "sentAt": NOW}
         self.mail.setdefault(params["to"], []).append(message)
         return {"id": message["id"]}
 

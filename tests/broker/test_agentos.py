@@ -168,7 +168,7 @@ def test_spawn_list_kill(play: Any) -> None:
             "uts",
         }
         spec = next(params for name, params in world.doing.asked if name == "agent.spawn")["spec"]
-        assert spec["command"] == ["python3", "/app/w.py", "/run/agentk/gate.sock"]
+        assert spec["command"] == ["python3", "/app/w.py", "$(AGENTK_SOCKET)"]
         assert spec["source"] == {"inline": {"files": {"w.py": "print(1)"}}}
         assert spec["resources"]["limits"] == {"memory": str(64 * 2**20), "pids": 9, "cpu": "500m"}
         assert (spec["restartPolicy"], spec["maxRestarts"], spec["restartWindow"]) == ("OnFailure", 5, "600s")

@@ -5,15 +5,27 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from agentk.api import errors
+import pytest
+
+from agentk.api import errors, kinds
 from agentk.broker.dialects.agentos_words import Op
+from agentk.broker.words import Guest
 from tests.broker.agentos_world import Client, World
 
 HELD = "uid-default-host"
 
 
 class Files:
-    async def source(self, script: str) -> tuple[dict[str, Any], str]:
+    denies = False
+
+    async def unjailed(self, guest: Guest) -> str:
+        if self.denies:
+            raise errors.Denied(f'Policy "{guest.policy_name}" does not allow Runtime "plain"')
+        return "plain"
+
+    async def source(self, script: str, jailed: bool = True) -> tuple[dict[str, Any], str]:
+        if not jailed:
+            return {"env": [{"name": "PYTHONPATH", "value": "/home/me"}]}, f"/home/me/$x/{script}"
         if script == "missing":
             raise errors.BadRequest("no such script")
         spec = {
@@ -23,9 +35,13 @@ class Files:
         return spec, "/app/x/w.py"
 
 
-def run(folder: Path, scene: Callable[[World, Client, Client], Awaitable[None]]) -> None:
+def run(
+    folder: Path,
+    scene: Callable[[World, Client, Client], Awaitable[None]],
+    policies: dict[str, dict[str, Any]] | None = None,
+) -> None:
     async def whole() -> None:
-        world = World(folder)
+        world = World(folder, policies)
         try:
             world.agent("host", env=[{"name": "A", "value": "1"}])
             first, second = await world.client(HELD, Files()), await world.client(HELD, Files())
@@ -103,14 +119,87 @@ def test_a_program_that_is_gone_has_no_name_and_no_mail(tmp_path: Path) -> None:
 
 def test_scripts_of_the_host_are_spawned_with_what_is_beside_them(tmp_path: Path) -> None:
     async def scene(world: World, first: Client, second: Client) -> None:
-        told = await first.ask(Op.SPAWN, name="w", script="./w.py", sandboxed=False)
+        told = await first.ask(Op.SPAWN, name="w", script="./w.py")
         assert told["success"] and told["status"] == "running"
         asked = world.doing.asked[-1][1]
         assert asked["labels"] == {"agentos-host": "host"}
-        assert asked["spec"]["command"] == ["python3", "/app/x/w.py", "/run/agentk/gate.sock"]
+        assert asked["spec"]["command"] == ["python3", "/app/x/w.py", "$(AGENTK_SOCKET)"]
         assert [one["name"] for one in asked["spec"]["env"]] == ["A", "PYTHONPATH"]
         assert [one["name"] for one in await second.ask(Op.LIST)] == ["w"]  # no program is in its own list
         assert (await second.ask(Op.KILL, id=told["id"]))["killed"]
         assert (await first.ask(Op.SPAWN, name="w", script="missing"))["error"] == "no such script"
+
+    run(tmp_path, scene)
+
+
+def test_a_script_that_is_not_to_be_sandboxed_runs_where_it_is(tmp_path: Path) -> None:
+    async def scene(world: World, first: Client, second: Client) -> None:
+        plain = {"metadata": {"name": "plain"}, "spec": {"type": "process"}}
+        world.guests.hear(kinds.RUNTIME, plain, False)
+        told = await first.ask(Op.SPAWN, name="w", script="w.py", sandboxed=False)
+        spec = world.doing.asked[-1][1]["spec"]
+        assert spec["command"] == ["python3", "/home/me/$$x/w.py", "$(AGENTK_SOCKET)"]
+        assert spec["runtimeRef"] == {"name": "plain"} and "source" not in spec
+        assert [one["name"] for one in spec["env"]] == ["A", "PYTHONPATH"]
+        assert world.doing.runtimes == ["plain"]
+        assert not told["isolation"]["fully_isolated"] and not any(told["isolation"]["namespaces"].values())
+        assert told["isolation"]["degraded_reason"] == 'Runtime "plain" makes no jails'
+        metrics = (await first.ask(Op.METRICS_AGENT, agent_id=told["id"]))["metrics"]
+        assert metrics["sandboxed"] is False
+        await first.ask(Op.SPAWN, name="j", script="j.py")
+        assert world.doing.runtimes == ["plain", ""]
+
+    run(tmp_path, scene)
+
+
+def test_a_policy_that_forbids_it_is_named_and_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Files, "denies", True)
+
+    async def scene(world: World, first: Client, second: Client) -> None:
+        told = await first.ask(Op.SPAWN, name="w", script="w.py", sandboxed=False)
+        assert (told["success"], told["error"]) == (False, 'Policy "baseline" does not allow Runtime "plain"')
+        assert "agent.spawn" not in [method for method, _ in world.doing.asked]
+
+    run(tmp_path, scene)
+
+
+def test_who_gave_up_rights_spawns_nothing_that_they_do_not_hold(tmp_path: Path) -> None:
+    async def scene(world: World, first: Client, second: Client) -> None:
+        assert (await first.ask(Op.SET_PERMS, permissions={"filesystem": {"read": ["/workspace/*"]}}))[
+            "success"
+        ]
+        told = await second.ask(Op.SPAWN, name="w", script="w.py", sandboxed=False)
+        assert not told["success"] and told["error"].startswith("permission denied: SPAWN (sandboxed: false)")
+        assert (await second.ask(Op.SPAWN, name="w", script="w.py"))["success"]
+
+    run(tmp_path, scene)
+
+
+def test_a_guest_in_a_jail_stays_in_one_whatever_it_asks_for(tmp_path: Path) -> None:
+    async def scene(world: World, first: Client, second: Client) -> None:
+        guest = await world.client(world.agent("g", policy_name="privileged"))
+        world.doing.files["/workspace/d.py"] = "1"
+        told = await guest.ask(Op.SPAWN, name="d", script="d.py", sandboxed=False)
+        assert told["success"] and "runtimeRef" not in world.doing.asked[-1][1]["spec"]
+        assert world.doing.runtimes == [""]
+
+    run(tmp_path, scene, {"privileged": {"level": "privileged"}})
+
+
+def test_what_has_no_jail_spawns_what_has_none(tmp_path: Path) -> None:
+    async def scene(world: World, first: Client, second: Client) -> None:
+        plain = {"metadata": {"name": "plain"}, "spec": {"type": "process"}}
+        world.guests.hear(kinds.RUNTIME, plain, False)
+        worker = await world.client(world.agent("w", owner=HELD, runtimeRef={"name": "plain"}))
+        await worker.ask(Op.SPAWN, name="a", script="/home/me/./a.py")
+        spec = world.doing.asked[-1][1]["spec"]
+        assert (spec["command"][1], "source" in spec) == ("/home/me/a.py", False)
+        world.doing.files["/workspace/b.py"] = "1"
+        await worker.ask(Op.SPAWN, name="b", script="b.py")
+        spec = world.doing.asked[-1][1]["spec"]
+        assert (spec["command"][1], list(spec["source"]["inline"]["files"])) == ("b.py", ["b.py"])
+        assert world.doing.runtimes == ["", ""], "its own is inherited; nobody asks for another"
 
     run(tmp_path, scene)

@@ -4,7 +4,7 @@ import pytest
 
 from agentk.api import errors, kinds
 from agentk.broker.calling import pausing
-from tests.broker.test_spawning import BASELINE, World, told
+from tests.broker.spawning_world import BASELINE, World, told
 
 
 @told

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agentk.api import errors, kinds, objects, ownership, selectors
-from agentk.broker import exits, policy
+from agentk.broker import exits, guests, policy
 from agentk.broker.calling import children, relatives
 from agentk.broker.guests import Guests
 from agentk.broker.methods import ONE_CALL, Context, Done, FactsOf, Handle, Method, Params, parser, recording
@@ -90,9 +90,12 @@ class _Calls:
         parent = await self._store.find(kinds.AGENT, guest.namespace, guest.name)
         if parent is None or parent["metadata"]["uid"] != guest.uid or objects.is_deleting(parent):
             raise errors.Forbidden("this agent is being deleted")
+        runtime = context.call.runtime
+        if runtime and guests.HELD not in (parent["metadata"].get("annotations") or {}):
+            raise errors.Forbidden("only what stands for a host program has children on another Runtime")
         wish = children.Wish(params["spec"], params.get("name", ""), params["labels"], params["detached"])
         with self._room(guest, parent, context.effect):
-            made = await self._admitted(wish, parent, context.effect)
+            made = await self._admitted(wish, parent, context.effect, runtime)
             try:
                 made = await self._store.create(made, in_live_namespace=True)
             except errors.AlreadyExists:
@@ -104,13 +107,15 @@ class _Calls:
             await self._heard(made)
         return Done(_told(made))
 
-    async def _admitted(self, wish: children.Wish, parent: Object, effect: str) -> dict[str, Any]:
-        name = (parent["spec"].get("runtimeRef") or {}).get("name") or "nsjail"
+    async def _admitted(
+        self, wish: children.Wish, parent: Object, effect: str, runtime_name: str
+    ) -> dict[str, Any]:
+        name = runtime_name or (parent["spec"].get("runtimeRef") or {}).get("name") or guests.DEFAULT_RUNTIME
         runtime = await self._store.find(kinds.RUNTIME, None, name)
         defaults = (runtime.get("spec") or {}).get("defaults") if runtime else None
 
         def make() -> dict[str, Any]:
-            child = children.child(wish, parent, effect, defaults)
+            child = children.child(wish, parent, effect, defaults, runtime_name)
             return ownership.own_update(None, child, relatives.MANAGER, stores.now_text())
 
         return await asyncio.to_thread(make) if len(json.dumps(wish.spec)) > _THREAD_BYTES else make()

@@ -31,12 +31,21 @@ class Wish:
     detached: bool = False
 
 
-def child(wish: Wish, parent: Mapping[str, Any], effect: str, defaults: Mapping[str, Any] | None) -> Object:
+def child(
+    wish: Wish,
+    parent: Mapping[str, Any],
+    effect: str,
+    defaults: Mapping[str, Any] | None,
+    runtime: str = "",
+) -> Object:
     """The admitted object. Raises Invalid naming every field that is wrong, or wider than the parent's.
 
-    `effect`: the call's, so that the same call never makes a second one. `defaults`: of the parent's Runtime.
+    `effect`: the call's, so that the same call never makes a second one. `defaults`: of the child's Runtime, which is
+    the parent's or, when the parent stands for a host program that may have it so, `runtime`: that one and no other.
     """
-    metadata = parent["metadata"]
+    metadata, bounds = parent["metadata"], dict(parent["spec"])
+    if runtime:
+        bounds["runtimeRef"] = {"name": runtime}
     for label in wish.labels or {}:
         if label.partition("/")[0].endswith(_OURS.rstrip("/")):
             raise errors.Invalid(f"labels of {_OURS} are agentk's own", field="labels")
@@ -53,13 +62,13 @@ def child(wish: Wish, parent: Mapping[str, Any], effect: str, defaults: Mapping[
                 DEPTH: str(depth(parent) + 1),
             },
         },
-        "spec": narrowing.inherit(wish.spec, parent["spec"]),
+        "spec": narrowing.inherit(wish.spec, bounds),
     }
     if not wish.detached:
         made["metadata"]["ownerReferences"] = [objects.owner_reference(dict(parent))]
     admitted = admit.admit(made, defaults=defaults)
     admitting.check(kinds.AGENT, admitted)
-    wider = narrowing.narrower(admitted["spec"], parent["spec"])
+    wider = narrowing.narrower(admitted["spec"], bounds)
     problems.raise_all(wider, kinds.AGENT.kind, made["metadata"]["name"], None)
     return admitted
 

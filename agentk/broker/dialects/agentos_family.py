@@ -15,10 +15,10 @@ from typing import Any
 
 from agentk.api import errors, quantities
 from agentk.broker.dialects import agentos_work as work
-from agentk.broker.dialects.agentos_session import Object, Session
+from agentk.broker.dialects.agentos_session import Host, Object, Session
 from agentk.broker.dialects.agentos_words import Asked, Json
 
-SOCKET = "/run/agentk/gate.sock"
+SOCKET = "$(AGENTK_SOCKET)"  # as its box has it
 HOST_LABEL = "agentos-host"  # what a host program's session spawned: the session's Agent
 _STARTED_SECONDS = 10.0  # then it is told as it is
 _GRACE_SECONDS = 5
@@ -37,7 +37,7 @@ async def spawn(session: Session, asked: Asked) -> Json:
     if any(session.name(one) == name for one in _living(session)):
         raise errors.AlreadyExists(f"an agent called {name[:200]} is there already")
     spec = await _spec(session, asked, script)
-    made = await _made(session, name, spec)
+    made = await _made(session, name, spec, str(spec.get("runtimeRef", {}).get("name", "")))
     session.kernel.called.register(session.guest.namespace, name, made["uid"])
     agent = await _started(session, made["uid"])
     restart = next(key for key, value in _POLICIES.items() if value == spec["restartPolicy"])
@@ -45,7 +45,7 @@ async def spawn(session: Session, asked: Asked) -> Json:
         **_shown(session, agent, name, made["uid"]),
         "success": True,
         "restart_policy": restart,
-        "isolation": _isolation(agent, spec),
+        "isolation": _isolation(session, agent, spec),
     }
     phase = _phase(agent)
     if phase in ("Failed", "Pending") and (why := (agent or {}).get("status", {}).get("message")):
@@ -53,14 +53,14 @@ async def spawn(session: Session, asked: Asked) -> Json:
     return reply
 
 
-async def _made(session: Session, name: str, spec: Json) -> Json:
+async def _made(session: Session, name: str, spec: Json, runtime: str) -> Json:
     """Under its name as far as objects can have it; a name of somebody else's is no reason to fail."""
     wanted = re.sub(r"[^a-z0-9-]+", "-", name.lower())[:50].strip("-") or "agent"
     labels = {HOST_LABEL: session.guest.name} if session.host is not None else {}
     for tail in ("", f"-{secrets.token_hex(4)}"):
         try:
             params = {"name": wanted + tail, "spec": spec, "labels": labels}
-            made: Json = await session.call("agent.spawn", params)
+            made: Json = await session.call("agent.spawn", params, runtime=runtime)
             return made
         except errors.AlreadyExists:
             if tail:
@@ -71,13 +71,20 @@ async def _made(session: Session, name: str, spec: Json) -> Json:
 async def _spec(session: Session, asked: Asked, script: str) -> Json:
     parent = session.guest.spec
     spec: Json = {"restartPolicy": _restart(asked)}
-    asked.flag("sandboxed", True)  # whatever it says: less than a jail is not given, and `isolation` tells so
-    if session.host is not None:
+    sandboxed = asked.flag("sandboxed", True)
+    if (
+        session.host is None
+    ):  # whatever it says: what its parent has is what it gets, and `isolation` tells so
+        brought, path = await _beside(session, script, parent)
+        spec |= brought
+    elif sandboxed:
         brought, path = await session.host.source(script)
         spec |= brought
     else:
-        spec["source"], path = await _source(session, script, parent)
-    spec["command"] = [asked.text("python", default="python3"), path, SOCKET]
+        spec["runtimeRef"] = {"name": await _unjailed(session, session.host)}
+        brought, path = await session.host.source(script, jailed=False)
+        spec |= brought
+    spec["command"] = [asked.text("python", default="python3"), path.replace("$", "$$"), SOCKET]
     if parent.get("env"):
         spec["env"] = [*parent["env"], *spec.get("env", ())]
     if asked.flag("network") and parent.get("network"):
@@ -91,6 +98,17 @@ async def _spec(session: Session, asked: Asked, script: str) -> Json:
     if limits := _limits(asked.part("limits"), parent):
         spec["resources"] = {"limits": limits}
     return spec
+
+
+async def _unjailed(session: Session, host: Host) -> str:
+    """The Runtime of what a host program does not want sandboxed. Raises Denied."""
+    guest = session.guest
+    if session.kernel.rights.cuts(guest):
+        raise errors.Denied(
+            "permission denied: SPAWN (sandboxed: false)",
+            hint="SET_PERMS lowered the rights of this program, and nothing holds what has no jail to them",
+        )
+    return await host.unjailed(guest)
 
 
 def _restart(asked: Asked) -> str:
@@ -131,6 +149,15 @@ def _had(limits: Mapping[str, Any], name: str, otherwise: float) -> float:
     return float(quantities.parse_cpu(value) if name == "cpu" else quantities.parse_quantity(value))
 
 
+async def _beside(session: Session, script: str, parent: Mapping[str, Any]) -> tuple[Json, str]:
+    """What brings the script into a box like its parent's, and the path it has there."""
+    jailed = session.kernel.guests.runtime(parent)[1]
+    if not jailed and script.startswith("/"):  # both see the host's files
+        return {}, posixpath.normpath(script)
+    source, path = await _source(session, script, parent)
+    return {"source": source}, path if jailed else posixpath.relpath(path, "/app")
+
+
 async def _source(session: Session, script: str, parent: Mapping[str, Any]) -> tuple[Json, str]:
     """The parent's own files when the script is among them; else the script alone, read as the parent reads it."""
     source = parent.get("source")
@@ -156,14 +183,14 @@ async def _started(session: Session, uid: str) -> Object | None:
     return guests.of(uid)
 
 
-def _isolation(agent: Object | None, spec: Json) -> Json:
+def _isolation(session: Session, agent: Object | None, spec: Json) -> Json:
     """As far as it is known: conditions of an agent say what was proved of its box."""
     status = (agent or {}).get("status") or {}
     conditions = {one.get("type"): one for one in status.get("conditions") or ()}
     boxed = conditions.get("SandboxReady", {}).get("status") == "True"
     limited = conditions.get("LimitsEnforced", {}).get("status") == "True"
-    runtime = ((agent or {}).get("spec") or {}).get("runtimeRef") or {}
-    jailed = boxed and runtime.get("name", "nsjail") != "process"
+    runtime, is_jail = session.kernel.guests.runtime((agent or {}).get("spec") or spec)
+    jailed = boxed and is_jail
     told: Json = {
         "fully_isolated": jailed and limited,
         "namespaces": dict.fromkeys(("pid", "net", "mnt", "uts"), jailed),
@@ -172,7 +199,9 @@ def _isolation(agent: Object | None, spec: Json) -> Json:
             **dict.fromkeys(("memory_limit", "cpu_quota", "pids_limit"), limited),
         },
     }
-    if not (jailed and limited):
+    if not is_jail:
+        told["degraded_reason"] = f'Runtime "{runtime}" makes no jails'
+    elif not (jailed and limited):
         held = conditions.get("LimitsEnforced" if jailed else "SandboxReady", {})
         told["degraded_reason"] = str(held.get("message") or "not known yet")[:500]
     return told

@@ -29,8 +29,11 @@ Counters = Callable[[str], Awaitable[Mapping[str, int]]]  # by box id, as `statu
 class Host(Protocol):
     """The host program behind a session that is in no jail: its files are its own to hand out."""
 
-    async def source(self, script: str) -> tuple[dict[str, Any], str]:
+    async def source(self, script: str, jailed: bool = True) -> tuple[dict[str, Any], str]:
         """What of an Agent's spec brings the script into its box, and the path it has there."""
+
+    async def unjailed(self, guest: Guest) -> str:
+        """The Runtime without a jail that what it spawns may have. Raises Denied."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,11 @@ class Session:
         for address in [address for address, one in self.kernel.hosted.items() if one is self]:
             del self.kernel.hosted[address]
 
-    async def call(self, method: str, params: Mapping[str, Any], emit: Emit | None = None) -> Any:
-        return await self.kernel.call(Call(self.guest, method, params, "agentos"), emit or _unheard)
+    async def call(
+        self, method: str, params: Mapping[str, Any], emit: Emit | None = None, runtime: str = ""
+    ) -> Any:
+        asked = Call(self.guest, method, params, "agentos", runtime=runtime)
+        return await self.kernel.call(asked, emit or _unheard)
 
     async def permitted(self) -> None:
         """For what no call of the gate does: counts as its `noop`, and needs what that needs."""

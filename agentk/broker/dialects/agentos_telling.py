@@ -208,7 +208,7 @@ async def _metrics(session: Session, agent: Object) -> Json:
         "pid": 0,
         "status": str(status.get("phase") or "Pending").lower(),
         "uptime_ms": max(0, int(up.total_seconds() * 1000)) if up else 0,
-        "sandboxed": (agent["spec"].get("runtimeRef") or {}).get("name", "nsjail") != "process",
+        "sandboxed": session.kernel.guests.runtime(agent["spec"])[1],
         "process": {
             "cpu": {"percent": _percent(agent, counted)},
             "memory": {"rss": counted.get("memoryBytes", 0)},
