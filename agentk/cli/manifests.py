@@ -9,7 +9,7 @@ from typing import IO, Any
 
 from agentk.api import errors, kinds, manifest
 from agentk.cli import usage
-from agentk.client import client, sources
+from agentk.client import client, packages, sources
 
 _QUIET_SECONDS = 1.0  # an upload that takes longer shows how far it is
 _MOST_BYTES = manifest.MAX_BYTES + 1
@@ -79,14 +79,32 @@ def with_source(api: client.Client, wanted: Wanted) -> Wanted:
     from agentk.client import packing  # tarfile and tempfile: only for those who have a source
 
     one = wanted.manifest
-    base = Path(one.source).parent if Path(one.source).is_file() else Path()
     try:
-        with packing.pack(base / path) as packed:
+        with packing.pack(_folder(one) / path) as packed:
             upload(api, packed.digest, packed.file, packed.size_bytes, str(wanted))
     except errors.AgentkError as error:
         raise placed(one, ("spec", "source", "path"), error) from None
     obj = {**wanted.obj, "spec": {**spec, "source": {**source, "digest": packed.digest}}}
     return replace(wanted, manifest=replace(one, obj=obj))
+
+
+def with_locks(wanted: Wanted) -> Wanted:
+    """The text of lock files in the object. Raises Invalid, at its place, for one that cannot be read."""
+    if wanted.kind is not kinds.AGENT:
+        return wanted
+    one, spec = wanted.manifest, wanted.obj.get("spec")
+    try:
+        read = packages.with_locks(spec, _folder(one))
+    except errors.AgentkError as error:
+        raise placed(one, tuple(error.field.split(".")), error) from None
+    return (
+        wanted if read is spec else replace(wanted, manifest=replace(one, obj={**wanted.obj, "spec": read}))
+    )
+
+
+def _folder(one: manifest.Manifest) -> Path:
+    """What the paths of a manifest are relative to."""
+    return Path(one.source).parent if Path(one.source).is_file() else Path()
 
 
 def upload(api: client.Client, digest: str, file: IO[bytes], size_bytes: int, what: str) -> None:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from agentk.api import errors, kinds
-from agentk.cli import manifests, packages, show
-from agentk.client import client
+from agentk.cli import manifests, show
+from agentk.client import client, packages
 
 # From here on several connections at once: the daemon commits what arrives together in one go.
 MANY = 16
@@ -35,7 +35,8 @@ class Sender:
         api = self.connect()
         versions = _versions(api, wanted)
         if not self.dry_run:
-            packages.tell_indexes(api, wanted, os.environ)
+            specs = [one.obj.get("spec") for one in wanted if one.kind is kinds.AGENT]
+            packages.tell_indexes(api, specs, os.environ)
         results: list[Sent | errors.AgentkError] = []
         for batch in _same_kind(wanted):
             if len(batch) < MANY:
@@ -48,7 +49,7 @@ class Sender:
         self, api: client.Client, one: manifests.Wanted, versions: Versions
     ) -> Sent | errors.AgentkError:
         try:
-            packed = packages.with_locks(manifests.with_source(api, one))
+            packed = manifests.with_locks(manifests.with_source(api, one))
             done = api.apply(one.kind, one.namespace, packed.obj, force=self.force, dry_run=self.dry_run)
         except errors.AgentkError as error:
             return manifests.located(error, one)

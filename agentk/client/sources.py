@@ -1,12 +1,13 @@
 """Objects from where programs have them, and on their way to the daemon with the source they name, packed."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from agentk.api import errors, kinds
-from agentk.client import client
+from agentk.client import client, packages
 
 Object = dict[str, Any]
 
@@ -60,8 +61,13 @@ def rank(kind: kinds.Kind) -> int:
 
 
 def apply(api: client.Client, one: Source, namespace: str, *, force: bool = False) -> Object:
-    """Server-side apply, its source uploaded before. Answers with the object as it is now."""
-    obj = _packed(api, one) if one.kind is kinds.AGENT else one.obj
+    """Server-side apply, what it needs of this machine sent before. Answers with the object as it is now."""
+    obj = one.obj
+    if one.kind is kinds.AGENT:
+        packages.tell_indexes(api, [obj.get("spec")], os.environ)
+        obj = _packed(api, one)
+        read = packages.with_locks(obj.get("spec"), one.folder)
+        obj = obj if read is obj.get("spec") else {**obj, "spec": read}
     return api.apply(one.kind, one.namespace(namespace), obj, force=force).obj
 
 

@@ -43,6 +43,18 @@ def test_apply_takes_files_text_and_dicts_and_packs_sources(host: agentk.Client,
         host.apply(manifest("Agent", "x", spec={"comand": ["x"]}))
 
 
+def test_a_lock_file_beside_a_manifest_is_sent(host: agentk.Client, tmp_path: Path) -> None:
+    lock = f"tree==2.1 --hash=sha256:{'0' * 64}\n"
+    (tmp_path / "requirements.lock").write_text(lock)
+    wanted = shell("locked", "true", suspend=True, environment={"python": {"lockFile": "requirements.lock"}})
+    (tmp_path / "agent.json").write_text(household.text(wanted))
+    (made,) = host.apply(tmp_path / "agent.json")
+    assert made["spec"]["environment"] == {"python": {"lock": lock}}
+    (tmp_path / "requirements.lock").unlink()
+    with pytest.raises(errors.Invalid, match="cannot be read"):
+        host.apply(tmp_path / "agent.json")
+
+
 def test_what_is_there_is_listed_watched_waited_for_and_deleted(host: agentk.Client) -> None:
     host.apply(shell("a", "sleep 1000") | {"metadata": {"name": "a", "labels": {"tier": "web"}}})
     host.wait("a", "Ready", timeout=household.SECONDS)
