@@ -110,7 +110,7 @@ class World:
         listener.bind(self.path)
         listener.listen(128)
         self.listener = listener
-        await asyncio.sleep(0.2)  # for the objects to be heard
+        await self.house.lives.opened()  # the objects were heard
         self.house._listens(
             f"{made['metadata']['uid']}-1", made["metadata"]["uid"], {"gate": listener.fileno()}
         )
