@@ -109,3 +109,10 @@ def reasons(decision: plans.Decision) -> list[str]:
 
 def first(decision: plans.Decision, kind: type) -> Any:
     return next(action for action in decision.actions if isinstance(action, kind))
+
+
+def crash(story: Story, attempt: int, at: float, code: int = 1) -> plans.Decision:
+    """The attempt starts a second before `at`, and ends then."""
+    one = story.box(attempt, at - 1)
+    story.step(at - 1, one)
+    return story.step(at, ended(one, code, at))
