@@ -125,6 +125,25 @@ def test_a_full_mailbox_refuses_and_one_sender_cannot_fill_it(tmp_path: Path) ->
     run(tmp_path, story, bounds=bounds)
 
 
+def test_a_family_has_one_share_of_a_strangers_mailbox(tmp_path: Path) -> None:
+    """A sender that spawns others must not shut a mailbox to everybody else."""
+    bounds = rooms.Bounds(mail=rooms.Bound(6, 1000), mail_from_one=rooms.Bound(3, 1000))
+
+    async def story(there: tenants.Tenants) -> None:
+        there.hear(tenants.agent("kid", parent="ann"))
+        for sender in ("ann", "kid", "kid"):
+            await there.call(sender, "message.send", to="bob", body=1)
+        for sender in ("ann", "kid"):
+            with pytest.raises(errors.TooManyRequests, match="room for 3"):
+                await there.call(sender, "message.send", to="bob", body="more")
+        await there.call("cid", "message.send", to="bob", body=1)
+        for _ in range(3):  # at home each has its own
+            await there.call("kid", "message.send", to="ann", body=1)
+        await there.call("ann", "message.send", to="ann", body=1)
+
+    run(tmp_path, story, bounds=bounds)
+
+
 def test_a_broadcast_reaches_whom_each_message_would(tmp_path: Path) -> None:
     rules = [
         {"name": "broadcast", "effect": "Allow", "methods": ["message.broadcast", "message.recv"]},

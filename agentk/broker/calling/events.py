@@ -24,6 +24,7 @@ from agentk.store.journal import Journal
 _BOUNDS = rooms.Bounds()
 _SUBSCRIPTIONS = 8  # of one agent at once: each looks whenever something happens
 _READ_AT_ONCE = 50  # events of at most 64 KiB each
+_SHORT_BYTES = 1024  # what is longer may take milliseconds to read and write: others have their turn in between
 
 Object = Mapping[str, Any]
 
@@ -89,6 +90,8 @@ class _Calls:
                 for event in found:
                     if any(glob.matches(event.type) for glob in globs):
                         await context.emit(_shown(event))
+                        if len(event.data) > _SHORT_BYTES:
+                            await asyncio.sleep(0)
                         told, since = {"delivered": told["delivered"] + 1, "lastId": event.id}, clock()
                         if told["delivered"] == most:
                             return Done(told)

@@ -178,13 +178,19 @@ class _Calls:
         """What it would have broken, when it was not delivered."""
         bounds = self._bounds
         uid = str(to["metadata"]["uid"])
-        put = replace(letter, scope=places.mailbox(uid))
+        put = replace(letter, scope=places.mailbox(uid), sender=self._counted(guest, uid))
         broken = items.put(tx.conn, put, bounds.mail, bounds.mail_from_one)
         if not broken:
             data = {"id": letter.id, "from": f"{guest.namespace}/{guest.name}"}
             event = events.of_agent(self._guests, to, "message.received", data, letter.now)
             events.write(tx, event, bounds)
         return broken
+
+    def _counted(self, guest: Guest, uid: str) -> str:
+        """Whose share of the mailbox a letter takes: its sender's, but to strangers all of a family have one share, or
+        whoever spawns a few more would have all of it."""
+        own = (guest.uid, *guest.parents)
+        return guest.uid if own[-1] in (uid, *self._guests.parents(uid)) else own[-1]
 
     def _arrived(self, delivered: list[str]) -> None:
         for uid in delivered:

@@ -148,9 +148,13 @@ class Session:
     def address_of(self, name: str) -> str:
         """By what it registered, what its parent called it, or its own name; "" when there is none."""
         guests, namespace = self.kernel.guests, self.guest.namespace
-        found = self.kernel.names.uid(namespace, name) or self.kernel.called.uid(namespace, name)
-        agent = None if found else guests.named(namespace, name)
-        return str(agent["metadata"]["uid"]) if agent is not None else found
+        agent = guests.named(namespace, name)
+        for names in (self.kernel.names, self.kernel.called):
+            found = names.uid(namespace, name)
+            # What a stranger calls itself, or its child, takes no agent's own name.
+            if found and (agent is None or self.of_family(guests.of(found.partition("/")[0]))):
+                return found
+        return str(agent["metadata"]["uid"]) if agent is not None else ""
 
     def peer_named(self, name: str) -> Object | None:
         address = self.address_of(name)
@@ -164,8 +168,11 @@ class Session:
         return agent if uid == own or own in self.kernel.guests.parents(uid) else None
 
     def name(self, agent: Object) -> str:
-        uid = agent["metadata"]["uid"]
-        return self.kernel.names.of(uid) or self.kernel.called.of(uid) or str(agent["metadata"]["name"])
+        uid, own = agent["metadata"]["uid"], str(agent["metadata"]["name"])
+        called = self.kernel.called.of(uid)
+        if called and not self.of_family(agent) and self.kernel.guests.named(_namespace(agent), called):
+            called = ""  # an agent has this name, and this may not be it
+        return self.kernel.names.of(uid) or called or own
 
     def id(self, agent: Object) -> int:
         return self.kernel.ids.of(str(agent["metadata"]["uid"]))
