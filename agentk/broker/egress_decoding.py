@@ -10,6 +10,7 @@ from agentk.api.errors import UpstreamError
 
 _GZIP = frozenset({"gzip", "x-gzip"})
 _STEP_BYTES = 256 * 1024
+_EMPTY_MAX = 100  # members in a row that hold nothing: each costs as much as one that holds something
 
 
 class Decoding:
@@ -20,6 +21,7 @@ class Decoding:
         self.unknown = bool(coding) and not self.packed
         self._stream = _gzip() if self.packed else None
         self._begun = False
+        self._empty = 0
 
     @classmethod
     def of(cls, headers: Sequence[str]) -> "Decoding":
@@ -41,12 +43,16 @@ class Decoding:
             self._begun = True
             if self._stream.eof:  # another member follows
                 self._stream = _gzip()
+                self._empty += 1
+                if self._empty > _EMPTY_MAX:
+                    raise UpstreamError("the answer is packed in pieces that hold nothing")
             try:
                 part = self._stream.decompress(data, _STEP_BYTES)
             except zlib.error:
                 raise UpstreamError("the answer is not packed as it says") from None
             data = self._stream.unconsumed_tail or self._stream.unused_data
             if part:
+                self._empty = 0
                 yield part
 
 

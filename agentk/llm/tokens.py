@@ -41,7 +41,11 @@ def upper_bound(dialect: asking.Dialect, body: Mapping[str, Any], model: str = "
         return [without_images(below) for below in value] if isinstance(value, list) else value
 
     try:
-        text = json.dumps(without_images(body), ensure_ascii=False, default=str)
+        text = json.dumps(body, ensure_ascii=False, default=str)
+        if any(
+            kind in text for kind in _IMAGE_PARTS
+        ):  # rarely: looking at every value takes ten times as long
+            text = json.dumps(without_images(body), ensure_ascii=False, default=str)
     except RecursionError:
         raise errors.BadRequest("the request is nested too deeply") from None
     size = len(text.encode("utf-8", "surrogatepass"))

@@ -1,6 +1,7 @@
 """A few bytes of a guest must not cost everybody else: endless headers, lists of all sorts, many bodies at once."""
 
 import asyncio
+import gzip
 import json
 import sqlite3
 from dataclasses import replace
@@ -15,6 +16,7 @@ from agentk.broker.calling import queues
 from agentk.broker.dialects import asked, features, openai
 from agentk.broker.dialects.agentos_words import Asked, Op
 from agentk.broker.dialects.http_reading import Limits, Reader, Received, Refused, Request
+from agentk.broker.egress_decoding import Decoding
 from agentk.sdk import wire
 from agentk.store import guest_items as items
 from agentk.store import guest_rooms as rooms
@@ -115,8 +117,16 @@ def test_only_texts_to_embed_come_as_very_many_values() -> None:
         return Request("POST", "/x", headers={"content-type": "application/json"}, body=body)
 
     assert asked.asked(request("input"), "openai.embeddings").method == "embed"
-    with pytest.raises(errors.BadRequest, match="more than 100000 values"):
+    with pytest.raises(errors.BadRequest, match="more than 50000 values"):
         asked.asked(request("messages"), "openai.chat")
+
+
+def test_an_answer_packed_in_pieces_that_hold_nothing_is_refused() -> None:
+    """Each piece makes a new unpacker and copies the rest: a full second for a few megabytes."""
+    with pytest.raises(errors.UpstreamError, match="hold nothing"):
+        list(Decoding("gzip").feed(gzip.compress(b"") * 4_000))
+    packed = b"".join(gzip.compress(b"%d," % number) + gzip.compress(b"") for number in range(1_000))
+    assert b"".join(Decoding("gzip").feed(packed)).count(b",") == 1_000
 
 
 def test_numbers_that_no_float_holds_are_numbers() -> None:

@@ -24,7 +24,9 @@ from agentk.store.journal import Journal
 _BOUNDS = rooms.Bounds()
 _SUBSCRIPTIONS = 8  # of one agent at once: each looks whenever something happens
 _READ_AT_ONCE = 50  # events of at most 64 KiB each
-_SHORT_BYTES = 1024  # what is longer may take milliseconds to read and write: others have their turn in between
+_SHORT_BYTES = (
+    1024  # what is longer may take milliseconds to read and write: others have their turn in between
+)
 
 Object = Mapping[str, Any]
 

@@ -19,7 +19,7 @@ from agentk.sdk import wire
 Method = Literal["think", "embed", "models"]
 
 _MARK, _NUMBERS = f"req_{secrets.token_hex(8)}", itertools.count(0x1000)
-VALUES = 100_000  # of one body: each is looked at several times, and everybody else waits
+VALUES = 50_000  # of one body: each is looked at several times, and everybody else waits
 TOKENS = 500_000  # of one with texts to embed, which may come as lists of tokens
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 _LIMITS = {
