@@ -1,4 +1,5 @@
-"""agentk's own events of agents that were spawned, for those above them: agent.spawned, paused, resumed and exited.
+"""agentk's own events of agents that were spawned, for those above them: agent.spawned, changed, paused, resumed and
+exited; and what else is told of one.
 
 Told of what changes while we look: what happened while no daemon ran is in the objects, and is not told again. An event
 that cannot be written is lost, and said so; the objects stay the truth.
@@ -19,6 +20,7 @@ from agentk.store import guest_events as stored
 from agentk.store import writer
 from agentk.store.journal import Journal
 
+_WAITING_MAX = 1000  # noted, and not written yet
 _TOLD = ("attempt", "reason", "exitCode", "signal")
 
 _log = logging.getLogger(__name__)
@@ -33,6 +35,7 @@ class Happenings:
         self._journal, self._guests, self._waiting, self._now = journal, guests, waiting, now
         self._ended: dict[str, int] = {}  # uid → the newest attempt that is known to have ended
         self._standing: set[str] = set()  # uids of those that stand still
+        self._phases: dict[str, str] = {}  # by uid
         self._new: list[stored.Happened] = []
         self._woken = asyncio.Event()
         self._telling = False
@@ -45,8 +48,10 @@ class Happenings:
         if gone:
             self._ended.pop(uid, None)
             self._standing.discard(uid)
+            self._phases.pop(uid, None)
             return
         self._hear_standing(uid, obj)
+        self._hear_phase(uid, obj)
         end = (obj.get("status") or {}).get("lastTermination") or {}
         before, ended = self._ended.get(uid), int(end.get("attempt") or 0)
         self._ended[uid] = ended
@@ -65,6 +70,18 @@ class Happenings:
         self._standing ^= {uid}
         if self._telling and self._guests.parents(uid) and phase in ("Suspended", "Starting", "Running"):
             self._tell(obj, "agent.paused" if phase == "Suspended" else "agent.resumed", {"uid": uid})
+
+    def _hear_phase(self, uid: str, obj: Object) -> None:
+        phase = str((obj.get("status") or {}).get("phase") or "Pending")
+        before, self._phases[uid] = self._phases.get(uid, phase), phase
+        if phase != before and self._telling and self._guests.parents(uid):
+            self._tell(obj, "agent.changed", {"uid": uid, "phase": phase, "before": before})
+
+    def note(self, uid: str, type: str, data: dict[str, Any]) -> None:
+        """Something else that happened to an agent. Lost when more comes than is written."""
+        obj = self._guests.of(uid)
+        if obj is not None and self._telling and len(self._new) < _WAITING_MAX:
+            self._tell(obj, type, data)
 
     async def run(self) -> None:
         """Until cancelled. Begin once all there is was heard of: that is no news."""

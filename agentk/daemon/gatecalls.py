@@ -85,7 +85,9 @@ def kernel(house: "Gatehouse", version: str) -> agentos_session.Kernel:
     async def counters(box_id: str) -> dict[str, int]:
         return exits.counters(await house.boxes.counters(box_id))
 
-    return agentos_session.Kernel(house.gate.call, house.guests, house.rules, audit, counters, version)
+    return agentos_session.Kernel(
+        house.gate.call, house.guests, house.rules, audit, counters, version, house.happenings.note
+    )
 
 
 def frames(house: "Gatehouse", box_id: str, room: Room) -> FramesService:

@@ -102,7 +102,7 @@ class Gatehouse:
         self.waiting = waiting.Waiting(now)
         self.sayings = saying.Sayings(boxes.descriptors)
         self._leftovers = leftovers.Leftovers(self.journal, self.guests, now)
-        self._happenings = happenings.Happenings(self.journal, self.guests, self.waiting, now)
+        self.happenings = happenings.Happenings(self.journal, self.guests, self.waiting, now)
         self.methods: dict[str, Method] = gatecalls.methods(self)
         self.gate = gate.Gate(
             gate.Rooms(
@@ -139,7 +139,7 @@ class Gatehouse:
                     group.create_task(self._feed.run(kind, since[kind.plural]), name=f"gate: {kind.plural}")
                 group.create_task(self._sweep(), name="gate: journal")
                 group.create_task(self._leftovers.run(), name="gate: leftovers")
-                group.create_task(self._happenings.run(), name="gate: happenings")
+                group.create_task(self.happenings.run(), name="gate: happenings")
                 group.create_task(self.lives.run(), name="gate: budgets")
         finally:
             forget()
@@ -178,7 +178,7 @@ class Gatehouse:
         self.accounts.hear(kind, obj, gone)
         self.secrecy.hear(kind, obj, gone)
         self.hosting.hear(kind, obj, gone)
-        self._happenings.hear(kind, obj, gone)
+        self.happenings.hear(kind, obj, gone)
         self._leftovers.hear(kind, obj, gone)
         if kind is kinds.MODELROUTE:
             self._hear_route(obj, gone)

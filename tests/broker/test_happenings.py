@@ -33,7 +33,7 @@ def test_spawns_and_exits_are_told_once_to_those_above(tmp_path: Path) -> None:
         running = asyncio.create_task(happenings.run())
         await there.settled()
         heard: list[Any] = []
-        listening = there.begun("top", "event.subscribe", heard=heard, max=3)
+        listening = there.begun("top", "event.subscribe", heard=heard, max=6)
         await there.settled()
         hear(tenants.agent("alone"))
         hear(tenants.agent("kid", "top"))
@@ -41,13 +41,19 @@ def test_spawns_and_exits_are_told_once_to_those_above(tmp_path: Path) -> None:
             hear(ended("old", "top", 4, "Succeeded"))
             hear(ended("kid", "top", 1, "Pending"))
         hear(ended("kid", "top", 2, "Failed"))
+        happenings.note("uid-nobody", "call.denied", {})
+        happenings.note("uid-kid", "call.denied", {"opcode": "EXEC"})
+        happenings.note("uid-top", "call.denied", {"opcode": "HTTP"})
         hear(ended("kid", "top", 2, "Failed"), gone=True)
         await listening
         exit = {"uid": "uid-kid", "reason": "Error", "exitCode": 3}
         assert [(one["type"], one["source"], one["data"]) for one in heard] == [
             ("agent.spawned", "d/kid", {"uid": "uid-kid"}),
             ("agent.exited", "d/kid", {**exit, "attempt": 1, "phase": "Pending"}),
+            ("agent.changed", "d/kid", {"uid": "uid-kid", "phase": "Failed", "before": "Pending"}),
             ("agent.exited", "d/kid", {**exit, "attempt": 2, "phase": "Failed"}),
+            ("call.denied", "d/kid", {"opcode": "EXEC"}),
+            ("call.denied", "d/top", {"opcode": "HTTP"}),
         ]
         running.cancel()
         await asyncio.wait([running])

@@ -36,6 +36,7 @@ PROGRAM = """
 import json, sys
 from agentos import AgentOS
 
+TYPES = ["AGENT_SPAWNED", "AGENT_PAUSED", "CUSTOM", "STATE_CHANGED", "SYSCALL_BLOCKED"]
 kernel = AgentOS(*sys.argv[1:])
 told = {}
 told["echo"] = kernel.raw(0x00, b"hello").decode()
@@ -50,7 +51,7 @@ told["scratch"] = kernel.ask(0x03, path="/tmp/sub/../sub/scratch")["content"]
 kernel.ask(0x30, key="k", value={"n": 1}, scope="global")
 told["fetch"] = kernel.ask(0x31, key="k")["value"]
 told["register"] = kernel.ask(0x23, name="boss")["success"]
-told["subscribed"] = kernel.ask(0x60, event_types=["AGENT_SPAWNED", "AGENT_PAUSED", "CUSTOM"])["success"]
+told["subscribed"] = kernel.ask(0x60, event_types=TYPES)["success"]
 spawned = kernel.ask(0x10, name="worker", script=WORKER, sandboxed=True)
 told["spawned"] = {key: spawned.get(key) for key in ("success", "status", "name", "error")}
 told["isolated"] = spawned["isolation"]["fully_isolated"]
@@ -73,6 +74,11 @@ told["audit"] = "exec" in {one["event_type"] for one in kernel.ask(0x76, limit=1
 told["memory"] = kernel.ask(0xC0)["metrics"]["memory"]["used"] > 0
 told["lowered"] = kernel.ask(0x41, level="minimal")["success"]
 told["refused"] = kernel.ask(0x02, command="id")["success"]
+told["blocked"] = kernel.until(
+    lambda: [
+        one["data"]["opcode"] for one in kernel.ask(0x62, max=50)["events"] if one["type"] == "SYSCALL_BLOCKED"
+    ]
+)
 told["raised"] = kernel.ask(0x41, level="unrestricted")["success"]
 told["bye"] = kernel.raw(0xFF).decode()
 print(json.dumps(told), flush=True)
@@ -98,13 +104,14 @@ EXPECTED = {
     "paused": True,
     "resumed": True,
     "list": [["worker", True]],
-    "events": ["AGENT_PAUSED", "AGENT_SPAWNED", "CUSTOM"],
+    "events": ["AGENT_PAUSED", "AGENT_SPAWNED", "CUSTOM", "STATE_CHANGED"],
     "killed": True,
     "gone": [],
     "audit": True,
     "memory": True,
     "lowered": True,
     "refused": False,
+    "blocked": ["EXEC"],
     "raised": False,
     "bye": "goodbye",
 }

@@ -137,6 +137,29 @@ def test_a_box_that_cannot_be_made_leaves_no_door(there: Place) -> None:
     assert not gate(there).parent.parent.exists()
 
 
+@pytest.mark.parametrize(
+    "point", ["start.after-door", "start.after-fork", "start.after-handle", "end.after-exit"]
+)
+def test_no_death_of_the_launcher_leaves_a_door_behind(there: Place, point: str) -> None:
+    async def flow() -> None:
+        wanted = program(there, "print('ran')")
+        launcher = there.process
+        assert launcher is not None
+        async with launching.connected(there) as runtime:
+            asking = asyncio.ensure_future(runtime.start(wanted))
+            await launching.holds(lambda: launcher.poll() is not None)
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        there.launch()
+        async with launching.connected(there) as runtime:
+            await runtime.list()  # it has looked at what there was
+            await launching.holds(lambda: not gate(there).parent.parent.exists())
+
+    there.die()
+    there.launch(crash_at=point)
+    asyncio.run(flow())
+
+
 async def outcome(there: Place, stranger: box.Box) -> list[str]:
     """What a box says that tries the door of another, which runs."""
     async with launching.connected(there) as runtime:

@@ -4,6 +4,7 @@ Opcodes that mean nothing here (worlds, tunnels, unknown ones) are answered as s
 """
 
 import asyncio
+import contextlib
 import json
 import time
 from collections import deque
@@ -24,6 +25,7 @@ from agentk.broker.words import Guest
 
 ASYNC_MAX = 64  # of one connection: under way, or done and not asked for
 _ASYNC_BYTES = 16 * 1024 * 1024  # of answers that wait to be asked for
+_TOLD_CHARS = 500  # of an error, in an event
 _POLL_BYTES = PAYLOAD_BYTES - 64 * 1024
 
 Handler = Callable[[Session, Asked], Awaitable[Reply]]
@@ -124,7 +126,16 @@ class Speaker(Session):
                 return encoded(self._later(opcode, handler, asked))
             return encoded(await handler(self, asked))
         except errors.AgentkError as error:
-            return encoded(refusal(opcode, error))
+            return encoded(self._refusal(opcode, error))
+
+    def _refusal(self, opcode: int, error: errors.AgentkError) -> Json:
+        """A denial is an event too, for whoever listens for those."""
+        told = refusal(opcode, error)
+        if isinstance(error, errors.Denied):
+            with contextlib.suppress(errors.AgentkError):
+                data = {"opcode": name_of(opcode), "error": told["error"][:_TOLD_CHARS]}
+                self.kernel.note(self.guest.uid, "call.denied", data)
+        return told
 
     # answers that are asked for later
 
@@ -157,7 +168,7 @@ class Speaker(Session):
         try:
             reply: Reply = await handler(self, asked)
         except errors.AgentkError as error:
-            reply = refusal(opcode, error)
+            reply = self._refusal(opcode, error)
         payload = encoded(reply)
         if len(payload) > _POLL_BYTES // 2:  # it is a text within a text, with every quote escaped
             told = errors.TooLarge(f"the answer has {len(payload)} bytes", hint="ask for it without async")

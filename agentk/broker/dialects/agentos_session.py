@@ -46,6 +46,7 @@ class Kernel:
     audit: Audit
     counters: Counters
     version: str
+    note: Callable[[str, str, dict[str, Any]], None] = lambda uid, type, data: None  # an event of an agent's
     ids: Ids = field(init=False)
     names: Names = field(init=False)  # what agents registered
     called: Names = field(init=False)  # what their parents called them

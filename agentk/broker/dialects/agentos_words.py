@@ -67,7 +67,7 @@ EVENTS = {
     "AGENT_RESUMED": "agent.resumed",
     "AGENT_RESTARTING": "agent.restarting",
     "AGENT_ESCALATED": "agent.escalated",
-    "STATE_CHANGED": "state.changed",
+    "STATE_CHANGED": "agent.changed",
     "MESSAGE_RECEIVED": "message.received",
     "SYSCALL_BLOCKED": "call.denied",
     "RESOURCE_WARNING": "resource.warning",
