@@ -253,6 +253,20 @@ def test_an_upstream_that_says_no_used_nothing() -> None:
     run(story)
 
 
+def test_a_key_that_is_not_there_costs_nothing() -> None:
+    async def gone(namespace: str, name: str, key: str) -> str:
+        raise errors.NotFound("gone")
+
+    async def story() -> None:
+        async with rigs.rig(answers(chat("hello"))) as (up, world):
+            world.models._tries._secret = gone
+            with pytest.raises(errors.UpstreamError, match='key "k" of Secret "keys", which is not there'):
+                await world.call("think", prompt="hi", maxTokens=5)
+            assert (world.used.tokens, world.used.calls, up.seen) == (0, 1, [])
+
+    run(story)
+
+
 def test_a_stream_that_breaks_off_is_an_error_and_paid_for() -> None:
     async def story() -> None:
         async with rigs.rig(streams(chunk({"content": "Hel"}), cut=True)) as (_, world):

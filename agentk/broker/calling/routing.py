@@ -15,7 +15,7 @@ from agentk.broker.budgets import Left
 from agentk.broker.dialects import asked
 from agentk.broker.methods import ONE_CALL, Context
 from agentk.broker.words import Amount, Guest
-from agentk.llm import asking, bounding, routes
+from agentk.llm import asking, bounding, routes, trying
 from agentk.llm.models import Models
 
 LeftOf = Callable[[Guest], Left]
@@ -73,8 +73,8 @@ class Routing:
         try:
             reply = await self._models.send(guest.namespace, route_name(guest), ask)
         except asking.Refused as refused:
-            if refused.upstream_status or refused.retryable:  # else an answer had begun, and is lost
-                context.used = ONE_CALL
+            if refused.upstream_status or refused.retryable or isinstance(refused, trying.KeyMissing):
+                context.used = ONE_CALL  # else an answer had begun, and is lost
             raise
         except errors.AgentkError:
             context.used = ONE_CALL  # it never left
