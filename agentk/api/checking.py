@@ -120,6 +120,9 @@ def _wrong_type(schema: schemas.Schema, path: Path, value: Any, secret: bool) ->
         hint = f"did you mean {value} without quotes?"
     elif type_name == "array" and isinstance(value, str | int | float):
         hint = "write a list: [first, second]"
+    elif type_name == "object" and isinstance(value, str):
+        fields = schema.get("required") or list(schema.get("properties", ()))
+        hint = f"write {{{fields[0]}: …}}" if len(fields) == 1 else ""
     return Problem(
         path, f"expected {expected}, found {shown(value, secret)}", hint, reason="FieldValueTypeInvalid"
     )

@@ -1,5 +1,6 @@
 """Manifests from where people keep them: files, directories, stdin; and their sources, packed and uploaded."""
 
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +14,7 @@ from agentk.client import client, packages, sources
 
 _QUIET_SECONDS = 1.0  # an upload that takes longer shows how far it is
 _MOST_BYTES = manifest.MAX_BYTES + 1
+_STEP = re.compile(r"\[(\d+)\]|([^.\[\]]+)")
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,23 @@ def located(error: errors.AgentkError, wanted: Wanted) -> errors.AgentkError:
             admit.admit(wanted.obj, wanted.manifest)
         except errors.Invalid as here:
             return here
-    return placed(wanted.manifest, tuple(error.field.split(".")) if error.field else (), error)
+    if not error.causes:
+        return placed(wanted.manifest, _steps(error.field), error)
+    error.file = error.file or wanted.manifest.source
+    error.causes = [_cause_located(cause, wanted.manifest) for cause in error.causes]
+    return error
+
+
+def _cause_located(cause: errors.Cause, one: manifest.Manifest) -> errors.Cause:
+    if cause.line:
+        return cause
+    line, column = one.position(_steps(cause.field))
+    return replace(cause, file=one.source, line=line, column=column)
+
+
+def _steps(field: str) -> tuple[str | int, ...]:
+    """`spec.secrets[0].name` as the steps to it."""
+    return tuple(int(number) if number else name for number, name in _STEP.findall(field))
 
 
 class Meter:
@@ -183,7 +201,9 @@ def _files(path: Path, recursive: bool) -> list[Path]:
     return files
 
 
-def placed(one: manifest.Manifest, path: tuple[str, ...], error: errors.AgentkError) -> errors.AgentkError:
+def placed(
+    one: manifest.Manifest, path: tuple[str | int, ...], error: errors.AgentkError
+) -> errors.AgentkError:
     """The same error, with file, line and column filled in."""
     if not error.file:
         error.file = one.source

@@ -133,6 +133,7 @@ def test_all_problems_are_told_in_the_order_of_the_file() -> None:
         ("priority: 1.0", "expected a whole number, found the number 1.0"),
         ("priority: true", "expected a whole number, found true"),
         ("priority: 1001", "expected at most 1000, found 1001"),
+        ("modelRef: models", 'expected an object, found "models"; write {name: …}'),
         ("args: ls -l", 'expected a list, found "ls -l"; write a list: [first, second]'),
         ("args: [5]", "5:10: spec.args[0]: expected text, found the number 5; put it in quotes"),
         ("args: [x, null]", "spec.args[1]: expected text, found nothing"),

@@ -166,6 +166,16 @@ def test_delete_by_name_file_and_label(daemon: Any, agentk: Run, file: Path) -> 
     assert agentk("delete", "cm", "a", "--ignore-not-found").code == 0
 
 
+def test_what_the_daemon_refuses_is_told_where_it_stands(daemon: Any, agentk: Run, file: Path) -> None:
+    file.write_text(
+        "apiVersion: agentk.dev/v1alpha1\nkind: ModelRoute\nmetadata: {name: r}\nspec:\n  modelList:\n"
+        "  - modelName: m\n    litellmParams:\n      model: openai/m\n      api_key: sk-1234\n"
+    )
+    ran = agentk("apply", "-f", str(file))
+    assert ran.code == 1 and "sk-1234" not in ran.err
+    assert f"at {file}:9:16" in ran.err and f"{file}:1:1" not in ran.err
+
+
 def test_delete_without_saying_which_is_refused(agentk: Run) -> None:
     ran = agentk("delete", "agents")
     assert ran.code == 2
