@@ -100,9 +100,14 @@ def _print(
 
 
 def text(calls: Sequence[dict[str, Any]], wide: bool = False, headers: bool = True) -> str:
-    """A line a call."""
-    rows = [[*_row(one), *(_wide(one) if wide else ())] for one in calls]
-    return columns.draw([*_HEADERS, *(_WIDE if wide else ())], rows, show=headers)
+    """A line a call; why it failed, when one did, comes last."""
+    failed = any(one.get("why") for one in calls)
+    rows = [
+        [*_row(one), *(_wide(one) if wide else ()), *([one.get("why") or "-"] if failed else ())]
+        for one in calls
+    ]
+    names = [*_HEADERS, *(_WIDE if wide else ()), *(["Why"] if failed else ())]
+    return columns.draw(names, rows, show=headers)
 
 
 def _row(one: dict[str, Any]) -> list[str]:

@@ -42,7 +42,9 @@ async def audit(call: calls.Call) -> Response:
                 cont=cont,
                 with_bodies=bodies,
             )
-        items = [as_json(one, bodies) | {"about": about(conn, one)} for one in page.calls]
+        items = [
+            as_json(one, bodies) | {"about": about(conn, one), "why": why(conn, one)} for one in page.calls
+        ]
         metadata = {"continue": page.cont} if page.cont else {}
         answer = {"kind": "CallList", "metadata": metadata, "items": items}
         return answers.encoded(answer)  # here and not on the loop: it may be large
@@ -121,12 +123,26 @@ def about(conn: Any, one: telling.Called) -> str:
     return _about(asked)[:_ABOUT] if isinstance(asked, dict) else ""
 
 
+def why(conn: Any, one: telling.Called) -> str:
+    """What a guest was told of a call that did not end well."""
+    if not one.ended or one.status == "ok":
+        return ""
+    try:
+        told = json.loads(telling.small_body(conn, one.last, "answer", _SMALL) or b"null")
+    except ValueError:
+        return ""
+    if isinstance(told, dict) and isinstance(told.get("error"), dict):
+        told = told["error"]  # of an answer that was cut short
+    return str(told.get("message") or told.get("reason") or "")[:_WHY] if isinstance(told, dict) else ""
+
+
 def moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 _SMALL = 64 * 1024  # a body of which a few words are shown is not worth reading when it is larger
 _ABOUT = 120
+_WHY = 300
 _TELLING = ("url", "to", "name", "queue", "key", "type", "language", "id", "model", "path")
 
 

@@ -74,7 +74,8 @@ class _Tree:
             for key, value in audits.as_json(one, bodies=False).items()
             if key in ("effect", "parent", "record", "method", "status", "attempt", "durationSeconds", "used")
         }
-        told |= {"start": audits.moment(one.begun.at), "about": audits.about(self._conn, one), "children": []}
+        told |= {"about": audits.about(self._conn, one), "why": audits.why(self._conn, one)}
+        told |= {"start": audits.moment(one.begun.at), "children": []}
         if one.begun.method == "agent.spawn" and one.status == "ok":
             told["children"] = self._spawned(one, depth)
         return told

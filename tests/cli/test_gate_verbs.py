@@ -57,6 +57,20 @@ def test_audit_tells_each_call_with_its_rule_and_use(gated: GatedDaemon, agentk:
     assert "EFFECT" in agentk("audit", "agent/web", "-o", "wide").lines[0]
 
 
+def test_audit_and_trace_tell_why_a_call_failed(gated: GatedDaemon, agentk: Run) -> None:
+    think(gated)
+    told = json.dumps({"kind": "Status", "message": "the provider is away"}).encode()
+    gated.called("web", "think", b"{}", Outcome("error", told, {"calls": 1}))
+    cut = json.dumps({"sent": "Hel", "error": {"message": "it broke off"}}).encode()
+    gated.called("web", "think", b"{}", Outcome("error", cut, {"calls": 1}))
+    gated.called("web", "exec", b"{}", Outcome("denied", b'{"reason":"no rule allows it"}', {}))
+    lines = agentk("audit", "web").lines
+    assert lines[0].split()[-1] == "WHY" and lines[1].split()[-1] == "-"
+    why = ("the provider is away", "it broke off", "no rule allows it")
+    assert [line.endswith(words) for line, words in zip(lines[2:], why, strict=True)] == [True] * 3
+    assert all(words in agentk("trace", "web").out for words in why)
+
+
 def test_audit_as_json_has_what_was_asked_and_answered(gated: GatedDaemon, agentk: Run) -> None:
     effect = think(gated)
     one = json.loads(agentk("audit", "web", "-o", "json").out)["items"][0]
