@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from agentk.api import kinds, tables
-from agentk.cli import connect, get, options, show, targets, usage, watching
+from agentk.cli import connect, options, rows, show, targets, usage, watching
 from agentk.client import client
 
 app = typer.Typer(**options.APP)
@@ -42,10 +42,10 @@ def events(
         show.write(show.objects(found, form, single=False, headers=not no_headers))
     elif found:
         table = tables.table(kinds.EVENT, found, watching.now())
-        rows = get.Rows(table, form.name == "wide", all_namespaces, False)
-        show.write(rows.text(table["rows"], not no_headers))
+        shown = rows.Rows(table, form.name == "wide", all_namespaces, False)
+        show.write(shown.text(table["rows"], not no_headers))
     else:
-        get.say_none(where)
+        rows.say_none(where)
     return 0
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from agentk.api import errors
-from agentk.cli import columns, connect, options, show, targets, telling, usage
+from agentk.cli import connect, options, rows, show, targets, telling, usage
 from agentk.client import client
 
 if TYPE_CHECKING:
@@ -98,13 +98,13 @@ def _tables(
         if table and table["rows"]:
             if order:
                 table["rows"].sort(key=lambda row: sort_key(order, row["object"]))
-            drawn = Rows(table, form.name == "wide", with_namespace and kind.namespaced, with_labels)
+            drawn = rows.Rows(table, form.name == "wide", with_namespace and kind.namespaced, with_labels)
             prefix = f"{targets.typed(kind)}/" if prefixed else ""
             blocks.append(drawn.text(table["rows"], headers, prefix))
     sys.stdout.write("\n".join(blocks))
     if not blocks and not failed:
         where = next((s.namespace for one, s in asked if one.kind.namespaced), "")
-        say_none(where)
+        rows.say_none(where)
     return 1 if failed and not ignore_not_found else 0
 
 
@@ -146,39 +146,6 @@ def _found(fetch: Callable[[], dict[str, Any]], ignore_not_found: bool) -> dict[
         return None
 
 
-class Rows:
-    """A Kubernetes Table on its way to text: which columns, in which widths."""
-
-    def __init__(self, table: dict[str, Any], wide: bool, with_namespace: bool, with_labels: bool) -> None:
-        definitions = table["columnDefinitions"]
-        self._shown = [at for at, one in enumerate(definitions) if wide or not one.get("priority")]
-        self._with_namespace, self._with_labels = with_namespace, with_labels
-        names = [definitions[at]["name"] for at in self._shown]
-        self._headers = (
-            (["Namespace"] if with_namespace else []) + names + (["Labels"] if with_labels else [])
-        )
-        self._drawn: columns.Columns | None = None
-
-    def text(self, rows: Sequence[dict[str, Any]], headers: bool, prefix: str = "") -> str:
-        cells = [self._cells(row, prefix) for row in rows]
-        if self._drawn is None:
-            self._drawn = columns.Columns(self._headers, cells, columns.wants_colour(sys.stdout))
-        return self._drawn.text(cells, headers)
-
-    def _cells(self, row: dict[str, Any], prefix: str) -> list[Any]:
-        metadata = row.get("object", {}).get("metadata", {})
-        cells = [row["cells"][at] for at in self._shown]
-        if prefix:
-            cells[0] = prefix + str(cells[0])
-        if self._with_namespace:
-            cells.insert(0, metadata.get("namespace", ""))
-        if self._with_labels:
-            cells.append(
-                ",".join(f"{key}={value}" for key, value in sorted(metadata.get("labels", {}).items()))
-            )
-        return cells
-
-
 def _order(path: str) -> "jsonpath.Path":
     from agentk.cli import jsonpath  # its grammar costs 6 ms
 
@@ -201,7 +168,3 @@ def sort_key(path: "jsonpath.Path", obj: dict[str, Any]) -> tuple[int, float, st
         except errors.Invalid:
             pass
     return 2, 0.0, str(value)
-
-
-def say_none(namespace: str) -> None:
-    show.say(f"No resources found in {namespace} namespace." if namespace else "No resources found")

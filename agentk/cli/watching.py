@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import tables
-from agentk.cli import get, show
+from agentk.cli import rows, show
 from agentk.client import client, watching
 
 
@@ -41,7 +41,7 @@ class _Pen:
 
     def __init__(self, selection: client.Selection, drawn: Drawn) -> None:
         self._selection, self._drawn = selection, drawn
-        self._rows: get.Rows | None = None
+        self._rows: rows.Rows | None = None
 
     def draw(self, objs: list[dict[str, Any]]) -> None:
         if not objs:
@@ -61,7 +61,7 @@ class _Pen:
         if self._rows is None:
             with_namespace = self._drawn.with_namespace and self._selection.kind.namespaced
             wide = self._drawn.form.name == "wide"
-            self._rows = get.Rows(table, wide, with_namespace, self._drawn.with_labels)
+            self._rows = rows.Rows(table, wide, with_namespace, self._drawn.with_labels)
         sys.stdout.write(self._rows.text(table["rows"], first and self._drawn.headers))
 
 

@@ -1,6 +1,7 @@
 """The rooms of the gate that people may look into through the control API, and whom a question is about.
 
-Everything here reads, but `add`, by which people give more to a budget.
+Everything here reads, but `add`, by which people give more to a budget, and `call`, by which their programs ask as
+agents do.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
