@@ -42,6 +42,7 @@ class Provider(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         self.server.seen.append((self.path, dict(self.headers.items()), body))
+        self.server.hold.wait()
         told = ANSWERS[self.path]
         if body.get("stream"):
             data, kind = STREAMS[self.path], "text/event-stream"
@@ -51,7 +52,8 @@ class Provider(BaseHTTPRequestHandler):
         self.send_header("content-type", kind)
         self.send_header("content-length", str(len(data)))
         self.end_headers()
-        self.wfile.write(data)
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who asked may be dead
+            self.wfile.write(data)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Nothing of it is of interest."""
@@ -61,6 +63,8 @@ class Served(ThreadingHTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Provider)
         self.seen: list[tuple[str, dict[str, str], Any]] = []
+        self.hold = threading.Event()  # nothing is answered while it is not set
+        self.hold.set()
 
     @property
     def url(self) -> str:
@@ -76,6 +80,7 @@ def serving() -> Iterator[Served]:
     try:
         yield server
     finally:
+        server.hold.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -1,12 +1,14 @@
 """kill -9 at every step of a call: no effect happens twice, no answer is made up, nothing stays reserved.
 
-What the provider saw is counted at the provider. The programs are an agent's SDK and OpenAI's own client; both come
-again by themselves, and both must meet the call that they had made, or be told that nobody knows.
+What the provider saw is counted at the provider. The programs are an agent's SDK and the clients of OpenAI and of
+Anthropic; all come again by themselves, and must meet the call that they had made, or be told that nobody knows.
 """
 
+import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -36,6 +38,30 @@ for words in ("hi", "again"):
         print(got.choices[0].message.content)
     except openai.ConflictError as error:
         print("OutcomeUnknown")
+"""
+
+ANTHROPIC = """
+import anthropic
+client = anthropic.Anthropic(max_retries=3)
+for words in ("hi", "again"):
+    try:
+        got = client.messages.create(model="claude", messages=[{"role": "user", "content": words}], max_tokens=20)
+        print(got.content[0].text)
+    except anthropic.ConflictError as error:
+        print("OutcomeUnknown")
+"""
+
+TRANSLATED = """
+import openai
+client = openai.OpenAI(max_retries=0)
+for words in ("hi", "again"):
+    try:
+        got = client.chat.completions.create(
+            model="claude", messages=[{"role": "user", "content": words}], max_tokens=20
+        )
+        print(got.choices[0].message.content, flush=True)
+    except openai.APIStatusError as error:
+        print(error.status_code, flush=True)
 """
 
 COUNT = """
@@ -73,7 +99,8 @@ def provider() -> Iterator[Served]:
 
 
 def asked(provider: Served, words: str) -> int:
-    return sum(body["messages"][-1]["content"] == words for _, _, body in provider.seen)
+    """How often, in whatever form the words came."""
+    return sum(f'"{words}"' in json.dumps(body["messages"][-1]["content"]) for _, _, body in provider.seen)
 
 
 def done(space: Space, name: str) -> list[str]:
@@ -81,7 +108,7 @@ def done(space: Space, name: str) -> list[str]:
     return space.agentk("logs", name).lines
 
 
-@pytest.mark.parametrize("program", [THINK, OPENAI], ids=["sdk", "openai"])
+@pytest.mark.parametrize("program", [THINK, OPENAI, ANTHROPIC], ids=["sdk", "openai", "anthropic"])
 @pytest.mark.parametrize("point", sorted(TOLD))
 def test_the_daemon_dies_in_a_call(broken: Space, provider: Served, point: str, program: str) -> None:
     prepare(broken, provider)
@@ -98,6 +125,31 @@ def test_the_daemon_dies_when_a_local_call_is_on_the_disk(broken: Space) -> None
     broken.apply(python("a", COUNT))
     assert done(broken, "a") == ["[1, 2]"]
     assert not (broken.home.crashes / "call.local").exists()
+
+
+def worker(space: Space) -> int:
+    """Process id of LiteLLM's worker, 0 when there is none."""
+    daemon = space.home.pid("daemon")
+    found = [pid for pid, argv in household.processes() if any("worker_main" in word for word in argv)]
+    return next(
+        (pid for pid in found if household.read(Path(f"/proc/{pid}/stat")).split()[3] == str(daemon)), 0
+    )
+
+
+def test_the_worker_dies_in_a_call_that_is_told_so_and_the_next_one_is_answered(
+    broken: Space, provider: Served
+) -> None:
+    prepare(broken, provider)
+    provider.hold.clear()
+    broken.apply(clients("a", TRANSLATED))
+    household.until("the provider is asked", lambda: asked(provider, "hi"))
+    os.kill(worker(broken), signal.SIGKILL)
+    provider.hold.set()
+    first, second = done(broken, "a")
+    assert (first[:1], second) == ("5", "Hello")
+    assert (asked(provider, "hi"), asked(provider, "again")) == (1, 1), (
+        "what may have happened is not done again"
+    )
 
 
 def test_every_point_of_a_call_is_tried() -> None:
