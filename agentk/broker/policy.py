@@ -65,6 +65,7 @@ class Facts:
     port: int = 0
     http_method: str = ""
     path: str = ""
+    file: str = ""  # what a call that reads or writes one names, absolute
     features: frozenset[str] = frozenset()
 
 
@@ -181,6 +182,7 @@ class _Call:
     host: str
     http_method: str
     paths: tuple[str, ...]
+    file: str
 
 
 def _calls(method: str, facts: Facts) -> list[_Call]:
@@ -199,7 +201,10 @@ def _calls(method: str, facts: Facts) -> list[_Call]:
         paths = pathing.readings(facts.path or "/")
         if not paths:
             raise errors.Invalid("its path is too long, not absolute, or hides what it is")
-    return [_Call(method, facts, model, host, http_method, paths) for model in facts.models or ("",)]
+    file = pathing.file(facts.file) if facts.file else ""
+    if facts.file and not file:
+        raise errors.Invalid("its file is too long, not absolute, or hides what it is")
+    return [_Call(method, facts, model, host, http_method, paths, file) for model in facts.models or ("",)]
 
 
 def _decided(rules: ruling.Rules, call: _Call) -> Verdict:
@@ -247,6 +252,8 @@ def _miss(rule: ruling.Rule, call: _Call) -> str:
         return "hosts"
     if rule.ports is not None and facts.port not in rule.ports:
         return "ports"
+    if rule.files is not None and not (call.file and rule.files.match(call.file)):
+        return "files"
     if rule.features is not None and rule.features.isdisjoint(facts.features):
         return "features"
     return _miss_http(rule, call)
@@ -290,6 +297,7 @@ def _why(rule: ruling.Rule, miss: str, call: _Call) -> str:
         "languages": (rule.languages, facts.language),
         "hosts": (rule.hosts, call.host),
         "ports": (rule.ports, str(facts.port or "")),
+        "files": (rule.files, facts.file),
         "httpMethods": (rule.http_methods, call.http_method),
         "paths": (
             rule.paths,
@@ -311,6 +319,8 @@ def _told(method: str, facts: Facts) -> str:
     told = _short(method)
     if facts.models or facts.language:
         told += f" of {_short(', '.join(facts.models) or facts.language)}"
+    if facts.file:
+        told += f" on {_short(facts.file)}"
     if facts.target:
         told += f" to {_short(facts.target)}"
     if facts.http_method:

@@ -4,6 +4,7 @@ Must never let `/%61dmin`, `//admin` or `/v1/../admin` pass a rule about `/admin
 the readings, one that allows wants all of them. Letters keep their case, as they do for servers that tell them apart.
 """
 
+import posixpath
 import re
 from urllib import parse
 
@@ -25,6 +26,14 @@ def readings(path: str) -> tuple[str, ...]:
         text = parse.unquote(text, errors="surrogateescape")
         found |= {text, _resolved(text)}
     return () if _HIDDEN.search(text) else tuple(sorted(found))
+
+
+def file(path: str) -> str:
+    """The one reading of a file's name, with its dots resolved; "" for one that nobody should name. Where a link of
+    that name leads is for the jail to bound."""
+    if not path.startswith("/") or len(path) > MAX_PATH or re.search(r"[\x00-\x1f\x7f]", path):
+        return ""
+    return posixpath.normpath("/" + path.lstrip("/"))
 
 
 def _resolved(path: str) -> str:

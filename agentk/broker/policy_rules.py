@@ -32,6 +32,7 @@ _FIELDS = frozenset(
         "ports",
         "httpMethods",
         "paths",
+        "files",
         "features",
     }
 )
@@ -55,6 +56,7 @@ class Rule:
     ports: frozenset[int] | None = None
     http_methods: frozenset[str] | None = None
     paths: globbing.Globs | None = None
+    files: globbing.Globs | None = None
     features: frozenset[str] | None = None
 
 
@@ -120,6 +122,7 @@ def _rule(written: Any, index: str) -> Rule:
         ports=_ports(written),
         http_methods=_set(_texts(written, "httpMethods", _http_method)),
         paths=_globs(_texts(written, "paths", _path)),
+        files=_globs(_texts(written, "files", _path)),
         features=_known(written, "features", FEATURES),
     )
 
