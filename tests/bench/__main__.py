@@ -12,6 +12,7 @@ NAMES = (
     "gate_noop",
     "gate_journal",
     "gate_models",
+    "gate_neighbours",
 )
 
 if __name__ == "__main__":
