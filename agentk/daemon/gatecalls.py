@@ -60,10 +60,11 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
 
 
 def forms(house: "Gatehouse") -> dict[str, Method]:
-    """The same calls in the words of OpenAI and Anthropic, and of a proxy's clients."""
+    """The same calls in the words of OpenAI and Anthropic, of a proxy's clients, and of AgentOS."""
     return {
         **passing.forms(models=house.models, left=house.left),
         **proxying.forms(fetcher=house.fetcher, dialer=house.dialer),
+        **execing.forms(execute=house.boxes.exec, jobs=house.jobs),
     }
 
 

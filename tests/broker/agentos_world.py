@@ -7,6 +7,7 @@ import json
 import socket
 import struct
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from agentk.broker import gate, methods, policy
 from agentk.broker.budgets import Budgets
 from agentk.broker.budgets_limits import Limits
 from agentk.broker.budgets_node import Owner
+from agentk.broker.calling import execing
 from agentk.broker.dialects import agentos
 from agentk.broker.dialects.agentos_session import Host, Kernel
 from agentk.broker.door import Door
@@ -47,13 +49,15 @@ class World:
             self.guests.hear(kinds.POLICY, {"metadata": {"name": name}, "spec": spec}, False)
         self._compiled = {name: policy.read(name, spec) for name, spec in self.policies.items()}
         self.doing = Doing(self)
+        table = self.doing.all()
         rooms = gate.Rooms(
-            self.doing.all(),
+            table,
             self.rules,
             self.journal,
             self.budgets,
             lambda guest: (f"namespace/{guest.namespace}", *reversed(guest.parents), guest.uid),
             self.turn,
+            {execing.ON_A_FILE: replace(table["exec"], facts=execing.about_file)},
         )
         self.gate = gate.Gate(rooms)
         self.kernel = Kernel(self.gate.call, self.guests, self.rules, self.audit, self.counters, "1.2.3")

@@ -178,3 +178,32 @@ def test_cuts_are_bounded_and_those_of_another_attempt_are_over() -> None:
     held.lower(PARENT, Asked({"level": "minimal"}))
     assert held.left(again) == frozenset({"can_think"})
     assert held.limits(again) == (None, None, None)
+
+
+def test_a_policy_may_name_the_files_that_are_read_and_written(tmp_path: Path) -> None:
+    rules = [
+        {"name": "notes", "effect": "Allow", "methods": ["exec"], "files": ["/workspace/notes/*", "/tmp/*"]},
+        {"name": "not-this", "effect": "Deny", "methods": ["exec"], "files": ["/workspace/notes/key"]},
+        {"name": "itself", "effect": "Allow", "methods": ["hello", "noop"]},
+    ]
+
+    async def scene(world: World, client: Client) -> None:
+        allowed = ["/workspace/notes/a", "notes/a", "/workspace/x/../notes/b", "/tmp/mine"]
+        for path in allowed:
+            assert (await client.ask(Op.WRITE, path=path, content="text"))["success"], path
+        refused = ["/workspace/notes/key", "notes/./key", "/workspace/notes/../secret", "/etc/passwd", "key"]
+        for path in refused:
+            told = await client.ask(Op.READ, path=path)
+            assert not told["success"] and 'Policy "files"' in told["error"], (path, told)
+        told = await client.ask(Op.EXEC, command="cat /workspace/notes/a")
+        assert not told["success"], "a rule about files says nothing about code"
+
+    async def whole() -> None:
+        world = World(tmp_path, {"files": {"level": "baseline", "rules": rules}})
+        try:
+            world.agent("a", policy_name="files")
+            await asyncio.wait_for(scene(world, await world.client("uid-default-a")), 60)
+        finally:
+            await world.close()
+
+    asyncio.run(whole())

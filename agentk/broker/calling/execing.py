@@ -6,6 +6,7 @@ lower ones. Nothing of a guest ever runs anywhere else. Who hangs up ends what i
 
 import asyncio
 import codecs
+import posixpath
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from agentk.runtime import box
 from agentk.runtime.ends import Ends
 
 Hears = Callable[[str, bytes], Awaitable[None]]
+ON_A_FILE = "exec.file"  # the form
 _STREAMS = {"out": "stdout", "err": "stderr"}
 
 
@@ -47,6 +49,18 @@ def methods(*, execute: Execute, jobs: Jobs) -> dict[str, Method]:
         "exec.poll": Method("exec.poll", recording("exec.poll"), parser("exec.poll"), calls.poll),
         "exec.cancel": Method("exec.cancel", recording("exec.cancel"), parser("exec.cancel"), calls.cancel),
     }
+
+
+def forms(*, execute: Execute, jobs: Jobs) -> dict[str, Method]:
+    """exec as a dialect uses it to read or write one file, whose path is the last word of `argv`."""
+    calls = _Calls(execute, jobs)
+    return {ON_A_FILE: Method("exec", recording("exec"), parser("exec"), calls.exec, about_file)}
+
+
+def about_file(guest: Guest, params: Params) -> policy.Facts:
+    """The file as the guest's own programs would find it."""
+    here = guest.spec.get("workingDir") or ("/app" if guest.spec.get("source") else "/workspace")
+    return policy.Facts(language="argv", file=posixpath.join(here, params["argv"][-1]))
 
 
 def _about(guest: Guest, params: Params) -> policy.Facts:

@@ -127,9 +127,15 @@ class Session:
             del self.kernel.hosted[address]
 
     async def call(
-        self, method: str, params: Mapping[str, Any], emit: Emit | None = None, runtime: str = ""
+        self,
+        method: str,
+        params: Mapping[str, Any],
+        emit: Emit | None = None,
+        *,
+        runtime: str = "",
+        form: str = "",
     ) -> Any:
-        asked = Call(self.guest, method, params, "agentos", runtime=runtime)
+        asked = Call(self.guest, method, params, "agentos", form, runtime=runtime)
         return await self.kernel.call(asked, emit or _unheard)
 
     async def permitted(self) -> None:

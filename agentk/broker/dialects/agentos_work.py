@@ -11,6 +11,7 @@ import posixpath
 from typing import Any
 
 from agentk.api import errors
+from agentk.broker.calling import execing
 from agentk.broker.dialects import frames
 from agentk.broker.dialects.agentos_session import Session
 from agentk.broker.dialects.agentos_words import Asked, Json
@@ -184,12 +185,12 @@ async def _beside(session: Session, program: str, path: str, stdin: str) -> Any:
     whole = posixpath.normpath(path)
     held = _KEPT_TMP + whole.removeprefix(_TMP) if whole.startswith(_TMP) else path
     params = {
-        "argv": ["/bin/sh", "-c", program, "sh", held],
+        "argv": ["/bin/sh", "-c", program, "sh", held, path],  # the last is what a Policy judges
         "stdin": stdin,
         "timeoutSeconds": _FILE_SECONDS,
         "outputBytes": _OUTPUT_BYTES,
     }
-    told = await session.call("exec", params)
+    told = await session.call("exec", params, form=execing.ON_A_FILE)
     if told.get("exitCode") != 0:
         lines = str(told.get("stderr", "")).strip().splitlines()
         why = lines[-1].rpartition(": ")[2] if lines else told.get("reason", "it failed")
