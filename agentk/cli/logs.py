@@ -1,5 +1,6 @@
 """`agentk logs`: what agents wrote to stdout and stderr; several at once with their names before each line."""
 
+import contextlib
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from agentk.client import client, following
 app = typer.Typer(**options.APP)
 
 _MOST = 64  # followed at once: each is a thread here and a stream in the daemon
+_LOOK_SECONDS = 1.0  # an agent that starts faster needs no words
 _SELECTED_TAIL = "10"  # kubectl's: of many agents the last lines are what people want to see
 
 
@@ -37,7 +39,12 @@ def logs(
     ] = "",
     tail: Annotated[
         int,
-        typer.Option("--tail", metavar="LINES", help="The last ones; -1 is all. With -l the default is 10."),
+        typer.Option(
+            "--tail",
+            metavar="LINES",
+            help="The last ones; -1 is all. With -l the default is 10.",
+            show_default=False,
+        ),
     ] = -2,
     previous: Annotated[bool, typer.Option("--previous", "-p", help="Of the attempt before.")] = False,
     timestamps: Annotated[bool, typer.Option("--timestamps", help="With the time of each line.")] = False,
@@ -103,15 +110,45 @@ def _one(api: client.Client, namespace: str, name: str, how: _How, several: bool
 
 
 def _text(api: client.Client, namespace: str, name: str, how: _How) -> Iterator[bytes]:
-    if how.follow:
-        text = following.lines(api, namespace, name, how.query, how.timestamps)
-    else:
-        query = {**how.query, **({"timestamps": "true"} if how.timestamps else {})}
-        response = api.logs(namespace, name, query)
-        text = response.lines() if how.prefix else response.chunks()
     before = f"[agent/{name}] ".encode() if how.prefix else b""
-    for piece in text:
+    if how.follow:
+        with contextlib.closing(_Waited(namespace, name)) as waited:
+            for line in following.lines(api, namespace, name, how.query, how.timestamps):
+                waited.over.set()
+                yield before + line
+        return
+    query = {**how.query, **({"timestamps": "true"} if how.timestamps else {})}
+    response = api.logs(namespace, name, query)
+    for piece in response.lines() if how.prefix else response.chunks():
         yield before + piece
+
+
+class _Waited:
+    """Says on stderr why there is nothing to follow yet, until there is."""
+
+    def __init__(self, namespace: str, name: str) -> None:
+        self._namespace, self._name = namespace, name
+        self.over = threading.Event()
+        threading.Thread(target=self._tell, name=f"start of {name}", daemon=True).start()
+
+    def close(self) -> None:
+        self.over.set()
+
+    def _tell(self) -> None:
+        told = ""
+        try:
+            api = connect.connect()  # one's own: they are not shared between threads
+            while not self.over.wait(_LOOK_SECONDS):
+                status = api.get(kinds.AGENT, self._namespace, self._name).get("status") or {}
+                if status.get("attempt") or status.get("phase", "Pending") != "Pending":
+                    return
+                words = status.get("message") or status.get("reason")
+                # What changes while the reason stays is a count or a time: it is not told again.
+                if words and status.get("reason") != told and not self.over.is_set():
+                    told = str(status.get("reason"))
+                    show.say(f"agent/{self._name} has not started yet: {words}")
+        except errors.AgentkError:
+            return  # who follows hears of it
 
 
 def _together(namespace: str, names: Sequence[str], how: _How) -> int:

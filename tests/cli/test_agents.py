@@ -125,6 +125,17 @@ def test_following_survives_a_restart_of_the_daemon_and_loses_no_line(web: Any) 
         assert follower.wait(30) == 0
 
 
+def test_following_what_has_not_started_says_what_it_waits_for(daemon: Any) -> None:
+    daemon.api.create(kinds.AGENT, "default", {"metadata": {"name": "web"}, "spec": {"command": ["true"]}})
+    daemon.status("web", phase="Pending", reason="EnvironmentFailed", message="no such package")
+    with spawned("logs", "-f", "web", stderr=subprocess.STDOUT) as (follower, lines):
+        assert next(lines) == "agent/web has not started yet: no such package"
+        daemon.log("web", 1, "2026-01-01T00:00:00.000000Z stdout F one")
+        daemon.status("web", phase="Succeeded", attempt=1, lastTermination={"attempt": 1})
+        assert list(lines) == ["one"]
+        assert follower.wait(30) == 0
+
+
 def test_events_of_one_object_oldest_first(web: Any, agentk: Run) -> None:
     about = web.api.get(kinds.AGENT, "default", "web")
     for second, reason in ((2, "Started"), (1, "Scheduled")):
@@ -181,10 +192,10 @@ def test_get_watch_goes_on_after_the_daemon_restarts(web: Any) -> None:
 
 
 @contextlib.contextmanager
-def spawned(*words: str) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
+def spawned(*words: str, stderr: int | None = None) -> Iterator[tuple[subprocess.Popen[str], Iterator[str]]]:
     """agentk as a process of its own, and its lines as they come."""
     command = [sys.executable, "-m", "agentk.cli.main", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
         assert process.stdout
         try:
             yield process, (line.rstrip("\n") for line in process.stdout)
