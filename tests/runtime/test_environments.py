@@ -13,6 +13,7 @@ from agentk.api import environments as asked
 from agentk.api import errors
 from agentk.control import environment_boxes
 from agentk.runtime import box, jails, uids
+from agentk.runtime.builder import pips
 from agentk.runtime.launcher import environments
 from tests.runtime import launching, packages
 from tests.runtime.packages import Index
@@ -205,6 +206,21 @@ async def test_no_such_package_is_told_in_the_words_of_pip(maker: Maker, index: 
         errors.RuntimeRefused, match="No matching distribution found for nothing-of-this-name"
     ):
         await maker.make(requirements=["nothing-of-this-name==1.0"])
+
+
+def test_an_index_that_cannot_be_reached_is_told_without_the_names_of_pips_objects() -> None:
+    why = "Failed to establish a new connection: [Errno -2] Name or service not known"
+    told = pips.last_words(
+        [
+            "WARNING: Retrying (Retry(total=0, connect=None)) after connection broken by 'NewConnectionError("
+            f"'<pip._vendor.urllib3.connection.HTTPSConnection object at 0x7f>: {why}')': /simple/tree/",
+            "ERROR: No matching distribution found for tree",
+        ]
+    )
+    assert told == (
+        f"an index of pip's configuration cannot be reached: {why} (/simple/tree/);"
+        " No matching distribution found for tree"
+    )
 
 
 @in_jails

@@ -106,9 +106,18 @@ def last_words(lines: List[str]) -> str:
     ):
         about = [line for line in lines[:at] if line.lstrip().startswith(("Collecting", "Processing"))]
         said = about[-1:] + said  # pip names no package in what its own programs and files fail with
-    lost = [line for line in lines if "Retrying" in line and "connection broken" in line]
+    lost = [unreached(line) for line in lines if "Retrying" in line and "connection broken" in line]
     words = " ".join(" ".join(lost[-1:] + said).split())
     return words.replace("ERROR: ", "").replace("WARNING: ", "")
+
+
+def unreached(line: str) -> str:
+    """What pip says of an index that it cannot reach, without the names of its own objects."""
+    why = line.partition("connection broken by ")[2]
+    why, _, page = why.rpartition(": ")
+    why = re.sub(r"<[^<>]*>[:,] ['\"]?", "", why.strip("'\""))
+    why = re.sub(r"^\w+\(['\"]?(.*?)['\"]?\)$", r"\1", why)
+    return f"an index of pip's configuration cannot be reached: {why} ({page});" if why else line
 
 
 def fetch() -> None:
