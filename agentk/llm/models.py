@@ -114,7 +114,10 @@ class Models:
         held = self._held.get((namespace, name))
         if held is None:
             raise errors.NotFound(
-                f'ModelRoute "{name}" not found in namespace "{namespace}"', kind="ModelRoute", name=name
+                f'ModelRoute "{name}" not found in namespace "{namespace}"',
+                kind="ModelRoute",
+                name=name,
+                hint="an agent uses those of its own namespace: agentk get modelroutes -A",
             )
         return held
 
