@@ -22,7 +22,18 @@ from typing import Any
 from agentk.api import admit, errors, kinds, manifest, ownership
 from agentk.broker import crash as calls_crash
 from agentk.control import clock, crash, environments, loop
-from agentk.daemon import desk, gatehouse, hosting, http, indexes, keeper, serving, settings, sockets
+from agentk.daemon import (
+    desk,
+    flooding,
+    gatehouse,
+    hosting,
+    http,
+    indexes,
+    keeper,
+    serving,
+    settings,
+    sockets,
+)
 from agentk.daemon.services import Services
 from agentk.data import files
 from agentk.data.places import Places
@@ -290,5 +301,6 @@ class _JsonLines(logging.Formatter):
 def _set_up_log(chosen: settings.Settings) -> None:
     handler = logging.StreamHandler(sys.stderr)
     plain = logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    handler.addFilter(flooding.Flood())
     handler.setFormatter(_JsonLines() if chosen.log_format == "json" else plain)
     logging.basicConfig(level=chosen.log_level.upper(), handlers=[handler], force=True)
