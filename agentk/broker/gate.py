@@ -6,6 +6,7 @@ is used that was not reserved, and no effect happens that is not on the disk as 
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import math
 import time
@@ -138,6 +139,7 @@ class Gate:
 
 
 _APART_BYTES = 64 * 1024  # what is longer is looked through in a thread
+_REFUSED_BYTES = 16 * 1024  # what is longer, and was refused, is known by its hash
 _SENT = "sent"  # in the record of a call that was cut short: what of its answer the guest had been sent
 
 
@@ -183,9 +185,12 @@ class _Running:
     async def refused(self, verdict: policy.Verdict) -> errors.AgentkError:
         """The error a guest is told, once it is on record."""
         told = _outcome("denied", {"reason": verdict.reason}, Amount())
-        await self._journal.record(
-            replace(self._intent, key=""), told
-        )  # with another Policy the key may be used
+        body = self._intent.body
+        if len(body) > _REFUSED_BYTES:  # no budget bounds how often something is refused
+            told_of = {"omittedBytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+            body = json.dumps(told_of).encode()
+        intent = replace(self._intent, key="", body=body)  # with another Policy the key may be used
+        await self._journal.record(intent, told)
         if verdict.effect == "Ask":
             return errors.ApprovalRequired(
                 verdict.reason, hint="nobody can be asked yet: a Policy has to allow it"

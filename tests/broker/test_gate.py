@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -311,3 +312,25 @@ def test_a_key_under_way_answers_no_other_call(tmp_path: Path) -> None:
 
     asyncio.run(scene())
     assert done == ["x"]
+
+
+def test_of_what_is_refused_little_is_kept(tmp_path: Path) -> None:
+    """No budget bounds refusals, and what everybody did is kept in as many bytes as one guest could fill with them."""
+
+    async def scene() -> None:
+        async def never(context: Context, params: methods.Params) -> Done:
+            raise AssertionError
+
+        world = World(tmp_path, {"state.put": never}, [])
+        try:
+            for value in ("small", os.urandom(200_000).hex()):
+                with pytest.raises(errors.Denied):
+                    await world.call("state.put", {"key": "k", "value": value})
+            bodies = world.journal.read(
+                lambda conn: conn.execute("SELECT sum(length(data)) FROM bodies").fetchone()[0]
+            )
+            assert bodies < 4096
+        finally:
+            world.journal.close()
+
+    asyncio.run(scene())
