@@ -189,4 +189,12 @@ def _schema() -> dict[str, dict[str, Any]]:
 def _validator(name: str) -> Any:
     import jsonschema  # 76 ms, and only where a gate is
 
-    return jsonschema.Draft202012Validator(_schema()[name]["params"])
+    kinds_of = jsonschema.Draft202012Validator.TYPE_CHECKER.redefine("integer", _is_whole)
+    extend: Any = jsonschema.validators.extend
+    strict = extend(jsonschema.Draft202012Validator, type_checker=kinds_of)
+    return strict(_schema()[name]["params"])
+
+
+def _is_whole(checker: Any, value: Any) -> bool:
+    """2.0 is a whole number to JSON Schema, and none to who counts with it."""
+    return isinstance(value, int) and not isinstance(value, bool)

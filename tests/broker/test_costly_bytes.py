@@ -99,6 +99,21 @@ def test_one_answer_holds_few_values_however_short_they_are_written() -> None:
     assert [one.id for one in items.take(conn, replace(most, name="r"))] == ["alone"]
 
 
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("agent.list", {"limit": 2.0}),
+        ("state.list", {"limit": 2.0}),
+        ("queue.get", {"queue": "q", "max": 1.0}),
+        ("exit", {"code": True}),
+    ],
+)
+def test_a_count_is_a_whole_number_and_no_other(method: str, params: dict[str, Any]) -> None:
+    """2.0 was one to the schema and none to the handler: an internal error, and a traceback in the daemon's log."""
+    with pytest.raises(errors.BadRequest, match="expected integer"):
+        methods.parser(method)(params)
+
+
 def test_every_list_without_equals_has_a_small_number() -> None:
     for name, described in methods.described().items():
         for key, field in described["params"]["properties"].items():
