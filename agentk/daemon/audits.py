@@ -18,6 +18,10 @@ from agentk.store.journal_words import Record
 Object = dict[str, Any]
 
 _LIMIT, _LIMIT_MAX = 100, 1000
+_SMALL = 64 * 1024  # a body of which a few words are shown is not worth reading when it is larger
+_ABOUT = 120
+_WHY = 300
+_TELLING = ("url", "to", "name", "queue", "key", "type", "language", "id", "model", "path")
 _verifying = asyncio.Semaphore(1)  # it reads the whole journal: one at a time
 
 
@@ -138,12 +142,6 @@ def why(conn: Any, one: telling.Called) -> str:
 
 def moment(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-_SMALL = 64 * 1024  # a body of which a few words are shown is not worth reading when it is larger
-_ABOUT = 120
-_WHY = 300
-_TELLING = ("url", "to", "name", "queue", "key", "type", "language", "id", "model", "path")
 
 
 def _about(asked: Mapping[str, Any]) -> str:
