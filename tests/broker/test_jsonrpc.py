@@ -129,6 +129,17 @@ def test_one_turn_takes_a_bounded_number_of_lines() -> None:
     assert taken == [10, 10, 5]
 
 
+def test_connections_of_one_guest_share_what_is_read_in_a_turn() -> None:
+    room = Room(calls=1000)
+    first, second = Conversation(room), Conversation(room)
+    many = b"".join(asking(number) for number in range(100))
+    assert len(calls(first.feed(many))) == jsonrpc.LINES_A_TURN and first.more
+    assert calls(second.feed(many)) == [] and second.more
+    room.lines_left = 5
+    assert len(calls(second.feed())) == 5 and second.more
+    assert calls(first.feed()) == [] and first.more
+
+
 def test_hanging_up_gives_everything_back() -> None:
     room = Room(calls=2)
     talk = Conversation(room)

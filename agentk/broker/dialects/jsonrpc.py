@@ -11,7 +11,7 @@ from typing import Any
 from agentk.api import errors
 from agentk.sdk import wire
 
-LINES_A_TURN = 32  # then others have their turn on the loop: some 1 ms of parsing
+LINES_A_TURN = 32  # of one guest; then others have their turn on the loop: some 1 ms of parsing
 CALLS = 64  # under way at once, of one guest: enough for a program with a thread for each tool
 RUNNING_BYTES = 32 * 1024 * 1024  # lines of calls under way, of one guest; a call alone may always run
 HELD_BYTES = 64 * 1024 * 1024  # read and not yet begun, of one guest: eight of the longest lines
@@ -48,6 +48,7 @@ class Room:
     ) -> None:
         self._most_calls, self._most_running, self._most_held = calls, running_bytes, held_bytes
         self._waiting: deque[Callable[[], None]] = deque()
+        self.lines_left = LINES_A_TURN  # that may be read before others have their turn on the loop
         self.calls = 0
         self.running_bytes = 0
         self.held_bytes = 0
@@ -128,6 +129,11 @@ class Conversation:
             self._lines.feed(data)
         self.more = False
         for _ in range(self._lines_a_turn):
+            if self._next is None:
+                if not self._room.lines_left:
+                    self.more = True
+                    break
+                self._room.lines_left -= 1
             if self._next is None and not self._read(events):
                 break
             if self._next is not None and not self._begin(events):

@@ -9,12 +9,13 @@ import logging
 import select
 import socket
 import types
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from typing import Any
 
 from agentk.api import errors
-from agentk.broker.dialects.jsonrpc import Asked, Conversation, Revoked, Room
+from agentk.broker.dialects.jsonrpc import LINES_A_TURN, Asked, Conversation, Revoked, Room
 
 AHEAD_BYTES = 256 * 1024  # read on while calls wait for room: as much as comes in one read
 HALF_OPEN_SECONDS = 30.0  # for answers to who ended its side
@@ -41,6 +42,26 @@ class JsonRpcService:
         self.at_once = at_once
         self.room = room or Room()
         self.tasks: set[asyncio.Task[None]] = set()
+        self._later: deque[Callable[[], None]] = deque()
+        self._turning = False
+
+    def later(self, go_on: Callable[[], None]) -> None:
+        """Go on when others had their turn: one connection of the guest after another, so that more of them get no
+        more of the loop."""
+        self._later.append(go_on)
+        if not self._turning:
+            self._turning = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self.room.lines_left = LINES_A_TURN
+        for _ in range(len(self._later)):
+            if not self.room.lines_left:
+                break
+            self._later.popleft()()
+        self._turning = bool(self._later)
+        if self._turning:
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def connection(self, *, by_unix: bool) -> "JsonRpcConnection":
         return JsonRpcConnection(self, by_unix=by_unix)
@@ -127,7 +148,7 @@ class JsonRpcConnection(asyncio.Protocol):
             self._read_on()
         elif conversation.more:
             self._taking = True
-            self._loop.call_soon(self._take_on)
+            self._service.later(self._take_on)
             self._transport.pause_reading()
         elif self._half_open:
             self._close_when_answered()
