@@ -5,7 +5,7 @@ Each check gets an object that has its schema's shape, and yields what is wrong.
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
 from agentk.api import environments, errors, kinds, quantities
@@ -92,7 +92,7 @@ def _source(source: Mapping[str, Any]) -> Checks:
             yield Problem(
                 (*path, "inline", "files", name), f"expected a relative file name: {reason}", at_key=True
             )
-        elif any(name.startswith(f"{other}/") for other in files):
+        elif any(name[:at] in files for at, letter in enumerate(name) if letter == "/"):
             yield Problem((*path, "inline", "files", name), "a part of its path is a file too", at_key=True)
     yield from _data_size(files, (*path, "inline", "files"))
 
@@ -115,7 +115,9 @@ def _mounts(spec: Mapping[str, Any]) -> Checks:
         if "hostPath" in volume and "path" in volume["hostPath"]:
             yield from _clean_path(volume["hostPath"]["path"], (*path, "hostPath", "path"))
         yield from _bytes(volume.get("emptyDir") or {}, "sizeLimit", (*path, "emptyDir"), 4096)
-    for at, mount in enumerate(spec.get("volumeMounts") or ()):
+    mounts = spec.get("volumeMounts") or ()
+    places = {_WORKSPACE, *((mount.get("mountPath") or "").rstrip("/") for mount in mounts)} - {""}
+    for at, mount in enumerate(mounts):
         path = ("spec", "volumeMounts", at)
         name, target = mount.get("name"), mount.get("mountPath")
         if name is not None and name not in volumes:
@@ -128,7 +130,7 @@ def _mounts(spec: Mapping[str, Any]) -> Checks:
         if target is not None:
             guarded = (*_SYSTEM, *_OURS, *((_SOURCE,) if "source" in spec else ()), *_package_places(spec))
             yield from _mount_target(target, guarded, (*path, "mountPath"))
-            yield from _mount_alone(spec, target, (*path, "mountPath"))
+            yield from _mount_alone(places, target, (*path, "mountPath"))
 
 
 def _package_places(spec: Mapping[str, Any]) -> Iterator[str]:
@@ -164,13 +166,13 @@ def _mount_target(target: str, guarded: tuple[str, ...], path: Path) -> Checks:
             return
 
 
-def _mount_alone(spec: Mapping[str, Any], target: str, path: Path) -> Checks:
+def _mount_alone(others: Set[str], target: str, path: Path) -> Checks:
     """Inside of another mount, whoever writes that one could make the place a link to anywhere."""
-    others = [mount.get("mountPath") or "" for mount in spec.get("volumeMounts") or ()]
-    for other in sorted({_WORKSPACE, *(other.rstrip("/") for other in others)} - {""}):
-        if target.rstrip("/").startswith(f"{other}/"):
+    plain = target.rstrip("/")
+    for at in (at for at, letter in enumerate(plain) if letter == "/"):
+        if plain[:at] in others:
             yield Problem(
-                path, f"must not be inside of another mount, {other}", "mount it below /mnt or /srv"
+                path, f"must not be inside of another mount, {plain[:at]}", "mount it below /mnt or /srv"
             )
             return
 

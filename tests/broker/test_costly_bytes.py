@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from agentk.api import errors
+from agentk.api import crosschecks, errors, kinds
 from agentk.broker import methods
 from agentk.broker.calling import queues
 from agentk.broker.dialects import asked, features, openai
@@ -112,6 +112,19 @@ def test_a_count_is_a_whole_number_and_no_other(method: str, params: dict[str, A
     """2.0 was one to the schema and none to the handler: an internal error, and a traceback in the daemon's log."""
     with pytest.raises(errors.BadRequest, match="expected integer"):
         methods.parser(method)(params)
+
+
+def test_very_many_files_of_a_spawned_agent_are_not_compared_with_each_other() -> None:
+    """A megabyte of names took minutes of a thread; a few such calls took all threads there are."""
+    files = {f"{number}/x": "" for number in range(50_000)} | {"7": "", "deep/er": "", "deep/er/x/y": ""}
+    obj = {
+        "apiVersion": "agentk.dev/v1alpha1",
+        "kind": "Agent",
+        "metadata": {"name": "a", "namespace": "d"},
+        "spec": {"command": ["x"], "source": {"inline": {"files": files}}},
+    }
+    found = [one for one in crosschecks.check(kinds.AGENT, obj) if "is a file too" in one.message]
+    assert {one.path[-1] for one in found} == {"7/x", "deep/er/x/y"}
 
 
 def test_every_list_without_equals_has_a_small_number() -> None:
