@@ -195,7 +195,7 @@ class _Streamed(asking.Reply):
         self._deadline = deadline
         self._parser = sse.Parser()
         self._early = b""
-        self._ended = False
+        self._ended = self._closed = False
         self.headers = _shown(response)
         self.deployment = target.deployment.id
 
@@ -228,6 +228,9 @@ class _Streamed(asking.Reply):
             await self.aclose()
 
     async def aclose(self) -> None:
+        if self._closed:  # counting a long answer twice would take twice as long
+            return
+        self._closed = True
         # A stream read to its end gives its connection back; any other is cut, so that the upstream stops.
         if self._ended:
             self._response.release()
