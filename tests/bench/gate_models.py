@@ -2,9 +2,10 @@
 
     python -m tests.bench.gate_models [--seconds 2] [--rounds 3]
 
-`direct`: httpx asks the upstream itself. `passed through`: httpx asks the gate of a real daemon, which passes the call
-on. `translated`: the upstream speaks Anthropic, so LiteLLM's Router translates in the worker; beside it is that Router
-asked in this process. LiteLLM's proxy server is not measured: it needs packages that agentk does not.
+`direct`: the client asks the upstream itself. `passed through`: it asks the gate of a real daemon, which passes the
+call on. `translated`: the upstream speaks Anthropic, so LiteLLM's Router translates in the worker; beside it is that
+Router asked in this process. One call at a time is asked with httpx, as programs ask; 32 at once with bare asyncio, as
+httpx would be the bottleneck itself. LiteLLM's proxy server is not measured: it needs packages that agentk does not.
 """
 
 import argparse
@@ -51,6 +52,10 @@ async def chat(request):
     await answer.prepare(request)
     for number in range(CHUNKS):
         await answer.write(chunk(number))
+    if (body.get("stream_options") or {}).get("include_usage"):
+        told = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [],
+                "usage": {"prompt_tokens": 5, "completion_tokens": 300, "total_tokens": 305}}
+        await answer.write(b"data: " + json.dumps(told).encode() + b"\\n\\n")
     await answer.write(b"data: [DONE]\\n\\n")
     return answer
 
@@ -159,6 +164,62 @@ def streaming(client: httpx.AsyncClient, url: str) -> Ask:
     return ask
 
 
+class Bare(asyncio.Protocol):
+    """The least that asks over one connection and knows when the answer is whole: its length, or its last chunk."""
+
+    def __init__(self) -> None:
+        self.heard = b""
+        self.whole: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self.heard += data
+        if self.heard.endswith(b"\r\n0\r\n\r\n") or self._has_length():
+            heard, self.heard = self.heard, b""
+            self.whole.set_result(heard)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.whole.done():
+            self.whole.set_exception(exc or ConnectionResetError("the answer was cut short"))
+
+    async def ask(self, request: bytes) -> None:
+        self.whole = asyncio.get_running_loop().create_future()
+        self.transport.write(request)
+        answer = await self.whole
+        assert answer.startswith(b"HTTP/1.1 200 "), answer[:500]
+
+    def _has_length(self) -> bool:
+        head, found, body = self.heard.partition(b"\r\n\r\n")
+        _, told, rest = head.lower().partition(b"\r\ncontent-length:")
+        return bool(found and told) and len(body) >= int(rest.partition(b"\r\n")[0])
+
+
+def barely(place: str, **more: Any) -> Ask:
+    """As `posting`, of as many connections as callers need. `place`: a socket's path, or http://HOST:PORT."""
+    body = json.dumps({**ASKED, **more}).encode()
+    head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    request = f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    idle: list[Bare] = []
+
+    async def ask() -> None:
+        one = idle.pop() if idle else await _connected(place)
+        await one.ask(request)
+        idle.append(one)
+
+    return ask
+
+
+async def _connected(place: str) -> Bare:
+    loop = asyncio.get_running_loop()
+    if place.startswith("/"):
+        return (await loop.create_unix_connection(Bare, place))[1]
+    host, _, port = place.removeprefix("http://").partition(":")
+    return (await loop.create_connection(Bare, host, int(port)))[1]
+
+
 def routing(base: str) -> Ask:
     os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
     import litellm
@@ -200,10 +261,18 @@ async def compare(base: str, socket: str, seconds: float, rounds: int) -> None:
                 f"| {name}, p50 | {a:.2f} ms | {b:.2f} ms | {b - a:+.2f} ms | {ratio:.2f}×: {what} |",
                 flush=True,
             )
-        for name, (other, own, what) in pairs.items():
+        at_once = {
+            "one call": (barely(base), barely(socket)),
+            f"{CHUNKS} chunks": (barely(base, stream=True), barely(socket, stream=True)),
+            "translated": (pairs["translated"][0], barely(socket, model="translated")),
+        }
+        for name, (other, own) in at_once.items():
             found = [(await rate(other, seconds), await rate(own, seconds)) for _ in range(rounds)]
             a, b = (statistics.median(side) for side in zip(*found, strict=True))
-            print(f"| {name}, 32 at once | {a:,.0f}/s | {b:,.0f}/s | | {b / a:.2f}×: {what} |", flush=True)
+            print(
+                f"| {name}, 32 at once | {a:,.0f}/s | {b:,.0f}/s | | {b / a:.2f}×: {pairs[name][2]} |",
+                flush=True,
+            )
 
 
 def main() -> None:
