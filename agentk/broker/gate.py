@@ -70,19 +70,24 @@ class Gate:
             raise await running.refused(verdict)
         if method.recording == "none":
             return (await method.handle(running, params)).result
+        if not call.key:
+            return await self._do(method, running, params)
         async with self._once(call, running) as repeated:
             if repeated is not None:
                 return await repeated
-            running.bound = bound = await method.bound(call.guest, params)
-            reservation = rooms.budgets.reserve(rooms.path(call.guest), bound, rooms.now())
-            try:
-                async with self._turn(method, running, params) as turn:
-                    if method.recording == "effect":
-                        await running.intend(bound)
-                    done = await running.ended(method.handle(running, params), turn)
-            finally:
-                rooms.budgets.settle(reservation, running.used, rooms.now())
-            return done.result
+            return await self._do(method, running, params)
+
+    async def _do(self, method: Method, running: "_Running", params: Params) -> Any:
+        rooms, guest = self._rooms, running.call.guest
+        running.bound = bound = await method.bound(guest, params)
+        reservation = rooms.budgets.reserve(rooms.path(guest), bound, rooms.now())
+        try:
+            async with self._turn(method, running, params) as turn:
+                if method.recording == "effect":
+                    await running.intend(bound)
+                return (await running.ended(method.handle(running, params), turn)).result
+        finally:
+            rooms.budgets.settle(reservation, running.used, rooms.now())
 
     def _find(self, call: Call) -> Method:
         rooms = self._rooms
@@ -106,9 +111,6 @@ class Gate:
     @contextlib.asynccontextmanager
     async def _once(self, call: Call, running: "_Running") -> AsyncIterator[Awaitable[Any] | None]:
         """None: it is to be done now. Else what answers it: the call under way with this key, or its answer."""
-        if not call.key:
-            yield None
-            return
         scope = (call.guest.uid, call.guest.attempt, call.key)
         if scope in self._flying:
             other, flying = self._flying[scope]
@@ -254,7 +256,7 @@ class _Running:
             raise asyncio.CancelledError
 
     async def _settle(self, status: entries.Status, answer: Any) -> None:
-        outcome = replace(_outcome(status, answer, self.used), meta=self.meta)
+        outcome = _outcome(status, answer, self.used, self.meta)
         if self.effect:
             await self._journal.settle(self.effect, outcome)
         else:  # a local call that wrote nothing
@@ -333,15 +335,25 @@ def _intent(call: Call, params: Params, verdict: policy.Verdict) -> entries.Inte
         attempt=guest.attempt,
         run=guest.run_id,
         method=call.method,
-        body=json.dumps(params, ensure_ascii=False, sort_keys=True, separators=(",", ":")).encode(
-            "utf-8", "backslashreplace"
-        ),  # half a surrogate pair becomes the escape it came as
+        body=_written(_SORTED, params),
         key=call.key,
         trace=call.trace,
         meta={"dialect": call.form or call.dialect, "rule": verdict.rule},
     )
 
 
-def _outcome(status: entries.Status, answer: Any, used: Amount) -> entries.Outcome:
-    body = json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
-    return entries.Outcome(status, body, used._asdict())
+def _outcome(
+    status: entries.Status, answer: Any, used: Amount, meta: Mapping[str, str | int] | None = None
+) -> entries.Outcome:
+    return entries.Outcome(status, _written(_PLAIN, answer), used._asdict(), meta or {})
+
+
+# Made once: json.dumps makes one for each call that is not all defaults.
+_PLAIN = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_SORTED = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+
+
+def _written(encoder: json.JSONEncoder, value: Any) -> bytes:
+    return encoder.encode(value).encode(
+        "utf-8", "backslashreplace"
+    )  # half a surrogate pair as it came: escaped

@@ -119,6 +119,7 @@ class Journal:
         done yet, and the journal says so itself.
         """
         draft = await self._draft("intent", intent)
+        draft = draft._replace(amounts=chain.text(intent.reserved), meta=self._meta(intent.meta))
         cell = writing.Cell()
         try:
             return await self._writer.run(
@@ -263,11 +264,11 @@ class Journal:
             await self._writer.run(self._ledger.job(settle))
 
     async def _draft(self, kind: Any, intent: Intent) -> writing.Draft:
+        """Without amounts and meta, which an intent has of its own and the others with their outcome."""
         _must_be_text(intent)
         return writing.Draft(
             kind, _now(), intent.uid, intent.run, intent.attempt, intent.namespace, intent.agent, intent.method,
-            intent.parent, intent.key, intent.trace, "", chain.text(intent.reserved), self._meta(intent.meta),
-            await self._body(intent.body, intent.run),
+            intent.parent, intent.key, intent.trace, asked=await self._body(intent.body, intent.run),
         )  # fmt: skip
 
     def _ended(
