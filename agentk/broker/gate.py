@@ -65,11 +65,12 @@ class Gate:
         params = method.parse(call.params)
         facts = method.facts(call.guest, params)
         verdict = policy.decide(rooms.rules(call.guest), method.name, facts)
-        running = _Running(call, emit, rooms.journal, _intent(call, params, verdict))
+        running = _Running(call, emit, rooms.journal)
+        if verdict.effect == "Allow" and method.recording == "none":
+            return (await method.handle(running, params)).result
+        running.intent = _intent(call, params, verdict)
         if verdict.effect != "Allow":
             raise await running.refused(verdict)
-        if method.recording == "none":
-            return (await method.handle(running, params)).result
         if not call.key:
             return await self._do(method, running, params)
         async with self._once(call, running) as repeated:
@@ -170,7 +171,9 @@ _NO_TURN = _NoTurn()
 class _Running:
     """One call while it runs: what its handler sees, and its records."""
 
-    def __init__(self, call: Call, emit: Emit, journal: Journal, intent: entries.Intent) -> None:
+    intent: entries.Intent  # of what is recorded
+
+    def __init__(self, call: Call, emit: Emit, journal: Journal) -> None:
         self.call, self._emit = call, emit
         self.effect = ""
         self.bound = self.used = Amount()
@@ -179,7 +182,7 @@ class _Running:
         self.meta: dict[str, str | int] = {}
         self.result: Any = None
         self.done = False
-        self._journal, self._intent = journal, intent
+        self._journal = journal
 
     async def emit(self, data: Any) -> None:
         await self._emit(data)
@@ -187,11 +190,11 @@ class _Running:
     async def refused(self, verdict: policy.Verdict) -> errors.AgentkError:
         """The error a guest is told, once it is on record."""
         told = _outcome("denied", {"reason": verdict.reason}, Amount())
-        body = self._intent.body
+        body = self.intent.body
         if len(body) > _REFUSED_BYTES:  # no budget bounds how often something is refused
             told_of = {"omittedBytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
             body = json.dumps(told_of).encode()
-        intent = replace(self._intent, key="", body=body)  # with another Policy the key may be used
+        intent = replace(self.intent, key="", body=body)  # with another Policy the key may be used
         await self._journal.record(intent, told)
         if verdict.effect == "Ask":
             return errors.ApprovalRequired(
@@ -201,7 +204,7 @@ class _Running:
 
     async def intend(self, bound: Amount) -> None:
         """On the disk when it returns."""
-        self.effect = await self._journal.intend(replace(self._intent, reserved=bound._asdict()))
+        self.effect = await self._journal.intend(replace(self.intent, reserved=bound._asdict()))
         crash.crashpoint("call.intended")
 
     async def transact(self, work: Callable[[writer.Tx], Any]) -> Any:
@@ -214,7 +217,7 @@ class _Running:
             self.result = work(tx)
             return _outcome("ok", self.result, Amount(calls=1))
 
-        writing = asyncio.ensure_future(self._journal.local(self._intent, both))
+        writing = asyncio.ensure_future(self._journal.local(self.intent, both))
         cancelled = await _ended(writing)
         writing.result()
         self.used, self.done = Amount(calls=1), True
@@ -260,21 +263,21 @@ class _Running:
         if self.effect:
             await self._journal.settle(self.effect, outcome)
         else:  # a local call that wrote nothing
-            await self._journal.record(replace(self._intent, key=""), outcome)
+            await self._journal.record(replace(self.intent, key=""), outcome)
 
     def _cut(self, answer: Any) -> Any:
         return {_SENT: self.sent.decode("utf-8", "replace"), "error": answer} if self.sent else answer
 
     def same_as(self, other: "_Running") -> None:
         """Raises Conflict when a key comes again with another call."""
-        if (other._intent.method, other._intent.body) != (self._intent.method, self._intent.body):
+        if (other.intent.method, other.intent.body) != (self.intent.method, self.intent.body):
             raise _another()
 
     async def same_as_known(self, known: entries.Known) -> None:
         """The same, of a call that is on record."""
         if not known.digest:
             return
-        method, body = self._intent.method, self._intent.body
+        method, body = self.intent.method, self.intent.body
         if len(body) < _APART_BYTES:
             digest = self._journal.digest(method, body)
         else:
