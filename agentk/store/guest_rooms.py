@@ -41,6 +41,8 @@ def held(conn: sqlite3.Connection, scope: str, what: str) -> Bound:
 
 
 def fits(conn: sqlite3.Connection, scope: str, what: str, more: Bound, bound: Bound) -> bool:
+    if more.items <= 0 and more.bytes <= 0:
+        return True
     now = held(conn, scope, what)
     return (more.items <= 0 or now.items + more.items <= bound.items) and (
         more.bytes <= 0 or now.bytes + more.bytes <= bound.bytes
