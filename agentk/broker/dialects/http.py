@@ -278,6 +278,9 @@ class Respond:
         self._bodiless = False
 
     def start(self, status: int, headers: Headers = ()) -> None:
+        self._connection.transport.write(self._head(status, headers))
+
+    def _head(self, status: int, headers: Headers) -> bytes:
         if self.started or self.handed_over:
             raise RuntimeError("the answer was started already")
         lines, length = _checked(headers)
@@ -295,7 +298,7 @@ class Respond:
             lines.append("connection: keep-alive")
         head = "\r\n".join([f"HTTP/1.1 {status} {_phrase(status)}", *lines, "", ""])
         self.started = True
-        self._connection.transport.write(head.encode("latin-1", "replace"))
+        return head.encode("latin-1", "replace")
 
     async def write(self, data: bytes) -> None:
         self._push(data)
@@ -312,8 +315,9 @@ class Respond:
     def whole(self, status: int, headers: Headers, body: bytes) -> None:
         pairs = headers.items() if isinstance(headers, Mapping) else headers
         told = [(name, value) for name, value in pairs if name.lower() != "content-length"]
-        self.start(status, [*told, ("content-length", str(len(body)))])
-        self.end(body)
+        head = self._head(status, [*told, ("content-length", str(len(body)))])
+        self.ended = True
+        self._connection.transport.write(head if self._bodiless else head + body)  # a reader is woken once
 
     def fail(self, status: int, code: str, message: str) -> None:
         """An error when nothing was sent yet; else the connection is cut, so that the guest sees a broken answer."""
