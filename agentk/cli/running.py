@@ -87,7 +87,7 @@ def _finished(api: client.Client, one: manifests.Wanted, private: bool) -> dict[
         if watching.condition(obj, "Finished").get("status") == "True":
             return obj
         if private and (why := _never(obj)):
-            raise errors.RuntimeRefused(why, hint="agentk doctor tells what this host lacks")
+            raise errors.RuntimeRefused(why, hint=_mend(obj))
     raise errors.Unavailable("the daemon ended")
 
 
@@ -98,6 +98,14 @@ def _tell_packages(obj: dict[str, Any], told: str) -> str:
     if packages.get("status") == "False" and reason not in (told, "EnvironmentFailed"):
         print(f"agentk: {packages.get('message')}", file=sys.stderr, flush=True)
     return reason
+
+
+def _mend(obj: dict[str, Any]) -> str:
+    if watching.condition(obj, "Accepted").get("status") == "False":
+        return "a daemon of its own knows only what -f gives it: add that to the file, or say --use-daemon"
+    if watching.condition(obj, "EnvironmentReady").get("reason") == "EnvironmentFailed":
+        return "packages come from the indexes of your own pip and npm configuration: pip config list"
+    return "agentk doctor tells what this host lacks"
 
 
 def _never(obj: dict[str, Any]) -> str:

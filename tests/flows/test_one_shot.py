@@ -52,6 +52,9 @@ def test_failure_of_our_own_is_125(space: Space, scratch: dict[str, str]) -> Non
     ran = space.agentk("run", "--runtime", "nowhere", "true", code=125, **scratch)
     assert "nowhere" in ran.err
     assert "64Mb" in space.agentk("run", "--memory", "64Mb", "true", code=125, **scratch).err
+    env = [{"name": "T", "valueFrom": {"secretKeyRef": {"name": "api", "key": "t"}}}]
+    ran = space.agentk("run", "-f", "-", stdin=text(shell("job", "true", env=env)), code=125, **scratch)
+    assert 'Secret "api" does not exist' in ran.err and "only what -f gives it" in ran.err
 
 
 def test_envelope_tells_how_it_ended(space: Space, scratch: dict[str, str]) -> None:
