@@ -13,9 +13,10 @@ def refusal(node: Node, asker: Owner, lacking: Shortage, now: float) -> errors.B
     """`asker` is who used the share, or the node's own owner."""
     resets_at = None if lacking.of_request else node.resets_at()
     told = _what(node, asker, lacking)
-    if resets_at is not None:
-        told += f"; the window ends at {stamp(resets_at)}"
     waiting_helps = resets_at is not None and lacking.asked <= lacking.limit
+    if resets_at is not None:
+        ends = f"the window ends at {stamp(resets_at)}"
+        told += f"; {ends}" if waiting_helps else "; no window has room for it"
     return errors.BudgetExceeded(
         told,
         hint=_next_step(node, lacking),

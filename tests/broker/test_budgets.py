@@ -140,6 +140,13 @@ def test_a_refusal_says_whose_what_when_and_what_next() -> None:
     assert (caught.value.kind, caught.value.name) == ("Agent", "parent")
 
 
+def test_a_refusal_of_what_no_window_holds_does_not_speak_of_the_next() -> None:
+    house = House(parent=Limits(tokens=100, per_seconds=HOUR))
+    with pytest.raises(errors.BudgetExceeded, match="may use 150; no window has room for it; ") as caught:
+        house.tree.reserve(PARENT, Amount(150, 1), NOON)
+    assert caught.value.retry_after_seconds is None
+
+
 def test_a_refusal_in_another_namespace_names_it() -> None:
     tree = b.Budgets()
     tree.put("a", Owner("agent", "x", "team"), Limits(cost_micro_usd=10_000), NOON)
