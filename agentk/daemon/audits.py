@@ -129,7 +129,7 @@ def about(conn: Any, one: telling.Called) -> str:
 
 def why(conn: Any, one: telling.Called) -> str:
     """What a guest was told of a call that did not end well."""
-    if not one.ended or one.status == "ok":
+    if one.status == "ok":
         return ""
     try:
         told = json.loads(telling.small_body(conn, one.last, "answer", _SMALL) or b"null")

@@ -78,6 +78,9 @@ class GatedDaemon(Daemon):
         intent = Intent("default", name, uid, 1, f"{uid}-1", method, asked, **more)
 
         async def make() -> str:
+            if outcome is not None and outcome.status == "denied":
+                await self.journal.record(intent, outcome)
+                return ""
             effect = await self.journal.intend(intent)
             if outcome is not None:
                 await self.journal.settle(effect, outcome)
