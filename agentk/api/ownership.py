@@ -106,15 +106,6 @@ def own_update(old: Object | None, new: Object, manager: str, now: str, subresou
     return _with_owners(new, _capped(made))
 
 
-def managers_of(obj: Object) -> dict[str, list[str]]:
-    """Who owns what, for people: manager to fields such as `.spec.priority`."""
-    owners = _owners(obj, schemas.of(admit.kind_of(obj)), "", first=False)
-    told: dict[str, list[str]] = {}
-    for owner in owners:
-        told.setdefault(owner.manager, []).extend(sorted(fieldsets.told(field) for field in owner.fields))
-    return told
-
-
 def _check_same(live: Object, applied: Object) -> None:
     """A manifest that names a version or a uid means that one and no other."""
     for key in ("uid", "resourceVersion"):

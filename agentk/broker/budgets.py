@@ -91,7 +91,7 @@ class _Line:
 
 @dataclass(eq=False, slots=True)
 class Reservation:
-    """Hand it back to `settle` or `release`; nothing else may change it."""
+    """Hand it back to `settle`; nothing else may change it."""
 
     path: tuple[str, ...]
     bound: Amount
@@ -222,10 +222,6 @@ class Budgets:
         """What was used of since this was asked for last."""
         used, self._used = self._used, set()
         return used
-
-    def release(self, reservation: Reservation, now: float) -> None:
-        """The call did not happen. Safe to repeat, and after `settle`: what was counted stays counted."""
-        self._let_go(reservation, now)
 
     def left(self, path: Path, now: float) -> Left:
         """What one more call on this path may use at most: for max_tokens."""

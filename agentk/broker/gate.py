@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from agentk.api import errors, kinds
 from agentk.broker import crash, policy, policy_rules
@@ -23,9 +23,7 @@ from agentk.store import journal_words as entries
 from agentk.store import writer
 from agentk.store.journal import Journal
 
-T = TypeVar("T")
 Emit = Callable[[Any], Awaitable[None]]
-Work = Callable[[writer.Tx], T]
 
 
 class Turn(Protocol):

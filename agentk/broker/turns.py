@@ -73,7 +73,6 @@ class Turns:
         self._lanes: dict[int, _Lane] = {}  # by priority
         self._waiting: Counter[str] = Counter()
         self._running: Counter[str] = Counter()
-        self._served: Counter[str] = Counter()
         self._calls: Bucket | None = None
         self._tokens: Bucket | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -99,14 +98,6 @@ class Turns:
     def running(self) -> Mapping[str, int]:
         """Calls that have their turn, by key."""
         return dict(self._running)
-
-    def served(self) -> Mapping[str, int]:
-        """Tokens told by `charge`, by key, for as long as this object lives."""
-        return dict(self._served)
-
-    def forget(self, key: str) -> None:
-        """The agent is gone for good: drop its count of served tokens."""
-        self._served.pop(key, None)
 
     # A turn's life: only Turn calls these.
 
@@ -290,7 +281,6 @@ class Turn:
             raise RuntimeError("this turn has not come yet")
         tokens = max(0, tokens)
         taken = self.cost_tokens if self._told is None else self._told
-        self._turns._served[self.key] += tokens - (self._told or 0)
         self._told = tokens
         self._turns._charge(self, self._share, tokens, taken)
 

@@ -35,11 +35,6 @@ class RouteTurns:
         if turns is not None:
             turns.change(_settings(self._route(namespace, name)))
 
-    def forget(self, uid: str) -> None:
-        """The agent is gone for good."""
-        for turns in self._turns.values():
-            turns.forget(uid)
-
 
 def _settings(route: routes.Route) -> Settings:
     most = route.max_concurrent or _USUAL_CONCURRENT

@@ -182,8 +182,6 @@ class Gatehouse:
         self._leftovers.hear(kind, obj, gone)
         if kind is kinds.MODELROUTE:
             self._hear_route(obj, gone)
-        elif kind is kinds.AGENT and gone:
-            self.turns.forget(str(obj["metadata"]["uid"]))
 
     def _hear_route(self, obj: Object, gone: bool) -> None:
         namespace, name = str(obj["metadata"]["namespace"]), str(obj["metadata"]["name"])

@@ -17,60 +17,34 @@ from typing import Any
 MS_RDONLY = 0x1
 MS_NOSUID = 0x2
 MS_NODEV = 0x4
-MS_NOEXEC = 0x8
 MS_REMOUNT = 0x20
 MS_NOATIME = 0x400
 MS_BIND = 0x1000
-MS_MOVE = 0x2000
 MS_REC = 0x4000
 MS_PRIVATE = 0x40000
 MS_SLAVE = 0x80000
-MS_SHARED = 0x100000
 # umount2(2)
-MNT_FORCE = 0x1
 MNT_DETACH = 0x2
 UMOUNT_NOFOLLOW = 0x8
 # unshare(2), setns(2)
-CLONE_NEWTIME = 0x00000080
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
-CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 # prctl(2)
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
-PR_SET_KEEPCAPS = 8
-PR_SET_NAME = 15
-PR_GET_SECCOMP = 21
-PR_CAPBSET_READ = 23
-PR_CAPBSET_DROP = 24
-PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 PR_GET_NO_NEW_PRIVS = 39
-# open_tree(2), move_mount(2), fsopen(2) and its kin, quotactl_fd(2): the same numbers on every architecture
+# open_tree(2), move_mount(2), quotactl_fd(2): the same numbers on every architecture
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
-_SYS_FSOPEN = 430
-_SYS_FSCONFIG = 431
-_SYS_FSMOUNT = 432
 _SYS_QUOTACTL_FD = 443
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
-AT_EMPTY_PATH = 0x1000
-AT_RECURSIVE = 0x8000
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
-FSOPEN_CLOEXEC = 1
-FSMOUNT_CLOEXEC = 1
-FSCONFIG_SET_FLAG = 0
-FSCONFIG_SET_STRING = 1
-FSCONFIG_CMD_CREATE = 6
-MOUNT_ATTR_RDONLY = 0x1
-MOUNT_ATTR_NOSUID = 0x2
-MOUNT_ATTR_NODEV = 0x4
-MOUNT_ATTR_NOEXEC = 0x8
 # netdevice(7)
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
@@ -180,37 +154,6 @@ def move_mount(tree: int, target: StrPath) -> None:
         ctypes.c_int(_AT_FDCWD),
         ctypes.c_char_p(_text(target)),
         ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH),
-    )
-
-
-def detached_mount(fstype: str, options: dict[str, str], attributes: int) -> int:
-    """A new mount that is in no mount table: fsopen, fsconfig, fsmount. The last close unmounts it."""
-    context = _syscall(_SYS_FSOPEN, "fsopen", ctypes.c_char_p(fstype.encode()), ctypes.c_uint(FSOPEN_CLOEXEC))
-    try:
-        for key, value in options.items():
-            kind = FSCONFIG_SET_STRING if value else FSCONFIG_SET_FLAG
-            _fsconfig(context, kind, key, value)
-        _fsconfig(context, FSCONFIG_CMD_CREATE)
-        return _syscall(
-            _SYS_FSMOUNT,
-            "fsmount",
-            ctypes.c_int(context),
-            ctypes.c_uint(FSMOUNT_CLOEXEC),
-            ctypes.c_uint(attributes),
-        )
-    finally:
-        os.close(context)
-
-
-def _fsconfig(context: int, command: int, key: str = "", value: str = "") -> None:
-    _syscall(
-        _SYS_FSCONFIG,
-        "fsconfig",
-        ctypes.c_int(context),
-        ctypes.c_uint(command),
-        ctypes.c_char_p(key.encode() if key else None),
-        ctypes.c_char_p(value.encode() if value else None),
-        ctypes.c_int(0),
     )
 
 

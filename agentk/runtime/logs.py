@@ -7,7 +7,6 @@ What arrives is written at once, as a piece when its line is not complete, so no
 die. A file that is full becomes NAME.1, which becomes NAME.2, and so on.
 """
 
-import os
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -175,63 +174,6 @@ def _tail_start(path: Path, tail: int) -> tuple[Path, int] | None:
 
 def _ends(data: bytes) -> int:
     return sum(1 for record in data.split(b"\n") if record.split(b" ", 3)[2:3] == [b"F"])
-
-
-class Follower:
-    """Reads a log that grows and is rotated. Call `more` whenever something may have been written."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._joiner = Joiner()
-        self._fd = -1
-        self._kept = b""
-
-    def skip_to_end(self) -> None:
-        """Only what comes from now on."""
-        for _ in self.more():
-            pass
-
-    def more(self) -> Iterator[Line]:
-        """Lines that are new since the last call."""
-        while True:
-            if self._fd < 0 and not self._open():
-                return
-            while block := os.read(self._fd, _BLOCK_BYTES):
-                whole, end, rest = block.rpartition(b"\n")
-                if end:
-                    yield from self._joiner.feed(self._kept + whole)
-                    self._kept = rest
-                else:
-                    self._kept += block
-            if not self._was_rotated():
-                return
-            os.close(self._fd)
-            self._fd = -1
-
-    def rest(self) -> Iterator[Line]:
-        """Lines that never ended, when nothing more can come."""
-        return self._joiner.rest()
-
-    def close(self) -> None:
-        """Repeatable."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-
-    def _open(self) -> bool:
-        try:
-            self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
-        except FileNotFoundError:
-            return False
-        return True
-
-    def _was_rotated(self) -> bool:
-        mine = os.fstat(self._fd)
-        try:
-            now = os.stat(self._path)
-        except FileNotFoundError:
-            return False
-        return (mine.st_dev, mine.st_ino) != (now.st_dev, now.st_ino)
 
 
 def texts(lines: Iterable[Line]) -> bytes:

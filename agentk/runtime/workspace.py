@@ -67,10 +67,6 @@ class Workspaces:
         """Without root: the user namespace a box's child must enter before `attach`; -1 when any will do."""
         return self._holder.users
 
-    def can_mount(self) -> str:
-        """Why this process cannot mount a tmpfs; "" when it can."""
-        return self._cached("tmpfs")
-
     def why_not(self) -> dict[str, str]:
         """Medium → why it cannot limit a workspace here; "" for those that can."""
         media: list[Medium] = ["quota", "image", "tmpfs"]

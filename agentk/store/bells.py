@@ -21,10 +21,6 @@ class Bell:
         self._first: int | None = None
 
     @property
-    def rung(self) -> bool:
-        return self._event.is_set()
-
-    @property
     def seen(self) -> int:
         """The last change this loop has heard of. When the bell is silent, none up to it concerns its kind."""
         return self._shore.seen

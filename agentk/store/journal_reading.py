@@ -88,23 +88,6 @@ def newest(
     return [record(conn, row, False) for row in rows.fetchall()]
 
 
-def trace(conn: sqlite3.Connection, run: str, uid: str = "") -> list[words.Span]:
-    """The calls of a run as spans, in order of their beginning."""
-    spans: dict[int, words.Span] = {}
-    for one in records(conn, run=run, uid=uid, limit=-1, with_bodies=False):
-        if one.kind == "intent":
-            spans[one.id] = _span(one, None, "", one.amounts, {})
-        elif one.kind in ("local", "note"):
-            spans[one.id] = _span(one, one.at, one.status, {}, one.amounts)
-        elif one.of in spans:
-            begun = spans[one.of]
-            spans[one.of] = words.Span(
-                begun.effect, begun.parent, begun.method, begun.attempt, begun.start, one.at, one.status,
-                begun.reserved, one.amounts, {**begun.meta, **one.meta}, begun.trace,
-            )  # fmt: skip
-    return list(spans.values())
-
-
 def spent(conn: sqlite3.Connection, uid: str) -> dict[str, int]:
     """What an agent used, ever: retention takes records away, and not this."""
     told = {"uid": uid, "run": "", "after": 0}
@@ -190,19 +173,3 @@ def record(conn: sqlite3.Connection, row: tuple[Any, ...], with_bodies: bool = T
 
 def _digest_of(method: str, body: bytes | None) -> str:
     return "" if body is None else digest(method, body)
-
-
-def _span(one: words.Record, end: float | None, status: str, reserved: Any, used: Any) -> words.Span:
-    return words.Span(
-        one.effect,
-        one.parent,
-        one.method,
-        one.attempt,
-        one.at,
-        end,
-        status,
-        reserved,
-        used,
-        one.meta,
-        one.trace,
-    )

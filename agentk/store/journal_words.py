@@ -99,20 +99,3 @@ class Record:
     asked_digest: str
     answer_digest: str
     hash: str
-
-
-@dataclass(frozen=True)
-class Span:
-    """One call of a run, from its intent to its result."""
-
-    effect: str
-    parent: str  # effect id of the call that this one is part of, "" at the top
-    method: str
-    attempt: int
-    start: float  # Unix seconds
-    end: float | None  # None: no result
-    status: str  # "" while there is no result
-    reserved: Mapping[str, int]
-    used: Mapping[str, int]
-    meta: Mapping[str, Any]  # the intent's, then the result's over it
-    trace: str

@@ -84,7 +84,12 @@ def hold_none(count: int, folder: Path) -> None:
 
 def hold_detached(count: int, folder: Path) -> list[int]:
     """In no mount table, by descriptors: what a namespace of its own comes to as well."""
-    return [kernel.detached_mount("tmpfs", {"size": "64k"}, 0) for _ in range(count)]
+    trees = []
+    for _ in range(count):
+        kernel.mount("tmpfs", folder, "tmpfs", 0, "size=64k")
+        trees.append(kernel.open_tree(folder))
+        kernel.umount(folder)
+    return trees
 
 
 def hold_attached(count: int, folder: Path) -> None:

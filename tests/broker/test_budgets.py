@@ -84,23 +84,22 @@ def test_the_truth_above_the_bound_is_counted() -> None:
     assert (standing.used.tokens, standing.exceeded, standing.which) == (130, True, "tokens")
 
 
-def test_settling_again_corrects_and_releasing_afterwards_changes_nothing() -> None:
+def test_settling_again_corrects_what_was_counted() -> None:
     house = House()
     reservation = house.tree.reserve(CHILD, Amount(90, 1), NOON)
     for tokens in (40, 40, 25):
         house.tree.settle(reservation, Amount(tokens, 1), NOON)
-    house.tree.release(reservation, NOON)
     assert house.used("quota") == 25
     assert house.tree.standing("quota", NOON).held == Amount()
 
 
-def test_releasing_gives_back_all_and_only_once() -> None:
+def test_a_call_that_did_not_happen_gives_back_all_and_only_once() -> None:
     house = House(parent=Limits(tokens=100))
     first, second = (house.tree.reserve(PARENT, Amount(50, 1), NOON) for _ in range(2))
     for _ in range(3):
-        house.tree.release(first, NOON)
+        house.tree.settle(first, Amount(), NOON)
     assert house.tree.left(PARENT, NOON).tokens == 50
-    house.tree.release(second, NOON)
+    house.tree.settle(second, Amount(), NOON)
     assert house.used("parent") == 0
 
 

@@ -56,13 +56,6 @@ class Machine(RuleBasedStateMachine):
         call["log"].append((self.now, used.minus(call["told"])))
         call["told"], call["held"] = used, Amount()
 
-    @precondition(lambda self: self.calls)
-    @rule(data=st.data())
-    def release(self, data: st.DataObject) -> None:
-        call = data.draw(st.sampled_from(self.calls))
-        self.tree.release(call["reservation"], self.now)
-        call["held"] = Amount()
-
     @rule(seconds=st.sampled_from([0.5, 59.0, 600.0, 3600.0]))
     def wait(self, seconds: float) -> None:
         self.now += seconds

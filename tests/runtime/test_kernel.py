@@ -48,7 +48,11 @@ def test_tmpfs_mounted_in_a_private_namespace_is_gone_outside(tmp_path: Path) ->
 @pytest.mark.root
 @as_root
 def test_detached_mount_can_be_attached_in_another_namespace(tmp_path: Path) -> None:
-    tree = kernel.detached_mount("tmpfs", {"size": "1m"}, kernel.MOUNT_ATTR_NOSUID)
+    kernel.mount("tmpfs", tmp_path, "tmpfs", kernel.MS_NOSUID, "size=1m")
+    try:
+        tree = kernel.open_tree(tmp_path)
+    finally:
+        kernel.umount(tmp_path)
 
     def work() -> None:
         kernel.unshare(kernel.CLONE_NEWNS)

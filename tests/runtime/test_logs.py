@@ -1,6 +1,5 @@
 """CRI logs: what is written, and that reading gives the same back."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -98,23 +97,3 @@ def test_what_is_no_record_is_skipped(tmp_path: Path) -> None:
     path = tmp_path / "1.log"
     path.write_bytes(b"torn\n" + logs.records("stdout", b"x\n", WHEN) + b"2026 stdout F cut off")
     assert [line.text for line in logs.read(path)] == [b"x"]
-
-
-def test_follower_goes_on_across_rotation(tmp_path: Path) -> None:
-    path = tmp_path / "1.log"
-    follower = logs.Follower(path)
-    assert list(follower.more()) == []
-    write(path, "one\ntw")
-    assert [line.text for line in follower.more()] == [b"one"]
-    write(path, "o\n")
-    logs.rotate(path, 3)
-    write(path, "three\n")
-    assert [line.text for line in follower.more()] == [b"two", b"three"]
-    follower.close()
-
-
-def test_follower_does_not_follow_a_link(tmp_path: Path) -> None:
-    (tmp_path / "secret").write_bytes(logs.records("stdout", b"x\n", WHEN))
-    os.symlink(tmp_path / "secret", tmp_path / "1.log")
-    with pytest.raises(OSError, match="symbolic"):
-        list(logs.Follower(tmp_path / "1.log").more())

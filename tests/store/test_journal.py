@@ -332,23 +332,6 @@ async def test_large_bodies_are_kept_small_and_equal_ones_once(journal: Journal)
     assert stored < len(body) / 50
 
 
-async def test_a_trace_tells_calls_within_calls(journal: Journal) -> None:
-    outer = await journal.intend(intent("exec", reserved={"calls": 1}, meta={"rule": "all"}))
-    inner = await journal.intend(intent("think", parent=outer))
-    await journal.settle(inner, Outcome("ok", b"", {"tokens": 5}, {"model": "m"}))
-    await journal.record(intent("http.request", parent=outer), Outcome("denied", b""))
-    await journal.intend(intent("exec", run="other"))
-    spans = journal.read(lambda conn: reading.trace(conn, "r1"))
-    assert [(span.method, span.parent, span.status) for span in spans] == [
-        ("exec", "", ""),
-        ("think", outer, "ok"),
-        ("http.request", outer, "denied"),
-    ]
-    assert spans[0].end is None and spans[1].end is not None and spans[1].end >= spans[1].start
-    assert spans[1].used == {"tokens": 5} and spans[1].meta == {"model": "m"}
-    assert journal.read(lambda conn: reading.trace(conn, "r1", "u1")) == spans
-
-
 async def test_guests_state_is_written_without_a_record(journal: Journal) -> None:
     await journal.write(
         lambda tx: tx.conn.execute("INSERT INTO grants VALUES ('u1', 1, 1, 1, 0, 0)").rowcount

@@ -17,7 +17,7 @@ from agentk.broker.dialects.agentos_session import Session
 from agentk.broker.dialects.agentos_words import Asked, Json
 
 _EFFORTS = frozenset({"none", "minimal", "low", "medium", "high"})
-_IMAGE_BYTES = frames.PAYLOAD_BYTES
+
 _FILE_SECONDS = 30
 _OUTPUT_BYTES = frames.PAYLOAD_BYTES  # the longest that a frame can tell
 _KEPT_BYTES = 256 * 1024  # of a command's output, and as much of its errors
