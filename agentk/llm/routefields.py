@@ -22,6 +22,7 @@ _CREDENTIAL = re.compile(
 )
 _SECRET_HEADER = re.compile(r"(?i)auth|key|token|cookie|secret")
 _NOT_CREDENTIALS = frozenset({"max_token"})
+_ENVIRON = "os.environ/… is not read: it would be the daemon's environment"
 # Parameters that would make LiteLLM call out, log elsewhere or pick another provider than the one that is written.
 _REFUSED = {
     "fallbacks": "write spec.fallbacks",
@@ -147,12 +148,13 @@ def _params(
             found.append(Problem(at, "is given in both spellings", at_key=True))
         elif _is_credential(name) and value not in (None, ""):
             hint = f"{key}: {{secretKeyRef: {{name: …, key: …}}}} takes it from a Secret"
-            found.append(Problem(at, "a credential must not stand in a manifest", hint))
+            told = isinstance(value, str) and value.startswith("os.environ/")
+            found.append(Problem(at, _ENVIRON if told else "a credential must not stand in a manifest", hint))
         else:
             if name == "extra_headers":
                 found += _secret_headers(value, at)
             found += [
-                Problem((*at, *below), "os.environ/… is not read: it would be the daemon's environment")
+                Problem((*at, *below), _ENVIRON)
                 for below, text in _texts(value)
                 if text.startswith("os.environ/")
             ]

@@ -51,6 +51,11 @@ def test_a_credential_is_named_never_written() -> None:
     assert dict(got.params) == {"model": "bedrock/x"}
 
 
+def test_a_key_from_the_environment_is_told_as_such() -> None:
+    found = wrong({"model_name": "m", "litellm_params": {"model": "openai/x", "api_key": "os.environ/KEY"}})
+    assert "os.environ/… is not read" in next(iter(found.values()))
+
+
 @pytest.mark.parametrize(
     ("params", "field"),
     [
