@@ -21,6 +21,7 @@ _AROUND = frozenset(
         "suspend",
         "priority",
         "budget",
+        "modelRef",  # the gate reads it at every call
         "livenessProbe",
         "readinessProbe",
     }

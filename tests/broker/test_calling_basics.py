@@ -45,6 +45,14 @@ def test_hello_tells_who_one_is_and_what_there_is(tmp_path: Path) -> None:
     assert {"hello", "noop", "log", "state.put", "message.send"} <= set(told["methods"])
 
 
+def test_who_a_client_says_it_is_goes_to_the_log_on_one_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("DEBUG", "agentk.broker.calling.basics")
+    call(tmp_path, "hello", client='me "1"\n\x1b[2J')
+    assert [one.getMessage() for one in caplog.records] == [r'd/ann, attempt 1: client "me \"1\"\n\u001b[2J"']
+
+
 def test_noop_answers_what_it_was_given(tmp_path: Path) -> None:
     assert call(tmp_path, "noop", payload=None)[0] == {"payload": None}
     assert call(tmp_path, "noop")[0] == {}

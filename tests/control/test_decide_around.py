@@ -1,6 +1,7 @@
 """What is decided around a box: deadlines, suspension, probes, limits, deletion, adoption."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,25 @@ def test_a_new_run_has_a_new_deadline() -> None:
     story.step(51, cases.ended(old, 143, 51, intent=box.Intent("Killed", "")))
     story.step(51)
     assert story.step(52, story.box(2, 52)).again == 60
+
+
+@pytest.mark.parametrize(
+    ("change", "done"),
+    [
+        ({"modelRef": {"name": "other"}}, []),
+        ({"policyRef": {"name": "other"}}, ["Signal"]),
+        ({"network": {"egress": {"default": "Allow"}}}, ["Signal"]),
+        (
+            {"secrets": [{"name": "s", "key": "k", "inject": {"host": "a.example", "header": "X-Key"}}]},
+            ["Signal"],
+        ),
+    ],
+)
+def test_what_the_gate_alone_reads_changes_in_place(change: dict[str, Any], done: list[str]) -> None:
+    story = Story()
+    story.step(0, story.box())
+    story.change(**change)
+    assert cases.kinds(story.step(1, story.box())) == done
 
 
 # suspend

@@ -1,6 +1,7 @@
 """hello, noop and log: what a guest needs before it asks for anything."""
 
 import json
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from agentk.broker.methods import Context, Done, Method, Params, parser, recordi
 from agentk.sdk import wire
 
 PROTOCOL = 1
+
+_log = logging.getLogger(__name__)
 
 # (box id, line without its end): returns once it is on its way to the agent's log. Raises AgentkError.
 Write = Callable[[str, bytes], Awaitable[None]]
@@ -26,7 +29,11 @@ class _Calls:
         self._version, self._names, self._write = version, names, write
 
     async def hello(self, context: Context, params: Params) -> Done:
-        guest = context.call.guest
+        guest, client = context.call.guest, params["client"]
+        if client:
+            _log.debug(
+                "%s/%s, attempt %d: client %s", guest.namespace, guest.name, guest.attempt, _quoted(client)
+            )
         told = {
             "version": self._version,
             "protocol": PROTOCOL,
