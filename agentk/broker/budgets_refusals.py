@@ -20,7 +20,7 @@ def refusal(node: Node, asker: Owner, lacking: Shortage, now: float) -> errors.B
     return errors.BudgetExceeded(
         told,
         hint=_next_step(node, lacking),
-        kind=node.owner.kind.capitalize(),
+        kind=f"{node.owner.kind}s",
         name=node.owner.name,
         retry_after_seconds=max(1, math.ceil(resets_at - now)) if waiting_helps and resets_at else None,
     )

@@ -41,10 +41,10 @@ class Secrecy:
         held = self._held.get((namespace, name))
         if held is None:
             raise errors.NotFound(
-                f'Secret "{name}" not found in namespace "{namespace}"', kind="Secret", name=name
+                f'Secret "{name}" not found in namespace "{namespace}"', kind="secrets", name=name
             )
         if key not in held:
-            raise errors.NotFound(f'Secret "{name}" has no key "{key}"', kind="Secret", name=name)
+            raise errors.NotFound(f'Secret "{name}" has no key "{key}"', kind="secrets", name=name)
         try:
             return held[key].decode().strip()
         except UnicodeDecodeError:

@@ -115,7 +115,7 @@ class Models:
         if held is None:
             raise errors.NotFound(
                 f'ModelRoute "{name}" not found in namespace "{namespace}"',
-                kind="ModelRoute",
+                kind="modelroutes",
                 name=name,
                 hint="an agent uses those of its own namespace: agentk get modelroutes -A",
             )

@@ -147,7 +147,7 @@ class Route:
         raise errors.NotFound(
             f'ModelRoute "{self.name}" has no model "{name[:200]}"',
             hint=f"it has {known}" if known else "its modelList is empty",
-            kind="Model",
+            kind="models",
             name=name[:200],
         )
 

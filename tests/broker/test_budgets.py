@@ -136,7 +136,7 @@ def test_a_refusal_says_whose_what_when_and_what_next() -> None:
         " 2026-01-01T13:00:00Z; agentk budget add agent/parent --tokens 30"
     )
     assert caught.value.retry_after_seconds == 3540
-    assert (caught.value.kind, caught.value.name) == ("Agent", "parent")
+    assert (caught.value.kind, caught.value.name) == ("agents", "parent")
 
 
 def test_a_refusal_of_what_no_window_holds_does_not_speak_of_the_next() -> None:
