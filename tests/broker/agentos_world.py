@@ -1,11 +1,9 @@
-"""A gate with a real journal and real Policies, the smallest handlers, and an AgentOS client made from the wire."""
+"""A gate with a real journal and real Policies, and the smallest handlers, for clients of the AgentOS dialect."""
 
 import asyncio
 import contextlib
 import itertools
-import json
 import socket
-import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
@@ -26,8 +24,8 @@ from agentk.broker.words import Guest
 from agentk.store import journal_reading
 from agentk.store.journal import Journal
 from agentk.store.journal_anchor import StateAnchor
+from tests.broker.agentos_client import Client
 
-MAGIC = 0x41474E54
 NOW = "2026-01-01T00:00:00.000000Z"
 
 
@@ -116,7 +114,7 @@ class World:
         assert obj is not None
         self.guests.hear(kinds.AGENT, obj, True)
 
-    async def client(self, uid: str, host: Host | None = None) -> "Client":
+    async def client(self, uid: str, host: Host | None = None) -> Client:
         """A connection through the door of this agent."""
         path = str(self.folder / f"{uid}.sock")
         if uid not in self._doors:
@@ -143,31 +141,6 @@ class World:
     async def close(self) -> None:
         await self._stack.aclose()
         self.journal.close()
-
-
-class Client:
-    """What a program written for that kernel does, and no more."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
-        self.agent_id = 0
-
-    async def raw(self, opcode: int, payload: bytes = b"") -> bytes:
-        self.writer.write(struct.pack("<IIBQ", MAGIC, self.agent_id, opcode, len(payload)) + payload)
-        magic, agent_id, told, size = struct.unpack("<IIBQ", await self.reader.readexactly(17))
-        assert (magic, told) == (MAGIC, opcode)
-        assert self.agent_id in (0, agent_id)
-        self.agent_id = agent_id
-        return await self.reader.readexactly(size)
-
-    async def ask(self, opcode: int, fields: Any = None, **more: Any) -> Any:
-        asked = {**(fields or {}), **more}
-        return json.loads(await self.raw(opcode, json.dumps(asked).encode() if asked else b""))
-
-    async def close(self) -> None:
-        self.writer.close()
-        with contextlib.suppress(ConnectionError):
-            await self.writer.wait_closed()
 
 
 class Doing:

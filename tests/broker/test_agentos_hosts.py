@@ -10,7 +10,8 @@ import pytest
 from agentk.api import errors, kinds
 from agentk.broker.dialects.agentos_words import Op
 from agentk.broker.words import Guest
-from tests.broker.agentos_world import Client, World
+from tests.broker.agentos_client import Client
+from tests.broker.agentos_world import World
 
 HELD = "uid-default-host"
 

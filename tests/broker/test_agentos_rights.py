@@ -14,7 +14,8 @@ from agentk.broker import policy
 from agentk.broker.dialects.agentos_rights import CUTS_MAX, FLAGS, Rights
 from agentk.broker.dialects.agentos_words import Asked, Op
 from agentk.broker.words import Guest
-from tests.broker.agentos_world import Client, World
+from tests.broker.agentos_client import Client
+from tests.broker.agentos_world import World
 
 LEVELS = ("unrestricted", "standard", "sandboxed", "readonly", "minimal")
 BASELINE = policy.read("baseline", {"level": "baseline"})
