@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from typing import Any, get_args
 
 import pytest
@@ -71,7 +72,7 @@ def test_a_body_nested_too_deeply_is_refused() -> None:
     async def work() -> None:
         async with upstreams.models_of(upstreams.route_of(scripted={})) as made:
             deep: Any = []
-            for _ in range(900):
+            for _ in range(sys.getrecursionlimit() * 2):
                 deep = [deep]
             made.bound("default", "r", upstreams.ask_chat(tools=deep))
 
