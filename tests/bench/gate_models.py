@@ -1,23 +1,28 @@
 """What the gate adds to a call of a model, with the same local upstream and the same client, taking turns.
 
-    python -m tests.bench.gate_models [--seconds 2] [--rounds 3]
+    python -m tests.bench.gate_models [--seconds 2] [--rounds 3] [--proxy]
 
 `direct`: the client asks the upstream itself. `passed through`: it asks the gate of a real daemon, which passes the
 call on. `translated`: the upstream speaks Anthropic, so LiteLLM's Router translates in the worker; beside it is that
 Router asked in this process. One call at a time is asked with httpx, as programs ask; 32 at once with bare asyncio, as
-httpx would be the bottleneck itself. LiteLLM's proxy server is not measured: it needs packages that agentk does not.
+httpx would be the bottleneck itself. `--proxy` puts LiteLLM's proxy server beside the gate as well; it needs packages
+that agentk does not, so they are installed into a folder of their own first, which takes a minute or two.
 """
 
 import argparse
 import asyncio
 import contextlib
+import importlib.metadata
 import json
 import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
+import venv
 from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -275,15 +280,85 @@ async def compare(base: str, socket: str, seconds: float, rounds: int) -> None:
             )
 
 
+@contextlib.contextmanager
+def proxy(base: str) -> Iterator[str]:
+    """LiteLLM's own server, of the version that agentk has, in front of the same upstream."""
+    with tempfile.TemporaryDirectory(prefix="agentk-bench-") as folder:
+        place = Path(folder)
+        venv.create(place / "env", with_pip=True)
+        wanted = f"litellm[proxy]=={importlib.metadata.version('litellm')}"
+        print(f"installing {wanted} …", file=sys.stderr, flush=True)
+        install = [str(place / "env/bin/pip"), "install", "--quiet", "--disable-pip-version-check", wanted]
+        subprocess.run(install, check=True)
+        ways = {
+            "m": {"model": "openai/m", "api_base": f"{base}/v1", "api_key": "sk-of-the-bench"},
+            "translated": {
+                "model": "anthropic/claude-sonnet-4-5",
+                "api_base": base,
+                "api_key": "sk-of-the-bench",
+            },
+        }
+        models = [{"model_name": name, "litellm_params": params} for name, params in ways.items()]
+        general = {"dangerously_permit_weak_or_unset_master_key": True}
+        (place / "config.yaml").write_text(json.dumps({"model_list": models, "general_settings": general}))
+        port = str(daemons.free_port())
+        words = ["--config", str(place / "config.yaml"), "--host", "127.0.0.1", "--port", port]
+        env = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+        server = subprocess.Popen(
+            [str(place / "env/bin/litellm"), *words],
+            env=env,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            until = time.monotonic() + 120
+            while time.monotonic() < until:
+                with contextlib.suppress(httpx.HTTPError):
+                    if httpx.get(f"{url}/health/liveliness").status_code == 200:
+                        break
+                if server.poll() is not None:
+                    raise SystemExit("LiteLLM's proxy server did not start")
+                time.sleep(0.5)
+            yield url
+        finally:
+            server.terminate()
+            server.wait()
+
+
+async def compare_proxy(url: str, socket: str, seconds: float, rounds: int) -> None:
+    async with (
+        httpx.AsyncClient(timeout=60) as theirs,
+        httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=socket), timeout=60) as ours,
+    ):
+        print("\n| what | LiteLLM's proxy | gate | |\n|---|---|---|---|")
+        for name, model in (("one call", "m"), ("translated", "translated")):
+            beside = posting(theirs, f"{url}/v1/chat/completions", model=model)
+            own = posting(ours, "http://localhost/v1/chat/completions", model=model)
+            found = [(await latency(beside, seconds), await latency(own, seconds)) for _ in range(rounds)]
+            a, b = (statistics.median(side) * 1000 for side in zip(*found, strict=True))
+            print(f"| {name}, p50 | {a:.2f} ms | {b:.2f} ms | {b / a:.2f}× |", flush=True)
+            together = (barely(url, model=model), barely(socket, model=model))
+            found = [
+                (await rate(together[0], seconds), await rate(together[1], seconds)) for _ in range(rounds)
+            ]
+            a, b = (statistics.median(side) for side in zip(*found, strict=True))
+            print(f"| {name}, 32 at once | {a:,.0f}/s | {b:,.0f}/s | {b / a:.2f}× |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--proxy", action="store_true", help="put LiteLLM's proxy server beside it, too")
     asked = parser.parse_args()
     with upstream() as base, door(base) as socket:
         asyncio.run(compare(base, socket, asked.seconds, asked.rounds))
+        if asked.proxy:
+            with proxy(base) as url:
+                asyncio.run(compare_proxy(url, socket, asked.seconds, asked.rounds))
 
 
 if __name__ == "__main__":
