@@ -24,6 +24,7 @@ CONFIG_ERROR = "ConfigError"
 _BASE_ENV = {
     "HOME": WORKSPACE,
     "LANG": "C.UTF-8",
+    "PYTHONUNBUFFERED": "1",  # or `logs -f` shows nothing of a Python program until it ends
     "PATH": "/usr/local/bin:/usr/bin:/bin",
 }
 _GATE = "http://127.0.0.1:8700"  # the loopback door (runtime/launcher/doors.py)
