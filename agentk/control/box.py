@@ -71,6 +71,7 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
     problems: list[Problem] = list(isolation.problems(agent["spec"], found.runtime, found.policy))
     metadata, spec = agent["metadata"], agent["spec"]
     env = _environment(agent, found, attempt, problems)
+    problems += _missing_secrets(spec, found)
     mounts = [*_source(spec, found, attempt, problems), *_volumes(spec, found, problems)]
     if attempt.certificates:
         pem = base64.b64encode(attempt.certificates.encode()).decode()
@@ -201,6 +202,16 @@ def _from_source(
         told = f'{where}: key "{ref["key"]}" of {kind} "{ref["name"]}" is not text'
         problems.append(Problem(CONFIG_ERROR, told))
         return None
+
+
+def _missing_secrets(spec: Mapping[str, Any], found: references.Found) -> Iterator[Problem]:
+    """Of those the gate would inject: better known now than at the first request."""
+    for at, one in enumerate(spec.get("secrets") or ()):
+        held = found.secrets.get(one["name"])
+        if held is None:
+            yield Problem(CONFIG_ERROR, f'secrets[{at}]: Secret "{one["name"]}" does not exist')
+        elif one["key"] not in _content(held):
+            yield Problem(CONFIG_ERROR, f'secrets[{at}]: Secret "{one["name"]}" has no key "{one["key"]}"')
 
 
 def _field(metadata: Mapping[str, Any], path: str, where: str, problems: list[Problem]) -> str | None:

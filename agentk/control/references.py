@@ -46,6 +46,8 @@ def _in_namespace(spec: Mapping[str, Any], namespace: str) -> Iterator[Ref]:
             yield Ref("Secret", namespace, source["secretKeyRef"]["name"])
         if "configMapKeyRef" in source:
             yield Ref("ConfigMap", namespace, source["configMapKeyRef"]["name"])
+    for one in spec.get("secrets") or ():
+        yield Ref("Secret", namespace, one["name"])
     for volume in spec.get("volumes") or ():
         if "secret" in volume:
             yield Ref("Secret", namespace, volume["secret"]["secretName"])

@@ -57,6 +57,20 @@ def test_what_a_box_must_believe_is_a_file_that_every_client_is_pointed_at() -> 
     assert "SSL_CERT_FILE" not in box.build(agent(), found(), ATTEMPT).env
 
 
+def test_a_secret_that_the_gate_would_inject_must_be_there() -> None:
+    def injecting(key: str) -> dict[str, Any]:
+        return {"name": "gh", "key": key, "inject": {"host": "api.example.com", "header": "Authorization"}}
+
+    wanted = agent(secrets=[injecting("token"), injecting("other")])
+    assert references.Ref("Secret", "ns", "gh") in references.names(wanted)
+    told = [f'ConfigError: secrets[{at}]: Secret "gh" does not exist' for at in range(2)]
+    assert problems(wanted, found()) == told
+    only = found(secrets={"gh": secret(token="t")})
+    assert problems(wanted, only) == ['ConfigError: secrets[1]: Secret "gh" has no key "other"']
+    made = box.build(agent(secrets=[injecting("token")]), only, ATTEMPT)
+    assert "t" not in made.env.values()
+
+
 def test_limits_and_logs() -> None:
     limits = {"cpu": "500m", "memory": "256Mi", "pids": 7, "ephemeral-storage": "1Mi", "open-files": 64}
     spec = {"resources": {"limits": limits}, "logs": {"maxSize": "1Mi", "maxFiles": 2, "maxRate": "256Ki"}}
