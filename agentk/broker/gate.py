@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from agentk.api import errors, kinds
 from agentk.broker import crash, policy, policy_rules
-from agentk.broker.budgets import Budgets
+from agentk.broker.budgets import Budgets, Reservation
 from agentk.broker.methods import Done, Method, Params
 from agentk.broker.words import Amount, Call, Guest
 from agentk.store import journal_words as entries
@@ -36,6 +36,10 @@ class Turn(Protocol):
 TakeTurn = Callable[[str, Guest, int], contextlib.AbstractAsyncContextManager[Turn]]
 
 
+async def _none(guest: Guest, refusal: errors.BudgetExceeded) -> None:
+    raise refusal
+
+
 @dataclass(frozen=True)
 class Rooms:
     """What the gate is built of."""
@@ -48,6 +52,8 @@ class Rooms:
     take_turn: TakeTurn
     forms: Mapping[str, Method] = field(default_factory=dict)  # the same calls in the words of a provider
     now: Callable[[], float] = time.time
+    # What becomes of a call for which too little is left: raises, or returns when it may ask again.
+    patience: Callable[[Guest, errors.BudgetExceeded], Awaitable[None]] = _none
 
 
 class Gate:
@@ -78,15 +84,24 @@ class Gate:
 
     async def _do(self, method: Method, running: "_Running", params: Params) -> Any:
         rooms, guest = self._rooms, running.call.guest
-        running.bound = bound = await method.bound(guest, params)
-        reservation = rooms.budgets.reserve(rooms.path(guest), bound, rooms.now())
+        running.bound, reservation = await self._reserve(method, guest, params)
         try:
             async with self._turn(method, running, params) as turn:
                 if method.recording == "effect":
-                    await running.intend(bound)
+                    await running.intend(running.bound)
                 return (await running.ended(method.handle(running, params), turn)).result
         finally:
             rooms.budgets.settle(reservation, running.used, rooms.now())
+
+    async def _reserve(self, method: Method, guest: Guest, params: Params) -> tuple[Amount, Reservation]:
+        """The most the call may use, held at every budget above it. Raises BudgetExceeded, or waits, as `patience`."""
+        rooms = self._rooms
+        while True:
+            try:
+                bound = await method.bound(guest, params)
+                return bound, rooms.budgets.reserve(rooms.path(guest), bound, rooms.now())
+            except errors.BudgetExceeded as refusal:
+                await rooms.patience(guest, refusal)
 
     def _find(self, call: Call) -> Method:
         rooms = self._rooms

@@ -18,8 +18,8 @@ from agentk.broker.budgets import Budgets, Standing
 from agentk.broker.budgets_limits import WORDS
 from agentk.broker.budgets_node import Wall
 from agentk.broker.exits import Exit, Exits
-from agentk.broker.guests import Guests
-from agentk.broker.words import Amount
+from agentk.broker.guests import HELD, Guests
+from agentk.broker.words import Amount, Guest
 from agentk.store import writer
 from agentk.store.journal import Journal
 
@@ -70,6 +70,7 @@ class Lives:
         self._ran: set[str] = set()  # ran when that was kept last, and was not seen since
         self._saved_at = 0.0
         self._kept = False  # there are rows on the disk
+        self._held: dict[str, set[asyncio.Future[None]]] = {}  # by uid: calls that wait for its budget
 
     async def open(self, rooms: Rooms) -> None:
         """Take up what an earlier daemon knew."""
@@ -97,6 +98,10 @@ class Lives:
     def changed(self, key: str, standing: Standing) -> None:
         """A node has become exceeded, or is no longer."""
         self._timing.set()
+        if not standing.exceeded:
+            for waiting in self._held.pop(key, ()):
+                if not waiting.done():
+                    waiting.set_result(None)
         if self._rooms is not None and standing.owner.kind == "agent":
             for agent in self._rooms.guests.family(key):  # they run on their parent's wall time
                 self._wake(str(agent["metadata"]["uid"]))
@@ -119,6 +124,26 @@ class Lives:
     def wake(self, uid: str) -> None:
         """It said how it ends."""
         self._wake(uid)
+
+    async def patience(self, guest: Guest, refusal: errors.BudgetExceeded) -> None:
+        """Returns when a guest that is frozen until there is more budget may ask again: an error would be the end of
+        most programs. Raises the refusal for all others."""
+        rooms = self._rooms
+        agent = rooms.guests.of(guest.uid) if rooms else None
+        if rooms is None or agent is None or HELD in (agent["metadata"].get("annotations") or {}):
+            raise refusal  # nothing of it can be frozen
+        asked = (agent["spec"].get("budget") or {}).get("onExceeded", "Pause")
+        if asked != "Pause" or not rooms.budgets.standing(guest.uid, rooms.now()).exceeded:
+            raise refusal
+        waiting = asyncio.get_running_loop().create_future()
+        self._held.setdefault(guest.uid, set()).add(waiting)
+        try:
+            await waiting
+        finally:
+            left = self._held.get(guest.uid, set())
+            left.discard(waiting)
+            if not left:
+                self._held.pop(guest.uid, None)
 
     def announce(self, box_id: str, run_id: str) -> None:
         """A box is about to start."""

@@ -114,6 +114,7 @@ class Gatehouse:
                 self.turns.take,
                 gatecalls.forms(self),
                 now,
+                self.lives.patience,
             )
         )
         self._rules: dict[str, tuple[Object, policy_rules.Rules]] = {}

@@ -11,8 +11,8 @@ from agentk.broker import exits, lives
 from agentk.broker.budgets import Budgets, Spent
 from agentk.broker.budgets_limits import Limits
 from agentk.broker.budgets_node import Owner
-from agentk.broker.guests import Guests
-from agentk.broker.words import Amount
+from agentk.broker.guests import HELD, Guests
+from agentk.broker.words import Amount, Guest
 from agentk.store.journal import Journal
 from agentk.store.journal_anchor import StateAnchor
 
@@ -200,3 +200,63 @@ def test_before_it_is_open_nothing_is_said() -> None:
     early.runs("x", 0)
     early.rests("x")
     early.announce("x-1", "x-1")
+
+
+def refused(house: House, calls: int = 1) -> errors.BudgetExceeded:
+    with pytest.raises(errors.BudgetExceeded) as caught:
+        house.budgets.reserve(("parent",), Amount(calls=calls), house.now)
+    return caught.value
+
+
+PARENT = Guest("parent", "default", "parent", 1, "parent-1", "parent-1")
+
+
+def test_a_call_waits_for_budget_as_long_as_its_agent_stands_still(folder: Path) -> None:
+    async def story() -> None:
+        house = await House(folder, Limits(calls=0)).begin()
+        waiting = [
+            asyncio.create_task(house.lives.patience(PARENT, refused(house))),
+            asyncio.create_task(house.lives.patience(PARENT, refused(house))),
+        ]
+        gone = asyncio.create_task(house.lives.patience(PARENT, refused(house)))
+        await asyncio.sleep(0)
+        gone.cancel()  # its guest hung up
+        await asyncio.gather(gone, return_exceptions=True)
+        assert not any(task.done() for task in waiting)
+        house.budgets.add("parent", Amount(calls=1), house.now)
+        await asyncio.gather(*waiting)
+        assert house.lives._held == {}
+        house.journal.close()
+
+    play(story())
+
+
+@pytest.mark.parametrize(
+    ("spec", "annotations"),
+    [({"budget": {"onExceeded": "Kill"}}, {}), ({}, {HELD: "true"}), (None, {})],
+    ids=["is-ended", "cannot-be-frozen", "is-no-agent"],
+)
+def test_who_is_not_frozen_is_told(folder: Path, spec: Any, annotations: dict[str, str]) -> None:
+    async def story() -> None:
+        house = await House(folder, Limits(calls=0)).begin()
+        metadata = {"uid": "parent", "name": "parent", "namespace": "default", "annotations": annotations}
+        house.guests.hear(kinds.AGENT, {"metadata": metadata, "spec": spec}, spec is None)
+        refusal = refused(house)
+        with pytest.raises(errors.BudgetExceeded) as caught:
+            await house.lives.patience(PARENT, refusal)
+        assert caught.value is refusal
+        house.journal.close()
+
+    play(story())
+
+
+def test_a_call_that_no_budget_would_hold_is_told_at_once(folder: Path) -> None:
+    async def story() -> None:
+        house = await House(folder, Limits(tokens=10, tokens_per_request=5)).begin()
+        with pytest.raises(errors.BudgetExceeded) as caught:
+            house.budgets.reserve(("parent",), Amount(tokens=6), house.now)
+        with pytest.raises(errors.BudgetExceeded):
+            await house.lives.patience(PARENT, caught.value)
+        house.journal.close()
+
+    play(story())

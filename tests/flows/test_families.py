@@ -126,6 +126,31 @@ def test_pause_freezes_and_a_changed_spec_thaws(space: Space) -> None:
     space.phase("a", "Suspended")
 
 
+ONCE = """
+for n in range(4):
+    agent.think("Shall I?")  # nobody catches anything
+    say("thought", n)
+"""
+
+
+def test_a_program_that_knows_nothing_of_budgets_goes_on_when_there_is_more(space: Space) -> None:
+    route(space)
+    space.apply(program("a", ONCE, budget={"maxCalls": 2}))
+    assert space.phase("a", "Suspended")["reason"] == "BudgetExceeded"
+    space.agentk("budget", "add", "a", "--calls", "2")
+    status = space.phase("a", "Succeeded", "Failed")
+    assert (status["reason"], status["attempt"]) == ("Completed", 1), space.log("a")
+    assert space.log("a") == [f"thought {n}" for n in range(4)]
+
+
+def test_a_program_that_is_killed_while_its_call_is_held_leaves_nothing(space: Space) -> None:
+    route(space)
+    space.apply(program("a", ONCE, budget={"maxCalls": 2}))
+    space.phase("a", "Suspended")
+    space.agentk("kill", "a", "--grace-period", "0")
+    assert space.phase("a", "Failed")["reason"] == "Killed"
+
+
 def test_a_new_window_thaws(space: Space) -> None:
     route(space)
     space.apply(program("a", THINKER, budget={"maxCalls": 1, "per": "2s"}))
