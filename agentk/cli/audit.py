@@ -30,7 +30,8 @@ _Head = Annotated[
     str, typer.Option("--head", metavar="FILE", help="With verify: what 'audit head' printed must be in it.")
 ]
 _Words = Annotated[
-    list[str], typer.Argument(metavar="AGENT | verify | head", help="Whose calls.", show_default=False)
+    list[str],
+    typer.Argument(metavar="AGENT | verify | head | erase EFFECT", help="Whose calls.", show_default=False),
 ]
 
 
@@ -43,6 +44,9 @@ def audit(
     run: Annotated[str, typer.Option("--run", metavar="ID", help="Only of one run.")] = "",
     uid: _Uid = "",
     head: _Head = "",
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="With erase: why, for the record.")
+    ] = "",
     namespace: options.Namespace = "",
     output: options.Output = "",
     no_headers: options.NoHeaders = False,
@@ -54,7 +58,10 @@ def audit(
     verify proves that the journal of all namespaces is what was written: it ends with 1 and names the first record
     that was changed, dropped, moved or cut off. head prints the newest sealed head: keep it elsewhere.
 
-    An agent called verify or head is agent/verify.
+    erase takes away for good what was asked and answered in one call (-o wide tells its Effect); that it was made
+    stays on record.
+
+    An agent called verify, head or erase is agent/verify.
 
     Examples:
 
@@ -64,10 +71,15 @@ def audit(
       agentk audit triage --unknown
       agentk audit head > head.json
       agentk audit verify --head head.json
+      agentk audit erase 6fd1c2a09b7e4d55 --reason "a customer asked"
     """
     form = show.parse(output, ("json", "yaml", "wide"))
-    if len(words) != 1:
-        raise usage.Usage("name one agent, verify or head", hint="agentk audit --help")
+    if words[0] == "erase" and len(words) == 2:
+        return _erase(words[1], reason)
+    if len(words) != 1 or words == ["erase"]:
+        raise usage.Usage("name one agent, verify, head or erase EFFECT", hint="agentk audit --help")
+    if reason:
+        raise usage.Usage("--reason goes with erase", hint="agentk audit erase EFFECT --reason TEXT")
     if head and words != ["verify"]:
         raise usage.Usage("--head goes with verify", hint="agentk audit verify --head FILE")
     if words == ["verify"]:
@@ -161,6 +173,13 @@ def _verify(form: show.Format, head: str) -> int:
     if told["ok"]:
         print(f"ok: {told['records']} records, anchored through record {told['anchoredThrough']}")
     return 0 if told["ok"] else 1
+
+
+def _erase(what: str, reason: str) -> int:
+    body = {"what": what, "reason": reason}
+    told = connect.connect().request("POST", "/agentk/v1/audit/erase", body=body)
+    show.write(f"{columns.safe(what)}: {told['erased']} bodies erased\n")
+    return 0
 
 
 def _kept(path: str) -> dict[str, Any]:

@@ -78,6 +78,11 @@ async def verify(room: desk.Desk, kept: Mapping[str, Any] | None) -> Object:
     }
 
 
+async def erase(room: desk.Desk, what: str, reason: str) -> Object:
+    """Erase what was asked and answered in one call, or one body by its digest, for good."""
+    return {"what": what, "erased": await room.journal.erase(what, reason)}
+
+
 def as_json(one: telling.Called, bodies: bool) -> Object:
     """A call as the API tells it: amounts in whole numbers, money as decimal text, times in RFC 3339."""
     begun, last = one.begun, one.last

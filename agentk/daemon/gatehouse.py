@@ -45,7 +45,7 @@ from agentk.daemon import gatecalls, hosting
 from agentk.llm.models import Models
 from agentk.llm.worker import Worker
 from agentk.runtime import jails, saying
-from agentk.store import feeding, journal, journal_anchor
+from agentk.store import feeding, journal, journal_anchor, journal_retention
 from agentk.store import store as stores
 
 WATCHED = (kinds.AGENT, kinds.POLICY, kinds.RUNTIME, kinds.QUOTA, kinds.SECRET, kinds.MODELROUTE)
@@ -75,7 +75,14 @@ class _Open:
 class Gatehouse:
     """Opened before the steward starts anything; closed before the store."""
 
-    def __init__(self, store: stores.Store, boxes: jails.Jails, version: str = "", ca_pem: str = "") -> None:
+    def __init__(
+        self,
+        store: stores.Store,
+        boxes: jails.Jails,
+        version: str = "",
+        ca_pem: str = "",
+        kept: journal_retention.Retention | None = None,
+    ) -> None:
         """`ca_pem`: authorities to believe besides the machine's, when hosts are reached for agents."""
         self.store, self.boxes, self.version = store, boxes, version
         self.secrecy = secrecy.Secrecy()
@@ -83,7 +90,9 @@ class Gatehouse:
             lambda: store.note(_ANCHOR), lambda text: store.keep_note(_ANCHOR, text)
         )
         self.journal = journal.Journal.open(
-            store.folder, anchor, journal.Settings(redact=self.secrecy.redact)
+            store.folder,
+            anchor,
+            journal.Settings(self.secrecy.redact, kept or journal_retention.Retention()),
         )
         self.guests = guests.Guests()
         self._worker = Worker()

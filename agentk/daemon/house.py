@@ -99,7 +99,7 @@ class House:
         self._gatehouse: gatehouse.Gatehouse | None = None
         try:
             gate = self._gatehouse = gatehouse.Gatehouse(
-                self._store, self._jails, version(), self._settings.ca_pem()
+                self._store, self._jails, version(), self._settings.ca_pem(), self._settings.journal
             )
             for notice in gate.journal.notices:
                 _log.warning("%s", notice)

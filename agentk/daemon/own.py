@@ -86,6 +86,13 @@ def _gate_routes(store: Store, services: Services) -> list[BaseRoute]:
             raise errors.BadRequest("a verification takes head alone: what audit head printed")
         return answers.plain(await audits.verify(desk.there(services.desk), kept))
 
+    async def erase(request: Request) -> Response:
+        body = await bodies.optional(request)
+        what, reason = body.pop("what", ""), body.pop("reason", "")
+        if body or not isinstance(what, str) or not what or not isinstance(reason, str):
+            raise errors.BadRequest("what is the id of an effect, or the digest of a body; reason is text")
+        return answers.plain(await audits.erase(desk.there(services.desk), what, reason[:1000]))
+
     async def budgets(request: Request) -> Response:
         namespace = request.path_params["namespace"]
         return answers.plain(await budgeting.of_namespace(desk.there(services.desk), store, namespace))
@@ -98,6 +105,7 @@ def _gate_routes(store: Store, services: Services) -> list[BaseRoute]:
     return [
         Route("/audit/head", head, methods=["GET"]),
         Route("/audit/verify", verify, methods=["POST"]),
+        Route("/audit/erase", erase, methods=["POST"]),
         Route("/budgets/{namespace}", budgets, methods=["GET"]),
         Route("/think/{namespace}", think, methods=["POST"]),
     ]

@@ -9,6 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from agentk.api import admit, errors, manifest, quantities, schemas
+from agentk.store.journal_retention import Retention
+
+_JOURNAL_BYTES_MIN = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -20,6 +23,7 @@ class Settings:
     event_retention_seconds: float
     change_retention_seconds: float
     shutdown_grace_seconds: int
+    journal: Retention
     ca_file: str = ""
 
     def ca_pem(self) -> str:
@@ -52,7 +56,20 @@ def load(text: str, name: str, env: Mapping[str, str]) -> Settings:
         event_retention_seconds=quantities.parse_duration(made["eventRetention"]),
         change_retention_seconds=quantities.parse_duration(made["changeRetention"]),
         shutdown_grace_seconds=made["shutdownGraceSeconds"],
+        journal=_journal(made),
         ca_file=made["caFile"],
+    )
+
+
+def _journal(made: Mapping[str, Any]) -> Retention:
+    size = quantities.parse_quantity(made["journalMaxSize"])
+    if size < _JOURNAL_BYTES_MIN:
+        least = quantities.format_quantity(_JOURNAL_BYTES_MIN)
+        raise errors.Invalid(f"journalMaxSize must be at least {least}", field="journalMaxSize")
+    return Retention(
+        bodies_seconds=quantities.parse_duration(made["journalBodyRetention"]),
+        records_seconds=quantities.parse_duration(made["journalRetention"]),
+        total_bytes=size,
     )
 
 

@@ -364,3 +364,15 @@ def test_completion_knows_the_words_of_the_gate(gated: GatedDaemon, agentk: Run)
     assert agentk("complete", "--", "auth", "can-i", "--as", "").lines == ["agent/web"]
     assert "--as" in agentk("complete", "--", "auth", "can-i", "--a").lines
     assert set(agentk("complete", "--", "budget", "").lines) == {"add", "web"}
+
+
+def test_what_was_said_in_a_call_is_erased_for_good_and_verify_knows(gated: GatedDaemon, agentk: Run) -> None:
+    gated.called("web", "think", b'{"prompt":"a very peculiar prompt"}', Outcome("ok", b'"quite so"'))
+    call = json.loads(agentk("audit", "web", "-o", "json").out)["items"][0]
+    ran = agentk("audit", "erase", call["effect"], "--reason", "it was asked for")
+    assert (ran.code, ran.out) == (0, f"{call['effect']}: 2 bodies erased\n")
+    told = agentk("audit", "web", "-o", "json").out
+    assert "peculiar" not in told and "quite so" not in told and call["effect"] in told
+    assert agentk("audit", "verify").code == 0
+    assert "no body" in agentk("audit", "erase", "nothing-of-the-kind").err
+    assert agentk("audit", "erase").code == agentk("audit", "web", "--reason", "x").code == 2

@@ -37,3 +37,11 @@ def test_authorities_to_believe_are_read_from_their_file(tmp_path: Path) -> None
 def test_a_variable_that_is_no_number_is_named() -> None:
     with pytest.raises(errors.Invalid, match="AGENTK_MAX_AGENTS"):
         settings.load("", "", {"AGENTK_MAX_AGENTS": "many"})
+
+
+def test_the_journal_is_kept_as_long_as_is_said() -> None:
+    made = settings.load("journalMaxSize: 64Mi\njournalBodyRetention: 1h\n", "c.yaml", {}).journal
+    assert (made.total_bytes, made.bodies_seconds, made.records_seconds) == (64 << 20, 3600.0, 90 * 86400.0)
+    assert settings.load("", "", {"AGENTK_JOURNAL_RETENTION": "24h"}).journal.records_seconds == 86400.0
+    with pytest.raises(errors.Invalid, match="at least 16Mi"):
+        settings.load("journalMaxSize: 1Mi", "c.yaml", {})
