@@ -189,20 +189,21 @@ def test_in_its_first_moment_a_box_has_its_whole_environment(there: Place) -> No
 
 
 def test_an_environment_that_is_not_there_yet_is_not_taken_for_an_empty_one(there: Place) -> None:
-    with subprocess.Popen(
-        ["sh", "-c", "read -r x; A=b exec sleep 1000"], env={}, stdin=subprocess.PIPE
-    ) as begun:
+    begun = subprocess.Popen(["sh", "-c", "read -r x; A=b exec sleep 1000"], env={}, stdin=subprocess.PIPE)
+    try:
+        while not Path(f"/proc/{begun.pid}/cmdline").read_bytes().startswith(b"sh\0"):
+            launching.pause()  # it may still be a copy of this process
         live = Live(there.make("sleep"), guest=processes.identify(begun.pid))
         assert exec_sibling.environment(live) is None
         assert begun.stdin is not None
         begun.stdin.write(b"\n")
-        begun.stdin.flush()
         while (env := exec_sibling.environment(live)) is None:
             launching.pause()
-        begun.kill()
-        begun.wait()
+        begun.kill(), begun.wait()
         with pytest.raises(errors.Conflict):
             exec_sibling.environment(live)
+    finally:
+        begun.kill(), begun.communicate()
     assert env == {"A": "b"}
 
 
