@@ -24,8 +24,7 @@ pytestmark = launching.needs_jail
 MIB = 1 << 20
 SLEEP = "import time; print('up', flush=True); time.sleep(1000)"
 FED = os.urandom(MIB) * 5
-# A tree that leaves its session and its parents, and says when it stands.
-TREE = (
+TREE = (  # leaves its session and its parents, and says when it stands
     "import os, time\n"
     "for _ in range(3):\n"
     "  if os.fork() == 0:\n"
@@ -196,7 +195,7 @@ def test_an_environment_that_is_not_there_yet_is_not_taken_for_an_empty_one(ther
         live = Live(there.make("sleep"), guest=processes.identify(begun.pid))
         assert exec_sibling.environment(live) is None
         assert begun.stdin is not None
-        begun.stdin.write(b"\n")
+        begun.stdin.write(b"\n"), begun.stdin.flush()
         while (env := exec_sibling.environment(live)) is None:
             launching.pause()
         begun.kill(), begun.wait()
