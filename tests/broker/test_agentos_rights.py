@@ -181,7 +181,7 @@ def test_cuts_are_bounded_and_those_of_another_attempt_are_over() -> None:
     assert held.limits(again) == (None, None, None)
 
 
-def test_a_policy_may_name_the_files_that_are_read_and_written(tmp_path: Path) -> None:
+def test_a_policy_may_name_the_files_that_are_read_and_written(play: Any) -> None:
     rules = [
         {"name": "notes", "effect": "Allow", "methods": ["exec"], "files": ["/workspace/notes/*", "/tmp/*"]},
         {"name": "not-this", "effect": "Deny", "methods": ["exec"], "files": ["/workspace/notes/key"]},
@@ -199,12 +199,4 @@ def test_a_policy_may_name_the_files_that_are_read_and_written(tmp_path: Path) -
         told = await client.ask(Op.EXEC, command="cat /workspace/notes/a")
         assert not told["success"], "a rule about files says nothing about code"
 
-    async def whole() -> None:
-        world = World(tmp_path, {"files": {"level": "baseline", "rules": rules}})
-        try:
-            world.agent("a", policy_name="files")
-            await asyncio.wait_for(scene(world, await world.client("uid-default-a")), 60)
-        finally:
-            await world.close()
-
-    asyncio.run(whole())
+    play(scene, files={"level": "baseline", "rules": rules})
