@@ -38,6 +38,7 @@ class Bound:
     path: tuple[str, ...]
     read: Callable[[Any], float]
     least: bool = False
+    usual: int | None = None  # what it is when not given, where that bounds too
 
 
 _LIMITS = ("resources", "limits")
@@ -47,6 +48,7 @@ BOUNDS = (
     Bound((*_LIMITS, "pids"), whole),
     Bound((*_LIMITS, "ephemeral-storage"), quantities.parse_quantity),
     Bound((*_LIMITS, "open-files"), whole),
+    Bound(("resources", "weight"), whole, usual=100),
     Bound(("logs", "maxSize"), quantities.parse_quantity),
     Bound(("logs", "maxFiles"), whole),
     Bound(("logs", "maxRate"), quantities.parse_quantity),
@@ -72,6 +74,7 @@ SAME = (("runtimeRef", "name"), ("policyRef", "name"), ("modelRef", "name"))
 # From narrow to wide.
 RANKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("restartPolicy",): ("Never", "OnFailure", "Always"),
+    ("deadlineWhileSuspended",): ("Runs", "Stops"),
     ("budget", "onExceeded"): ("Kill", "Pause"),
 }
 # What happens within the box, whoever wrote it: the box is what bounds it.
@@ -126,6 +129,9 @@ def _unknown(spec: Spec, where: str) -> Iterator[Problem]:
 def _bounds(child: Spec, parent: Spec) -> Iterator[Problem]:
     for bound in BOUNDS:
         asked, had = _at_path(child, bound.path), _at_path(parent, bound.path)
+        if bound.usual is not None:
+            asked = bound.usual if asked is None else asked
+            had = bound.usual if had is None else had
         if had is None and not (bound.least and asked is not None):
             continue
         most = "at least" if bound.least else "at most"

@@ -311,6 +311,7 @@ def _limits(spec: Mapping[str, Any], runtime: Mapping[str, Any], problems: list[
         except errors.Invalid as error:
             problems.append(Problem(CONFIG_ERROR, f"resources.limits.cpu: {error.message}"))
     return boxes.Limits(
+        cpu_weight=(spec.get("resources") or {}).get("weight") or boxes.Limits().cpu_weight,
         cpu_millis=cpu,
         memory_bytes=size("memory"),
         pids=asked.get("pids"),

@@ -8,8 +8,8 @@ The two rules that everything rests on:
 * What ends a box is written into its intent before the signal, and into `status.run.ending` after it.
 
 `kill` is final (phase Failed, reason Killed) except with restartPolicy Always, which starts a new attempt at once.
-The deadline counts from the first start of a run, over restarts, suspension and sleep of the machine. A box lost to a
-reboot is no failure. `deciding.py` holds what the two halves below share.
+The deadline counts from the first start of a run, over restarts and sleep of the machine, and over suspension unless
+the agent says that it stops. A box lost to a reboot is no failure. `deciding.py` holds what the two halves below share.
 """
 
 from collections.abc import Mapping
@@ -104,8 +104,13 @@ def _living(case: deciding.Case, live: boxes.Seen) -> None:
         _end(case, live, ending.cause, ending.reason, ending.message, ending.grace_seconds)
     else:
         _keep(case, live)
-        if left is not None:
-            case.wake(left)
+        _wake_at_deadline(case, left)
+
+
+def _wake_at_deadline(case: deciding.Case, left: float | None) -> None:
+    stands = case.status.get("phase") == "Suspended"
+    if left is not None and not (stands and case.policy.deadline_stops):
+        case.wake(left)
 
 
 def _keep(case: deciding.Case, live: boxes.Seen) -> None:
@@ -143,7 +148,10 @@ def _hold(case: deciding.Case, live: boxes.Seen) -> None:
     elif case.policy.suspend:
         if case.status.get("phase") != "Suspended":
             case.event("Normal", "Suspended", "frozen where it was")
-        case.phase("Suspended", "Suspended", "spec.suspend is true; its deadline goes on counting")
+        deadline = "stands still too" if case.policy.deadline_stops else "goes on counting"
+        told = "spec.suspend is true"
+        told += f"; its deadline {deadline}" if case.policy.deadline_seconds is not None else ""
+        case.phase("Suspended", "Suspended", told)
     elif overdrawn is not None:
         _pause(case, overdrawn)
 
@@ -231,8 +239,8 @@ def _resting(case: deciding.Case, *, free: bool) -> None:
         _pause(case, overdrawn)
     elif not judging.still_waits(case) and not _blocked(case):
         _start(case, free)
-    if left is not None and not case.run.outcome:
-        case.wake(left)
+    if not case.run.outcome:
+        _wake_at_deadline(case, left)
 
 
 def _blocked(case: deciding.Case) -> bool:
@@ -285,6 +293,7 @@ def _done(case: deciding.Case, live: boxes.Seen | None) -> plans.Decision:
     if case.observed.usage is not None:
         standing.note_usage(status, case.observed.usage, live)
     standing.note_packages(case)
+    case.run = case.run.noted(status.get("phase") == "Suspended", case.now)
     status["run"] = case.run.to_dict()
     status["conditions"] = standing.conditions(case, live)
     return plans.Decision(tuple(case.actions), status, tuple(case.events), case.again, tuple(case.afterwards))

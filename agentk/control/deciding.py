@@ -89,7 +89,8 @@ class Case:
         """Seconds until the run's deadline; None without one, or before the first start."""
         if self.policy.deadline_seconds is None or self.run.started is None:
             return None
-        return self.policy.deadline_seconds - self.run.started.elapsed(self.now)
+        stood = self.run.stood(self.now) if self.policy.deadline_stops else 0.0
+        return self.policy.deadline_seconds - (self.run.started.elapsed(self.now) - stood)
 
     def outranks(self, cause: Cause, running: Cause) -> bool:
         return _RANK[cause] > _RANK[running]

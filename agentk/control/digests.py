@@ -16,6 +16,7 @@ _AROUND = frozenset(
         "maxRestarts",
         "restartWindow",
         "activeDeadlineSeconds",
+        "deadlineWhileSuspended",
         "ttlSecondsAfterFinished",
         "terminationGracePeriodSeconds",
         "suspend",

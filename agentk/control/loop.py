@@ -8,7 +8,7 @@ Wake-ups come from the store (objects), the runtimes (boxes), the probes and the
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from agentk.api import errors, kinds
@@ -17,7 +17,6 @@ from agentk.control import (
     acting,
     admission,
     crash,
-    decide,
     environment_boxes,
     environments,
     garbage,
@@ -28,6 +27,7 @@ from agentk.control import (
     quotas,
     references,
     restart,
+    room,
     runtimes,
     seeing,
 )
@@ -117,6 +117,7 @@ class Steward:
         )
         self._duties = runtimes.Duty(store, runtimes_by_type, clock, settings.runtimes_seconds)
         self._quotas = quotas.Duty(store, clock, self._ledger, self._lives.usage)
+        self._room = room.Room(self._ledger, self._quotas.changed, self._queue.add)
         self._garbage = garbage.Duty(store, clock, collect)
         self._feed = feeding.Feed(store, clock.sleep, _WATCHED, self._hear)
         self._keys: dict[str, Key] = {}  # agent uid → key
@@ -124,8 +125,6 @@ class Steward:
         self._asked: dict[Key, tuple[object, ...]] = {}  # what of an agent a person may change
         self._refs: dict[references.Ref, set[Key]] = {}
         self._agent_refs: dict[Key, frozenset[references.Ref]] = {}
-        self._parked: set[Key] = set()  # refused for want of room
-        self._blocked: dict[Key, admission.Claim] = {}  # kept from starting by something they refer to
 
     async def run(self) -> None:
         """Until cancelled. Raises only what means that the daemon must end."""
@@ -172,18 +171,14 @@ class Steward:
         if kind is kinds.AGENT:
             self._hear_agent((namespace, name), obj, gone)
         elif kind is kinds.QUOTA:
-            self._ledger.set_quota(namespace, name, None if gone else admission.hard(obj))
             self._quotas.hear(obj, gone)
-            self._wake_parked()
+            self._room.hear_quota(obj, gone)
         else:
             if kind is kinds.RUNTIME:
                 self._duties.hear(obj, gone)
             ref = references.Ref(kind.kind, namespace, name)  # type: ignore[arg-type]
             keys = list(self._refs.get(ref, ()))
-            # All that this may let start wait again, before the first of them asks: priority decides, not chance.
-            for key in keys:
-                if key in self._blocked:
-                    self._ledger.note(replace(self._blocked.pop(key), state="waits"))
+            self._room.unblock(keys)
             for key in keys:
                 self._queue.add(key)
 
@@ -208,8 +203,7 @@ class Steward:
             return  # our own status, or somebody's labels
         self._asked[key] = asked
         self._index(key, references.names(obj))
-        if self._ledger.state(key) is None:
-            self._ledger.note(admission.claim(obj, admission.presumed(obj)))
+        self._room.hear(key, obj)
         self._queue.add(key)
 
     def _index(self, key: Key, refs: frozenset[references.Ref]) -> None:
@@ -260,13 +254,6 @@ class Steward:
         else:
             self._quotas.used(uid)
 
-    def _wake_parked(self) -> None:
-        if self._parked:
-            for key in self._ledger.admitted():
-                if key in self._parked:
-                    self._parked.discard(key)
-                    self._queue.add(key)
-
     # looking
 
     async def _adopt(self) -> None:
@@ -316,17 +303,14 @@ class Steward:
             self._uids[key].discard(uid)
         if not keep:
             self._uids.pop(key, None)
-            self._parked.discard(key)
-            self._blocked.pop(key, None)
-            self._ledger.forget(key)
-            self._settle_claims(key[0])
+            self._room.forget(key)
             self._queue.forget(key)
 
     async def _look_at(self, key: Key, agent: Object) -> float | None:
         uid, stored = agent["metadata"]["uid"], agent
         sight = await self._eyes.see(agent, self._probers.health(uid), self._counters_seconds())
         for _ in range(_ROUNDS):
-            decision = self._decide(key, agent, sight)
+            decision = self._room.decide(key, agent, sight, self._clock.now())
             agent = {**agent, "status": decision.status}
             for event in decision.events:
                 self._post.send(stored, event)
@@ -346,36 +330,6 @@ class Steward:
         if written is not None:
             await self._hands.act(agent, decision.afterwards, sight, decision.status["run"])
         return self._again(decision, sight)
-
-    def _decide(self, key: Key, agent: Object, sight: seeing.Sight) -> plans.Decision:
-        """Nothing is awaited in here, so that no two agents get the same room."""
-        now = self._clock.now()
-        self._blocked.pop(key, None)
-        decision = decide.decide(agent, sight.observed, now)
-        if any(isinstance(one, plans.Start) for one in decision.actions):
-            self._ledger.note(admission.claim(agent, "waits"))
-            problem = self._ledger.ask(key)
-            if problem is None:
-                self._ledger.note(admission.claim(agent, "holds"))
-                self._parked.discard(key)
-            else:
-                sight.observed = replace(sight.observed, admission=problem)
-                self._parked.add(key)
-                decision = decide.decide(agent, sight.observed, now)
-        else:
-            live = any(one.phase in ("Starting", "Running") for one in sight.observed.boxes or ())
-            if sight.observed.boxes is not None and sight.observed.admission is None:
-                waits = not live and not sight.looked_at and not sight.observed.references
-                state: admission.State = "holds" if live else "waits" if waits else "rests"
-                self._ledger.note(admission.claim(agent, state))
-            if seeing.is_blocked(sight.observed):
-                self._blocked[key] = admission.claim(agent, "rests")
-        self._settle_claims(key[0])
-        return decision
-
-    def _settle_claims(self, namespace: str) -> None:
-        self._wake_parked()
-        self._quotas.changed(namespace)
 
     def _again(self, decision: plans.Decision, sight: seeing.Sight) -> float | None:
         again = decision.again

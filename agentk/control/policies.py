@@ -22,6 +22,7 @@ class Policy:
     max_restarts: int | None
     window_seconds: float
     deadline_seconds: float | None
+    deadline_stops: bool  # while it is suspended
     ttl_seconds: float | None
     grace_seconds: float
     suspend: bool
@@ -43,6 +44,7 @@ def read(spec: Mapping[str, Any]) -> Policy:
         max_restarts=spec.get("maxRestarts"),
         window_seconds=_window(spec.get("restartWindow", "10m")),
         deadline_seconds=spec.get("activeDeadlineSeconds"),
+        deadline_stops=spec.get("deadlineWhileSuspended") == "Stops",
         ttl_seconds=spec.get("ttlSecondsAfterFinished"),
         grace_seconds=float(spec.get("terminationGracePeriodSeconds", DEFAULT_GRACE_SECONDS)),
         suspend=bool(spec.get("suspend", False)),

@@ -6,7 +6,7 @@ the outcome begin anew. An attempt is one process.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from agentk.control.clock import Moment, Now
@@ -65,6 +65,8 @@ class Run:
     recorded: int = 0  # the highest attempt whose end is in the status
     started: Moment | None = None  # its first process
     finished: Moment | None = None
+    stood_seconds: float = 0.0  # suspended since it started, up to the last time it went on
+    stands: Moment | None = None  # suspended since then
     outcome: Outcome = ""
     stalled: str = ""  # why it is not started again although its policy would: a condition's reason
     failures: int = 0  # in a row
@@ -82,10 +84,24 @@ class Run:
                 **self.__dict__,
                 "started": self.started and self.started.rebased(now),
                 "finished": self.finished and self.finished.rebased(now),
+                "stands": self.stands and self.stands.rebased(now),
                 "retry": self.retry and self.retry.rebased(now),
                 "restarts": tuple(moment.rebased(now) for moment in self.restarts),
             }
         )
+
+    def noted(self, stands: bool, now: Now) -> "Run":
+        """The same, with what is known now of whether it stands still. Before its first start nothing counts."""
+        if stands:
+            since = self.stands or (now.after(0) if self.started else None)
+            return replace(self, stands=since)
+        if self.stands is None:
+            return self
+        return replace(self, stands=None, stood_seconds=self.stood(now))
+
+    def stood(self, now: Now) -> float:
+        """Seconds that it was suspended since it started."""
+        return self.stood_seconds + (max(0.0, self.stands.elapsed(now)) if self.stands else 0.0)
 
     def to_dict(self) -> dict[str, Any]:
         stored: dict[str, Any] = {
@@ -101,6 +117,8 @@ class Run:
             "restarts": [moment.to_dict() for moment in self.restarts],
             "started": self.started and self.started.to_dict(),
             "finished": self.finished and self.finished.to_dict(),
+            "stoodSeconds": round(self.stood_seconds, 6),
+            "stands": self.stands and self.stands.to_dict(),
             "retry": self.retry and self.retry.to_dict(),
             "ending": self.ending and self.ending.to_dict(),
             "refused": list(self.refused),
@@ -119,6 +137,8 @@ class Run:
             recorded=stored.get("recorded", 0),
             started=Moment.from_dict(stored.get("started")),
             finished=Moment.from_dict(stored.get("finished")),
+            stood_seconds=stored.get("stoodSeconds", 0.0),
+            stands=Moment.from_dict(stored.get("stands")),
             outcome=stored.get("outcome", ""),
             stalled=stored.get("stalled", ""),
             failures=stored.get("failures", 0),

@@ -32,6 +32,7 @@ PARENT: Spec = {
     "runtimeRef": {"name": "tight"},
     "modelRef": {"name": "cheap"},
     "resources": {
+        "weight": 100,
         "limits": {"cpu": "500m", "memory": "256Mi", "pids": 64, "ephemeral-storage": "64Mi", "open-files": 256}
     },
     "logs": {"maxSize": "1Mi", "maxFiles": 2, "maxRate": "1Mi"},
@@ -42,6 +43,7 @@ PARENT: Spec = {
     "maxRestarts": 5,
     "restartWindow": "10m",
     "activeDeadlineSeconds": 900,
+    "deadlineWhileSuspended": "Runs",
     "ttlSecondsAfterFinished": 60,
     "terminationGracePeriodSeconds": 5,
     "budget": {

@@ -43,6 +43,13 @@ def test_a_child_that_asks_for_nothing_inherits_every_bound() -> None:
     assert not set(made) & narrowing_grants.FIELDS, "what is handed out is not inherited"
 
 
+def test_a_weight_that_is_not_given_bounds_as_much_as_one_that_is() -> None:
+    weight, plain = ("resources", "weight"), {"command": ["true"]}
+    assert fields({**plain, **at(weight, 101)}, plain) == ["spec.resources.weight"]
+    assert fields({**plain, **at(weight, 100)}, plain) == []
+    assert fields(plain, {**plain, **at(weight, 99)}) == ["spec.resources.weight"]
+
+
 def test_inheriting_changes_neither_spec_and_nothing_that_is_given() -> None:
     asked, parent = {"resources": {"limits": {"pids": 7}}, "budget": {"maxTokens": 5}}, copy.deepcopy(PARENT)
     before = copy.deepcopy(asked)
@@ -86,6 +93,7 @@ WIDER: dict[tuple[str, ...], Any] = {
     ("logs", "maxRate"): "2Mi",
     ("priority",): 51,
     ("backoffLimit",): 4,
+    ("resources", "weight"): 101,
     ("restartBackoff", "initialSeconds"): 9,
     ("restartBackoff", "maxSeconds"): 59,
     ("restartBackoff", "resetAfterSeconds"): 59,

@@ -81,6 +81,11 @@ def test_limits_and_logs() -> None:
     assert (made.log.max_bytes, made.log.max_files, made.log.bytes_per_second) == (1 << 20, 2, 256 << 10)
 
 
+def test_the_weight_of_its_cpus() -> None:
+    assert box.build(agent(), found(), ATTEMPT).limits.cpu_weight == 100
+    assert box.build(agent(resources={"weight": 250}), found(), ATTEMPT).limits.cpu_weight == 250
+
+
 def test_a_packed_source_is_bound_read_only_and_is_where_it_starts() -> None:
     made = box.build(agent(source={"path": "./x", "digest": "sha256:0"}), found(), ATTEMPT)
     source = made.mounts[1]

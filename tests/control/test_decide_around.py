@@ -123,6 +123,60 @@ def test_the_deadline_counts_while_suspended() -> None:
     assert story.status["reason"] == "DeadlineExceeded"
 
 
+def test_a_deadline_that_stops_leaves_out_the_time_it_was_suspended() -> None:
+    story = Story(activeDeadlineSeconds=30, deadlineWhileSuspended="Stops")
+    story.step(0, story.box())
+    story.change(suspend=True)
+    story.step(10, story.box())
+    decision = story.step(10, story.box(frozen=True))
+    assert decision.again is None, "nothing comes due while it stands still"
+    story.step(500, story.box(frozen=True))
+    assert story.status["phase"] == "Suspended"
+    story.change(suspend=False)
+    story.step(510, story.box(frozen=True))
+    decision = story.step(515, story.box())
+    assert story.status["phase"] == "Running" and decision.again == 15
+    story.step(530, story.box())
+    assert story.status["reason"] == "DeadlineExceeded"
+
+
+def test_a_deadline_that_stops_does_so_over_a_reboot_and_between_boxes() -> None:
+    story = Story(activeDeadlineSeconds=30, deadlineWhileSuspended="Stops")
+    story.step(0, story.box())
+    story.change(suspend=True)
+    story.step(10, story.box(frozen=True))
+    lost = cases.lost(story.box(frozen=True), 20)
+    story.step(100, lost, when=cases.now(5, boot="boot-2", wall=100))
+    story.step(0, when=cases.now(6, boot="boot-2", wall=200))
+    assert story.status["phase"] == "Suspended"
+    story.change(suspend=False)
+    assert cases.kinds(story.step(0, when=cases.now(7, boot="boot-2", wall=210))) == ["Start"]
+    assert story.last is not None and story.last.again == 20
+
+
+def test_nothing_counts_as_suspended_before_the_first_start() -> None:
+    story = Story(suspend=True, activeDeadlineSeconds=30, deadlineWhileSuspended="Stops")
+    story.step(0)
+    story.change(suspend=False)
+    story.step(100)
+    story.step(100, story.box(at=100))
+    story.step(129, story.box(at=100))
+    assert story.status["phase"] == "Running"
+    story.step(130, story.box(at=100))
+    assert story.status["reason"] == "DeadlineExceeded"
+
+
+def test_a_new_run_forgets_how_long_the_last_was_suspended() -> None:
+    story = Story(activeDeadlineSeconds=30, deadlineWhileSuspended="Stops", suspend=True)
+    story.step(0, story.box(frozen=True))
+    story.change(suspend=False)
+    story.step(100, story.box(frozen=True))
+    story.change(command=["other"])
+    old = story.box(annotations={"token": "old"})
+    story.step(100, cases.ended(old, 0, 101))
+    assert story.agent["status"]["run"].get("stoodSeconds") is None
+
+
 # probes
 
 
