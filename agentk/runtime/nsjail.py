@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentk.runtime.seccomp import kafel
+
 INSIDE_UID = 1000  # of the guest, in its own user namespace
 HANDSHAKE_FD = 3
 TOOLS_BIN = "/opt/agentk/bin"
@@ -33,8 +35,7 @@ _FIND = (
     'case "$1" in */*) [ -e "$1" ] || no "$1" "not found" 127; [ -x "$1" ] || no "$1" "cannot be executed" 126;; '
     '*) command -v -- "$1" >/dev/null 2>&1 || no "$1" "not found" 127;; esac; '
 )
-# What happens to a call that a policy does not name: a deny list allows it, an allow list knows it not (ENOSYS).
-POLICIES = {"baseline": "ALLOW", "restricted": "ERRNO(38)"}
+POLICIES = kafel.DEFAULTS
 _MIB = 1024 * 1024
 
 
