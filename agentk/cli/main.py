@@ -35,6 +35,7 @@ VERBS: dict[str, dict[str, str]] = {
     },
     "House": {
         "compat": "Let programs written for AgentOS use the gate",
+        "image": "Make images for agents, list and remove them",
         "doctor": "Check what this host can enforce, and how to mend the rest",
         "daemon": "Start, stop and look after the daemon",
         "backup": "Save all objects to a file",
