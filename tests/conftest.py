@@ -1,7 +1,11 @@
 """What every suite shares: `--must-run PREFIX` turns a skip, or no test at all, below PREFIX into a failure.
 
+A * in PREFIX stands for anything, so that one of several runtimes can be named: `tests/flows*podman`.
+
 Property tests have no time limit of their own: a slow or emulated machine is no counterexample.
 """
+
+import re
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -26,10 +30,11 @@ class MustRun:
     def __init__(self, prefixes: list[str]) -> None:
         self.ran = dict.fromkeys(prefixes, 0)
         self.skipped: list[str] = []
+        self.patterns = {prefix: pattern(prefix) for prefix in prefixes}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         for prefix in self.ran:
-            if report.nodeid.startswith(prefix):
+            if self.patterns[prefix].match(report.nodeid):
                 if report.skipped and not hasattr(report, "wasxfail"):
                     self.skipped.append(f"{report.nodeid}: {report.longrepr}")
                 elif report.when == "call":
@@ -47,6 +52,11 @@ class MustRun:
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         for complaint in self.complaints():
             terminalreporter.write_line(f"MUST RUN: {complaint}", red=True)
+
+
+def pattern(prefix: str) -> re.Pattern[str]:
+    """Matches what begins like `prefix`; its brackets are brackets."""
+    return re.compile(re.escape(prefix).replace(r"\*", ".*"))
 
 
 def pytest_configure(config: pytest.Config) -> None:

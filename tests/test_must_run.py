@@ -25,3 +25,14 @@ def test_a_suite_that_must_run(tmp_path: Path, body: str, code: int, word: str) 
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--must-run", "test_x.py", "."]
     out = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert (out.returncode, word in out.stdout) == (code, True), out.stdout
+
+
+@pytest.mark.parametrize(("wish", "code"), [("test_*[podman]", 0), ("test_*[p", 0), ("test_*docker", 1)])
+def test_one_of_several_runtimes_must_run(tmp_path: Path, wish: str, code: int) -> None:
+    (tmp_path / "conftest.py").write_text(CONFTEST.read_text())
+    body = (
+        "import pytest\n@pytest.mark.parametrize('runtime', ['nsjail', 'podman'])\ndef test_it(runtime): pass"
+    )
+    (tmp_path / "test_x.py").write_text(body)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--must-run", wish, "."]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).returncode == code

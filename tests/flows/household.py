@@ -26,11 +26,14 @@ from agentk.client import client, lifecycle, watching, wire
 from agentk.data.places import Places
 from agentk.runtime import logs, uids
 from agentk.runtime.launcher import doors
+from tests.flows.host import is_alive, mounts, pause, processes, read
 from tests.runtime import launching
 
 SECONDS = 100.0  # for an emulated machine under load; nothing asserts it
 needs = [*launching.needs_jail, pytest.mark.timeout(900)]
 IN_VM = "AGENTK_VM" in os.environ
+# For stories that the runtime has a part in; the others are told once, on nsjail.
+on_both = pytest.mark.parametrize("runtime", ("nsjail", "podman"))
 AGENTK = [sys.executable, "-m", "agentk.cli.main"]
 TINY = {"cpu": "500m", "memory": "64Mi", "pids": 16, "ephemeral-storage": "1Mi"}
 Object = dict[str, Any]
@@ -94,8 +97,11 @@ class Household:
     def start(self) -> None:
         self.agentk("daemon", "start")
         if os.geteuid() != 0:
-            runtime = {"type": "nsjail", "enforcement": "BestEffort"}
-            self.agentk("apply", "-f", "-", stdin=text(manifest("Runtime", "nsjail", spec=runtime)))
+            best = [
+                manifest("Runtime", name, spec={"type": name, "enforcement": "BestEffort"})
+                for name in available()
+            ]
+            self.agentk("apply", "-f", "-", stdin=text(*best))
 
     def end(self) -> None:
         """Everything, whatever state it is in. What must not be there after that is the answer of `traces`."""
@@ -193,10 +199,11 @@ class Household:
 
 @dataclass
 class Space:
-    """A namespace of one test's own."""
+    """A namespace of one test's own. Agents that name no Runtime get its `runtime`."""
 
     home: Household
     name: str
+    runtime: str = "nsjail"
 
     @property
     def api(self) -> client.Client:
@@ -212,12 +219,18 @@ class Space:
 
     def apply(self, *objects: Object, code: int | None = 0) -> Ran:
         """`agentk apply` of all of them."""
-        return self.agentk("apply", "-f", "-", stdin=text(*objects), code=code)
+        return self.agentk("apply", "-f", "-", stdin=text(*map(self.placed, objects)), code=code)
 
     def create(self, *objects: Object) -> None:
         """The same without a process for it."""
-        for obj in objects:
+        for obj in map(self.placed, objects):
             self.api.apply(kinds.find(obj["apiVersion"], obj["kind"]), self.name, obj)
+
+    def placed(self, obj: Object) -> Object:
+        """The same object, which runs here when it is an Agent that names no Runtime."""
+        if obj["kind"] != "Agent" or self.runtime == "nsjail" or "runtimeRef" in obj["spec"]:
+            return obj
+        return obj | {"spec": obj["spec"] | {"runtimeRef": {"name": self.runtime}}}
 
     def get(self, name: str, kind: kinds.Kind = kinds.AGENT) -> Object:
         return self.api.get(kind, self.name, name)
@@ -318,12 +331,19 @@ def household(**env: str) -> Iterator[Household]:
 
 
 @contextlib.contextmanager
-def space(home: Household) -> Iterator[Space]:
+def space(home: Household, runtime: str = "nsjail") -> Iterator[Space]:
     """A namespace in it, which is empty at the end."""
-    made = Space(home, f"t{secrets.token_hex(4)}")
+    if runtime not in available():
+        pytest.skip(f"{runtime} is not installed")
+    made = Space(home, f"t{secrets.token_hex(4)}", runtime)
     home.api.create(kinds.NAMESPACE, "", {"metadata": {"name": made.name}})
     yield made
     made.close()
+
+
+def available() -> tuple[str, ...]:
+    """Runtimes whose programs are here. One that is here and cannot hold an agent fails its tests."""
+    return ("nsjail", "podman") if shutil.which("podman") else ("nsjail",)
 
 
 def manifest(kind: str, name: str, **parts: Any) -> Object:
@@ -349,9 +369,6 @@ def text(*objects: Object) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
 
 
-# the host
-
-
 def until(what: str, true: Callable[[], Any]) -> Any:
     """What `true` answers as soon as that is something; for what nothing tells of."""
     deadline = time.monotonic() + SECONDS
@@ -367,29 +384,3 @@ def again(ask: Callable[[], T]) -> T:
         return ask()
     except wire.Cut:
         return ask()
-
-
-def pause() -> None:
-    time.sleep(0.01)
-
-
-def processes() -> Iterator[tuple[int, Sequence[str]]]:
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (argv := read(entry / "cmdline")):
-            yield int(entry.name), argv.rstrip("\0").split("\0")
-
-
-def is_alive(pid: int) -> bool:
-    """A zombie is dead: its parent's business."""
-    return read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] not in ([], ["Z"], ["X"])
-
-
-def mounts(pid: int | str) -> list[str]:
-    return read(Path(f"/proc/{pid}/mountinfo")).splitlines()
-
-
-def read(path: Path) -> str:
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

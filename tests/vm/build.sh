@@ -22,7 +22,10 @@ echo "127.0.0.1 localhost agentk-vm" > "$root/etc/hosts"
 in_guest systemctl --quiet mask apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
   e2scrub_reap.service fstrim.timer getty@tty1.service serial-getty@ttyS0.service systemd-binfmt.service \
   systemd-pstore.service systemd-random-seed.service systemd-tmpfiles-clean.timer systemd-update-utmp.service \
-  systemd-update-utmp-runlevel.service
+  systemd-update-utmp-runlevel.service podman-auto-update.timer podman-auto-update.service podman-restart.service \
+  podman.socket podman.service podman-clean-transient.service
+in_guest systemctl --quiet --global mask podman-auto-update.timer podman-auto-update.service podman-restart.service \
+  podman.socket podman.service
 in_guest systemctl --quiet set-default multi-user.target
 
 say "making the kernel's first step"

