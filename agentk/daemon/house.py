@@ -194,7 +194,7 @@ class House:
     async def _host_uid(self, namespace: str, agent_uid: str) -> int:
         if self._block is None:
             return -1
-        return await self._store.host_uid(namespace, agent_uid, self._block[1:-1])
+        return await self._store.host_uid(namespace, agent_uid, self._block[1:-2])
 
     async def _collect(self) -> None:
         """Sources, their archives and environments that no agent names go, a day after they were last used."""

@@ -70,7 +70,7 @@ class Box:
     namespace: str
     attempt: int  # 1, 2, … one process each
     argv: Sequence[str]
-    runtime: str = "nsjail"  # "nsjail" | "process"
+    runtime: str = "nsjail"  # "nsjail" | "podman" | "process"
     leaf: str = "box"  # leaf cgroup below the agent's group: box, exec-N, tool-N
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = "/workspace"
@@ -82,6 +82,7 @@ class Box:
     seccomp: str = "baseline"  # "privileged" | "baseline" | "restricted": runtimes/nsjail/seccomp-NAME.kafel
     enforcement: Enforcement = "Strict"
     build: Build = ""  # not an agent's: `argv` is then the launcher's own
+    oci_runtime: str = ""  # of Podman: crun, runc, runsc, kata, …; "" is what it uses by itself
     prefix: str = ""  # a Python prefix other than the host's; "" finds one
     tmp_bytes: int = 64 * 1024 * 1024
     annotations: Mapping[str, str] = field(

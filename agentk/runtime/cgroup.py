@@ -32,6 +32,8 @@ class Dialect(Protocol):
     def version(self) -> str: ...
     @property
     def trees(self) -> Sequence[Path]: ...
+    @property
+    def foreign(self) -> Sequence[Path]: ...
     def adopt_inner(self, group: PurePosixPath) -> None: ...
     def adopt_leaf(self, group: PurePosixPath) -> None: ...
     def set_cpu(self, group: PurePosixPath, millis: int | None, weight: int) -> str: ...
@@ -50,6 +52,7 @@ class Cgroups:
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
         self._trees = tuple(dialect.trees)
+        self._foreign = tuple(dialect.foreign)
         self._toothless: dict[str, str] = {}  # limits that were seen not to bite, and how
         for tree in self._trees:
             (tree / cgroup_v2.KEEPER).mkdir(exist_ok=True)
@@ -142,6 +145,15 @@ class Cgroups:
     def keeper_files(self) -> list[Path]:
         """The same for the group of those that watch over boxes; it has no limits."""
         return [tree / cgroup_v2.KEEPER / "cgroup.procs" for tree in self._trees]
+
+    def in_hierarchy(self, namespace: str, uid: str) -> str:
+        """An agent's group as a path in its hierarchy, as who else makes groups in it names it. "" without cgroups."""
+        if not self._trees:
+            return ""
+        group = point = self._trees[0] / _path(namespace, uid)
+        while not os.path.ismount(point) and point != point.parent:
+            point = point.parent
+        return f"/{group.relative_to(point)}"
 
     # watching
 
@@ -236,17 +248,20 @@ class Cgroups:
     def remove_group(self, namespace: str, uid: str) -> bool:
         """Remove an agent's group with its empty leaves, and the namespace's when it was the last."""
         group = _path(namespace, uid)
-        leaves = {leaf.name for tree in self._trees for leaf in _children(tree / group)}
+        trees = (*self._foreign, *self._trees)
+        leaves = {leaf.name for tree in trees for leaf in _children(tree / group)}
         removed = [self._remove(group / leaf) for leaf in sorted(leaves)]
         gone = all(removed) and self._remove(group)
-        for tree in self._trees:
+        for tree in trees:
             _remove_empty(tree / group.parent)
         return gone
 
     def _remove(self, group: PurePosixPath) -> bool:
         deadline = time.monotonic() + REMOVE_SECONDS
         while True:
-            removed = [_remove_empty(tree / group) for tree in self._trees]
+            # others first: as long as one of ours is there it is found again
+            removed = [_remove_empty(tree / group) for tree in self._foreign]
+            removed += [_remove_empty(tree / group) for tree in self._trees if all(removed)]
             gone = all(removed)
             if gone or self._pids(group) or time.monotonic() > deadline:
                 return gone
@@ -255,7 +270,7 @@ class Cgroups:
     def close_root(self) -> bool:
         """Remove our root as well. False when agents are left, or somebody is in the keeper's group."""
         gone = True
-        for tree in self._trees:
+        for tree in (*self._foreign, *self._trees):
             for namespace in _children(tree):
                 _remove_empty(namespace)
             gone = _remove_empty(tree / cgroup_v2.KEEPER) and _remove_empty(tree) and gone

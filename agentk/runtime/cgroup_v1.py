@@ -26,6 +26,9 @@ class V1:
 
     roots: Mapping[str, Path]
     missing: Mapping[str, cgroup_text.Lack] = field(default_factory=dict)
+    foreign: Sequence[
+        Path
+    ] = ()  # where our root would be in the trees we do not use: others make groups there for us
     version = "v1"
 
     @property
@@ -191,4 +194,6 @@ def open_v1(entries: Sequence[cgroup_text.MountEntry], name: str) -> V1:
         if controller == "memory":
             cgroup_text.write(point / name / "memory.use_hierarchy", 1)  # kernels before 5.11
         roots[controller] = point / name
-    return V1(roots, missing)
+    points = dict.fromkeys(entry.point for entry in entries if entry.fstype in ("cgroup", "cgroup2"))
+    ours = {root.parent for root in roots.values()}
+    return V1(roots, missing, tuple(point / name for point in points if point not in ours))

@@ -36,6 +36,7 @@ class V2:
     controllers: frozenset[str]
     missing: Mapping[str, cgroup_text.Lack] = field(default_factory=dict)
     version = "v2"
+    foreign: Sequence[Path] = ()
 
     @property
     def trees(self) -> Sequence[Path]:

@@ -30,7 +30,7 @@ _ENTER = "echo 0 >&{0} || exit 125; exec {0}>&-; "
 # What could make the shell, or a library in it, run the agent's code before it is in its cgroup: set only after.
 _LATE = ("BASH_ENV", "ENV", "GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "PS4")
 _NEVER = ("SHELLOPTS", "BASHOPTS")
-_FIND = (
+FIND = (
     'no() { echo "agentk: $1: $2" >&2; exit "$3"; }; '
     'case "$1" in */*) [ -e "$1" ] || no "$1" "not found" 127; [ -x "$1" ] || no "$1" "cannot be executed" 126;; '
     '*) command -v -- "$1" >/dev/null 2>&1 || no "$1" "not found" 127;; esac; '
@@ -80,16 +80,19 @@ class Jail:
 def bootstrap(jail: Jail, init: str = f"{INIT} -- ") -> list[str]:
     """The command of PID 1: enter the cgroup, tell that we are there, wait for the word, become the init of argv."""
     enter = "".join(_ENTER.format(HANDSHAKE_FD + 1 + number) for number in range(jail.groups))
-    late = "".join(
-        f"export {name}={shlex.quote(value)}; " for name, value in jail.env.items() if _is_late(name)
-    )
-    return ["/bin/sh", "-c", f'{enter}{_WAIT}{_FIND}{late}exec {init}"$@"', "sh", *jail.argv]
+    exports = "".join(f"export {name}={shlex.quote(value)}; " for name, value in late(jail.env).items())
+    return ["/bin/sh", "-c", f'{enter}{_WAIT}{FIND}{exports}exec {init}"$@"', "sh", *jail.argv]
 
 
 def is_bootstrap(command_line: bytes) -> bool:
     """Whether a process (by its /proc/PID/cmdline) is PID 1 of a box that has not become its init yet."""
     words = command_line.split(b"\0")
     return words[:2] == [b"/bin/sh", b"-c"] and len(words) > 2 and _WAIT.encode() in words[2]
+
+
+def late(env: Mapping[str, str]) -> dict[str, str]:
+    """What is set only when the first process has heard its word."""
+    return {name: value for name, value in env.items() if _is_late(name)}
 
 
 def _is_late(name: str) -> bool:

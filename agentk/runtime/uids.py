@@ -18,14 +18,14 @@ from agentk.api import errors
 
 CLAIMS = Path("/var/lib/agentk-uids")
 BASE = 1_900_000_000  # above every range that shadow-utils, systemd and containers hand out, below 2**31
-SIZE = 10_000  # the first for the daemon, the last for who makes environments, the rest for agents
+SIZE = 10_000  # the first for the daemon, the last two for nobody and for who makes environments, else agents
 BLOCKS = 1_000
 _SMALLEST_HOST_RANGE = 10_000  # in a user namespace with fewer numbers, leave those of people alone
 
 
 def block(state: Path, instance: str, *, claims: Path = CLAIMS) -> range:
     """The uids (and gids) of `state`, claimed durably. The first is the daemon's own, the last makes environments;
-    agents get the others.
+    the one before it owns nothing; agents get the others.
 
     `instance` only chooses where to look first. Raises Unavailable when no block is free or this process is in
     a user namespace that has no room for one.

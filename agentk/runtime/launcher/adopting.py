@@ -10,7 +10,17 @@ import signal
 from pathlib import Path
 
 from agentk.runtime import box as words
-from agentk.runtime.launcher import ending, execing, handing, loop, output, processes, wire
+from agentk.runtime.launcher import (
+    doors,
+    ending,
+    execing,
+    handing,
+    loop,
+    output,
+    podman_ending,
+    processes,
+    wire,
+)
 from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.world import Live, World
 
@@ -33,6 +43,7 @@ def adopt(world: World) -> None:
             crashpoint("adopt.after-box")
     _strangers(world)
     world.tools.collect(live.tools for live in world.lives.values() if live.phase == "Running")
+    podman_ending.adopt(world)
     crashpoint("adopt.after-scan")
     world.loop.after(_DAEMON_SECONDS, lambda: handing.make_missing(world))
 
@@ -51,24 +62,29 @@ def _known(world: World, box: words.Box, told: dict[str, object]) -> None:
         tools=str(told.get("tools", "")),
         intent=world.records.intent(box.id),
         counts=world.records.counts(box.id),
+        container=str(told.get("container", "")),
     )
     world.lives[box.id] = live
     ended = world.records.exit(box.id)
     if ended is not None:
         live.exit, live.phase = ended[0], "Lost" if ended[1] else "Exited"
         ending.close(world, live)
+        podman_ending.clean(world, box)
         ending.remove_leaf(world, live)
         return
     if live.keeper is not None and live.keeper.boot_id != world.boot_id:
         live.phase = "Running"
         ending.settle(world, live, None, "the machine was restarted while it ran")
         return
-    pidfd = processes.open_pidfd(live.keeper) if live.keeper else None
+    lasting = live.guest if box.runtime == "podman" else live.keeper
+    pidfd = processes.open_pidfd(lasting) if lasting else None
     if pidfd is None:
         _ended_meanwhile(world, live)
         return
     live.phase, live.keeper_fd = "Running", pidfd
-    live.frozen = world.groups.is_frozen(box.namespace, box.uid, box.leaf)
+    live.frozen = world.groups.is_frozen(box.namespace, box.uid, live.leaf)
+    if box.runtime == "podman":
+        podman_ending.say_go_again(world, live)
     live.output = ending.open_output(world, live, _open_fifos(world, live)[0])
     live.counts = (0, 0)
     world.loop.watch(pidfd, loop.READ, lambda _: ending.keeper_ended(world, live))
@@ -84,9 +100,14 @@ def _ended_meanwhile(world: World, live: Live) -> None:
 
 
 def _open_fifos(world: World, live: Live) -> tuple[dict[str, int], bool]:
-    folder = world.records.path(live.box.id)
+    box = live.box
+    folder = world.fifo_folder(box)
     kept = all(_is_held(folder / name) for name in ("out", "err"))
-    return output.open_fifos(folder, live.box.host_uid), kept
+    if box.runtime != "podman":
+        return output.open_fifos(folder, box.host_uid), kept
+    doors.make(world.settings.doors, box.uid)
+    shown = world.make_fifo_folder(box)
+    return output.open_fifos(world.records.path(box.id), box.host_uid, shown), kept
 
 
 def _is_held(fifo: Path) -> bool:
@@ -104,6 +125,7 @@ def _half_made(world: World, box_id: str, box: words.Box | None) -> None:
         live = Live(box, ours=False)
         ending.stop_all(world, live)
         ending.close(world, live)
+        podman_ending.clean(world, box)
         others = any(
             (other := world.records.box(other_id)) is not None and other.uid == box.uid
             for other_id in world.records.all()
@@ -118,7 +140,7 @@ def _half_made(world: World, box_id: str, box: words.Box | None) -> None:
 
 def _strangers(world: World) -> None:
     """Leaves in our cgroups that belong to no box we know: kill, remove."""
-    known = {(live.box.namespace, live.box.uid, live.box.leaf) for live in world.lives.values()}
+    known = {(live.box.namespace, live.box.uid, live.leaf) for live in world.lives.values()}
     kept = {key[:2] for key in known}
     for namespace, uid, leaf in world.groups.leftovers():
         if leaf and (namespace, uid, leaf) not in known:

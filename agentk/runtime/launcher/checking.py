@@ -26,6 +26,7 @@ _HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,62}[A-Za-z0-9])?")
 _ENV_NAME = re.compile(
     r"[-._a-zA-Z][-._a-zA-Z0-9]{0,1023}"
 )  # as Kubernetes; no shell's function can hide in it
+_OCI_RUNTIME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FILE_NAME = re.compile(r"[^/\x00]{1,255}")
 _ARGUMENTS_MAX_BYTES = 1024 * 1024  # argv and env together; the kernel's own limit is 2 MiB
 _MOUNTS_MAX = 64
@@ -136,8 +137,11 @@ def _check_names(box: words.Box) -> None:
         raise _bad("leaf", "is not a leaf's name")
     if not isinstance(box.hostname, str) or not _HOSTNAME.fullmatch(box.hostname):
         raise _bad("hostname", "is not a host name of at most 64 characters")
-    if box.runtime not in ("nsjail", "process"):
-        raise _bad("runtime", "is neither nsjail nor process")
+    if box.runtime not in ("nsjail", "podman", "process"):
+        raise _bad("runtime", "is none of nsjail, podman, process")
+    # a name that Podman's own configuration gives a program to: a path would be run with our rights
+    if box.oci_runtime and (not _OCI_RUNTIME.fullmatch(box.oci_runtime) or box.runtime != "podman"):
+        raise _bad("oci_runtime", "is not the name of an OCI runtime")
     if box.enforcement not in ("Strict", "BestEffort"):
         raise _bad("enforcement", "is neither Strict nor BestEffort")
     if box.seccomp not in ("privileged", "baseline", "restricted"):

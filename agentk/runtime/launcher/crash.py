@@ -20,6 +20,8 @@ POINTS = (
     "start.before-handle",
     "start.after-handle",
     "start.after-release",
+    "podman.after-stage",
+    "podman.after-start",
     "signal.before-intent",
     "signal.after-intent",
     "signal.after-signal",

@@ -19,6 +19,7 @@ from agentk.runtime import kernel
 GATE = "gate.sock"
 PORT = 8700
 LIB = "lib"  # in the door directory of a box without a jail: what it may import of ours
+INSIDE = "/run/agentk"  # where a box sees its door directory
 OPEN = Path("/run/agentk-boxes")  # for root: doors of boxes without a jail, a directory for each instance
 _BACKLOG = 128
 
@@ -95,11 +96,7 @@ def remove(doors: Path, uid: str) -> None:
     """Repeatable."""
     folder = doors / uid
     (folder / GATE).unlink(missing_ok=True)
-    shutil.rmtree(folder / LIB, ignore_errors=True)
-    try:
-        folder.rmdir()
-    except FileNotFoundError:
-        pass
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def listen_inside() -> socket.socket:
@@ -118,8 +115,19 @@ def listen_inside() -> socket.socket:
 def relisten(pid: int, rootless: bool) -> socket.socket:
     """Listen again in the network namespace of a box that runs, when no process kept its listener.
 
-    Joins it in a forked child, for a namespace of the launcher's own must not change. Raises OSError.
+    Raises OSError.
     """
+    child, ours = fork_relisten(pid, rootless)
+    with ours:
+        try:
+            return received(ours)
+        finally:
+            os.waitpid(child, 0)
+
+
+def fork_relisten(pid: int, rootless: bool) -> tuple[int, socket.socket]:
+    """The pid of a child that joins that namespace, for one of the launcher's own must not change, and the channel on
+    which it hands the listener over."""
     ours, theirs = socket.socketpair()
     child = os.fork()
     if child == 0:
@@ -128,11 +136,15 @@ def relisten(pid: int, rootless: bool) -> socket.socket:
         finally:
             os._exit(1)
     theirs.close()
-    with ours:
-        data, ancillary, _, _ = ours.recvmsg(16, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
-    os.waitpid(child, 0)
+    return child, ours
+
+
+def received(channel: socket.socket) -> socket.socket:
+    """The listener that such a child handed over. Raises OSError."""
+    data, ancillary, _, _ = channel.recvmsg(16, socket.CMSG_SPACE(4), socket.MSG_CMSG_CLOEXEC)
     if not ancillary:
-        raise OSError(int(data or b"5"), os.strerror(int(data or b"5")), f"network of process {pid}")
+        number = int(data or b"5")
+        raise OSError(number, os.strerror(number), "the network of a box")
     return socket.socket(fileno=array.array("i", ancillary[0][2])[0])
 
 
@@ -144,6 +156,7 @@ def _relisten_child(pid: int, rootless: bool, channel: socket.socket) -> None:
                 kernel.setns(user.fileno(), kernel.CLONE_NEWUSER)
         with open(f"/proc/{pid}/ns/net") as network:
             kernel.setns(network.fileno(), kernel.CLONE_NEWNET)
+        kernel.loopback_up()
         with listen_inside() as listener:
             socket.send_fds(channel, [b"ok"], [listener.fileno()])
         os._exit(0)

@@ -3,13 +3,16 @@ cgroup and the sockets go. In this order, so that a death at any point loses non
 """
 
 import contextlib
+import dataclasses
 import os
 import signal
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from agentk.runtime import box as words
 from agentk.runtime import nsjail, process
-from agentk.runtime.launcher import output, processes, reaping
+from agentk.runtime.launcher import output, podman_ending, processes, reaping
 from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.world import Live, World, now_text
 
@@ -28,15 +31,26 @@ def keeper_ended(world: World, live: Live, message: str = "") -> None:
         live.output.finish()
         live.counts = live.log_counts
     crashpoint("end.after-drain")
-    settle(world, live, status, message)
+    if live.box.runtime == "podman":
+        live.last = world.counters(live)  # its leaf goes as soon as Podman notices
+        podman_ending.learn(world, live, lambda told: settle(world, live, None, message, told))
+    else:
+        settle(world, live, status, message)
 
 
-def settle(world: World, live: Live, status: int | None, message: str = "") -> None:
-    """Write how it ended, and clean up."""
+def settle(
+    world: World, live: Live, status: int | None, message: str = "", told: Mapping[str, Any] | None = None
+) -> None:
+    """Write how it ended, and clean up. `told` is what Podman knows of it."""
     box = live.box
-    counters = world.counters(live)
+    if world.lives.get(box.id) is not live or live.phase in ("Exited", "Lost"):
+        return  # it was removed while Podman was asked
+    counters, told = world.counters(live), told or {}
+    if told.get("oom") and not counters.oom_kills:
+        counters = dataclasses.replace(counters, oom_kills=1)
     live.intent = live.intent or world.records.intent(box.id)
-    ended = reaping.judge(status, log_text(world, live), live.intent, counters, now_text(), message)
+    log, code = log_text(world, live), told.get("code")
+    ended = reaping.judge(status, log, live.intent, counters, now_text(), message, code)
     if not live.begun and ended.code == nsjail.UNTOLD:  # no instruction of its command was run
         discard(world, live)
         world.changed(live)
@@ -48,6 +62,7 @@ def settle(world: World, live: Live, status: int | None, message: str = "") -> N
     live.exit, live.phase, live.frozen = ended, "Lost" if lost else "Exited", False
     close(world, live)
     _end_commands(world, box.id)
+    podman_ending.clean(world, box)
     remove_leaf(world, live)
     crashpoint("end.after-leaf")
     world.notify({"note": "ended", "box_id": box.id})
@@ -74,8 +89,8 @@ def stop_all(world: World, live: Live) -> None:
     box = live.box
     # The first process of a pid namespace takes all others with it, wherever they hide.
     processes.send(live.guest, signal.SIGKILL)
-    if world.groups.pids(box.namespace, box.uid, box.leaf):
-        world.groups.kill(box.namespace, box.uid, box.leaf, wait_seconds=0)
+    if world.groups.pids(box.namespace, box.uid, live.leaf):
+        world.groups.kill(box.namespace, box.uid, live.leaf, wait_seconds=0)
     if box.runtime == "process":
         process.kill_all(box.id)
 
@@ -108,6 +123,7 @@ def discard(world: World, live: Live) -> None:
             with contextlib.suppress(OSError):
                 log.parent.rmdir()
     close(world, live)
+    podman_ending.clean(world, box)
     last = not _has_others(world, live)
     if last:
         world.remove_door(box.uid)
@@ -135,6 +151,9 @@ def close(world: World, live: Live) -> None:
     live.gate = live.inside = None
     if live.box.runtime == "process" and not _is_taken(world, live):
         world.remove_open_door(live.box.uid)
+    if live.go >= 0:
+        os.close(live.go)
+        live.go = -1
     for name in ("out", "err", "said", "counts.json"):
         (world.records.path(live.box.id) / name).unlink(missing_ok=True)
 
@@ -144,7 +163,7 @@ def remove_leaf(world: World, live: Live, and_group: bool = False, tries: int = 
     box = live.box
     if _is_taken(world, live):
         return
-    gone = world.groups.remove_leaf(box.namespace, box.uid, box.leaf)
+    gone = world.groups.remove_leaf(box.namespace, box.uid, live.leaf)
     if gone and and_group:
         gone = world.groups.remove_group(box.namespace, box.uid)
     if not gone and tries:
@@ -172,6 +191,7 @@ def remove(world: World, box_id: str) -> None:
                 bury(world, live.keeper.pid)
         live.phase = "Exited"
     _end_commands(world, box_id)
+    podman_ending.clean(world, live.box)
     crashpoint("remove.before-leaf")
     remove_leaf(world, live)
     crashpoint("remove.after-leaf")
@@ -212,11 +232,9 @@ def _has_others(world: World, live: Live) -> bool:
 
 def _is_taken(world: World, live: Live) -> bool:
     """Whether the leaf is in use by another box: what is inside is not ours to kill."""
-    mine = (live.box.uid, live.box.leaf)
+    mine = (live.box.uid, live.leaf)
     return any(
-        other is not live
-        and (other.box.uid, other.box.leaf) == mine
-        and other.phase in ("Starting", "Running")
+        other is not live and (other.box.uid, other.leaf) == mine and other.phase in ("Starting", "Running")
         for other in world.lives.values()
     )
 

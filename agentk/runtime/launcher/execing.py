@@ -37,6 +37,8 @@ def run(world: World, live: Live, wanted: Wanted, caller: Caller) -> None:
         raise errors.Conflict(f"the box is {live.phase}, not Running")
     if live.frozen:
         raise errors.Conflict("the box is frozen")
+    if live.box.runtime == "podman":
+        raise errors.Unavailable("commands beside a Podman box cannot be run yet")
     if live.box.build:
         raise errors.Conflict("an environment is being made in it")
     others = world.commands_of(live.box.id)

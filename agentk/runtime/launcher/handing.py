@@ -92,9 +92,10 @@ def make_missing(world: World) -> None:
         if live.phase != "Running" or live.box.build or not live.keeper:
             continue
         made = False
-        if live.inside is None and live.box.runtime == "nsjail":
+        within = live.guest if live.box.runtime == "podman" else live.keeper
+        if live.inside is None and live.box.runtime != "process" and within:
             try:
-                live.inside = doors.relisten(live.keeper.pid, world.settings.rootless)
+                live.inside = doors.relisten(within.pid, world.settings.rootless)
                 made = True
             except OSError:
                 again = True  # the daemon has it and will give it back

@@ -30,6 +30,7 @@ from agentk.runtime.launcher import (
     loop,
     mounts,
     output,
+    podman,
     serving,
     settling,
     sparing,
@@ -60,6 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _EXIT_USAGE
     _prove_limits(world)
     world.spares = sparing.Spares(world)
+    world.podman = podman.Podman(world)
     settling.Settler(world).watch()
     adopting.adopt(world)
     world.spares.refill()
@@ -97,7 +99,7 @@ def _build(chosen: argparse.Namespace) -> tuple[World, socket.socket]:
     settings = Settings(
         state=state,
         run=run,
-        bounds=checking.Bounds(state, run, block[1:-1], builder),
+        bounds=checking.Bounds(state, run, block[1:-2], builder),
         daemon_uid=chosen.daemon_uid,
         rootless=rootless,
         binary=finding.nsjail(),
@@ -107,6 +109,7 @@ def _build(chosen: argparse.Namespace) -> tuple[World, socket.socket]:
         stage_at=mounts.place(state),
         max_fds=max_fds,
         open_doors=doors.open_folder(run, chosen.instance, rootless),
+        nobody=block[-2] if block else -1,
     )
     world = World(
         settings=settings,
@@ -181,6 +184,7 @@ def _drop(fd: int) -> None:
 def _leave(world: World, run: Path) -> None:
     """Boxes go on without us."""
     world.spares.close()
+    world.podman.close()
     for live in world.lives.values():
         if live.output:
             world.records.write_counts(live.box.id, *live.log_counts)

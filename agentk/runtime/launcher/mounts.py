@@ -175,10 +175,15 @@ def _bind(source: int, point: Path, target: str, read_only: bool) -> nsjail.Entr
         # in a user namespace a tree with mounts inside comes whole or not at all
         kernel.mount(path, point, flags=kernel.MS_BIND | kernel.MS_REC)
     flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_NOSUID | kernel.MS_NODEV
-    flags |= os.statvfs(point).f_flag & _KEPT_FLAGS
+    flags |= kept_flags(point)
     kernel.mount("none", point, flags=flags | (kernel.MS_RDONLY if read_only else 0))
     os.close(source)
     return nsjail.Entry(str(point), target, read_only)
+
+
+def kept_flags(point: str | Path) -> int:
+    """What a mount has that it must keep when it is mounted anew."""
+    return os.statvfs(point).f_flag & _KEPT_FLAGS
 
 
 def _make_etc(folder: str) -> None:
@@ -201,7 +206,7 @@ def _show(path: str, point: str) -> None:
         _write(point, "")
     kernel.mount(path, point, flags=kernel.MS_BIND | kernel.MS_REC)
     flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_RDONLY
-    kernel.mount("none", point, flags=flags | os.statvfs(point).f_flag & _KEPT_FLAGS)
+    kernel.mount("none", point, flags=flags | kept_flags(point))
 
 
 def _make_dev(folder: str) -> None:

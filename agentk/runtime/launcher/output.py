@@ -219,12 +219,12 @@ class Output:
         return fd, os.fstat(fd).st_size
 
 
-def open_fifos(folder: Path, host_uid: int) -> dict[str, int]:
+def open_fifos(folder: Path, host_uid: int, shown: Path | None = None) -> dict[str, int]:
     """Those of one box, by the stream of the log they become. Into `said` the daemon writes, and nobody else can: what
-    the box says through its gate is not torn by what it prints."""
+    the box says through its gate is not torn by what it prints. `shown`: where the box opens the others by name."""
     return {
-        "stdout": open_fifo(folder / "out", host_uid),
-        "stderr": open_fifo(folder / "err", host_uid),
+        "stdout": open_fifo((shown or folder) / "out", host_uid),
+        "stderr": open_fifo((shown or folder) / "err", host_uid),
         "log": open_fifo(folder / "said", -1),
     }
 

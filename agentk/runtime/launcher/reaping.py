@@ -23,13 +23,15 @@ def judge(
     counters: words.Counters,
     finished_at: str,
     message: str = "",
+    told: int | None = None,
 ) -> words.Exit:
-    """`status` is waitpid's, None when somebody else reaped it; `log` the text of the keeper's log."""
+    """`status` is waitpid's, None when somebody else reaped it; `log` the text of the keeper's log; `told` the code
+    that Podman's own keeper noted."""
 
     def ended(code: int | None, number: int | None, source: str, said: str = message) -> words.Exit:
         return words.Exit(code, number, source, finished_at, counters, intent, said)  # type: ignore[arg-type]
 
-    logged = exit_in(log)
+    logged = exit_in(log) if told is None else told
     if status is not None:
         code = os.waitstatus_to_exitcode(status)
         if code < 0:

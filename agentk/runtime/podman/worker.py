@@ -1,0 +1,215 @@
+"""The process that speaks with Podman for the launcher, and the only one that imports podman-py.
+
+JSON lines over a socketpair: {"id": 1, "op": "run", …} gets {"id": 1, "ok": {…}} or {"id": 1, "error": "…"}. Every op
+is repeatable, for the launcher asks again when we die. We hold nothing that is not in Podman or in the launcher's
+records; our end, and our service's, ends no box. Nothing of a guest ever comes here.
+"""
+
+import argparse
+import concurrent.futures
+import json
+import os
+import resource
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import requests
+from podman.api.client import APIClient, APIResponse
+
+from agentk.runtime.podman import service, spec
+
+Message = dict[str, Any]
+_AT_ONCE = 8
+_SECONDS = 60.0  # of one request; a start takes a tenth of a second
+_EXIT_SECONDS = 10.0  # between the end of a container's first process and Podman's knowledge of it
+_PROCESSES_MAX = 1 << 22  # the kernel's own
+_REMOVE_TRIES = 20
+_PAUSE_SECONDS = 0.01
+_NOT_FOUND, _ERRORS = 404, 400
+
+
+class Refused(Exception):
+    """Podman said no, in its own words."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Worker:
+    def __init__(self, channel: socket.socket, folder: Path, instance: str) -> None:
+        self._channel, self._folder, self._instance = channel, folder, instance
+        self._service: service.Service | None = None
+        self._starting = threading.Lock()
+        self._telling = threading.Lock()
+        self._local = threading.local()
+        self._oci = service.oci_runtimes()
+        self._ops: dict[str, Callable[[Message], Message]] = {
+            "ready": self._ready,
+            "run": self._run,
+            "ended": self._ended,
+            "remove": self._remove,
+            "list": self._list,
+        }
+
+    def serve(self) -> None:
+        """Until the launcher hangs up."""
+        pool = concurrent.futures.ThreadPoolExecutor(_AT_ONCE)
+        with self._channel.makefile("rb") as lines:
+            for line in lines:
+                pool.submit(self._answer, json.loads(line))
+        os._exit(0)  # what is under way is asked again, of the next worker
+
+    def _answer(self, message: Message) -> None:
+        told: Message = {"id": message["id"]}
+        try:
+            told["ok"] = self._ops[message["op"]](message)
+        except Refused as refused:
+            told |= {"error": str(refused), "status": refused.status}
+        except service.Unstartable as error:
+            told |= {"error": str(error), "status": 0}
+        except Exception as error:  # noqa: BLE001 (one op's surprise must not leave the launcher waiting)
+            told |= {"error": f"{type(error).__name__}: {error}", "status": 500}
+        with self._telling:
+            self._channel.sendall(json.dumps(told).encode() + b"\n")
+
+    # asking Podman
+
+    def _ask(self, method: str, path: str, body: Any = None, **params: Any) -> Any:
+        """Podman's answer. Raises Refused. A service that died is started again, and asked again."""
+        try:
+            return self._asked(self._serve(), method, path, body, params)
+        except requests.exceptions.ConnectionError:
+            time.sleep(_PAUSE_SECONDS)  # its end is known in a moment
+            return self._asked(self._serve(), method, path, body, params)
+
+    def _asked(self, serving: service.Service, method: str, path: str, body: Any, params: Message) -> Any:
+        data = None if body is None else json.dumps(body)
+        call: Callable[..., APIResponse] = getattr(self._client(serving), method)
+        headers = {"Content-Type": "application/json"}
+        told = call(
+            path, params=params, headers=headers, timeout=_SECONDS, **({"data": data} if data else {})
+        )
+        content = told.json() if told.content else {}
+        if told.status_code >= _ERRORS:
+            words = content.get("message") or content.get("cause") if isinstance(content, dict) else ""
+            raise Refused(told.status_code, str(words or told.reason))
+        return content
+
+    def _client(self, serving: service.Service) -> APIClient:
+        """One for each thread: a session is not for two at once."""
+        known = getattr(self._local, "client", None)
+        if known is None or self._local.serving is not serving:
+            known = APIClient(base_url=f"http+unix://{serving.socket}", version="4.0.0")
+            self._local.client, self._local.serving = known, serving
+        return known
+
+    def _serve(self) -> service.Service:
+        with self._starting:
+            if self._service is None or self._service.ends():
+                self._service = service.start(self._folder)
+            return self._service
+
+    # the ops
+
+    def _ready(self, message: Message) -> Message:
+        """Start the service if there is none; who serves, whose namespaces the stage is made in."""
+        serving = self._serve()
+        version = self._ask("get", "/version").get("Version", "") if message.get("version") else ""
+        # less than ours: Podman lowers its own
+        processes = resource.prlimit(serving.pid, resource.RLIMIT_NPROC)[1]
+        hard = processes if processes >= 0 else _PROCESSES_MAX
+        return {"pid": serving.pid, "oci": self._oci, "version": version, "processes": hard}
+
+    def _run(self, message: Message) -> Message:
+        """Create and start a container. One of that name is from before: it never ran its agent."""
+        wanted: Message = message["spec"]
+        chosen = wanted.get("oci_runtime")
+        for number, name in enumerate([chosen] if chosen else list(self._oci)):
+            try:
+                told = self._made({**wanted, "oci_runtime": name})
+            except Refused as refused:
+                self._forget(wanted["name"])
+                if chosen or number + 1 == len(self._oci) or "OCI" not in str(refused):
+                    raise
+                continue
+            if number:
+                self._oci.insert(0, self._oci.pop(number))  # what works here is tried first from now on
+            return told
+        raise Refused(0, "no OCI runtime")
+
+    def _made(self, wanted: Message) -> Message:
+        try:
+            made = self._ask("post", "/containers/create", wanted)
+        except Refused as refused:
+            if "already in use" not in str(refused):
+                raise
+            self._forget(wanted["name"])
+            made = self._ask("post", "/containers/create", wanted)
+        self._ask("post", f"/containers/{made['Id']}/start")
+        state = self._inspect(made["Id"])["State"]
+        return {"container": made["Id"], "pid": state["Pid"], "conmon": state["ConmonPid"]}
+
+    def _inspect(self, name: str) -> Message:
+        told: Message = self._ask("get", f"/containers/{name}/json")
+        return told
+
+    def _ended(self, message: Message) -> Message:
+        """How a container ended whose first process is gone. {} when Podman never learns it, or forgot it."""
+        deadline = time.monotonic() + _EXIT_SECONDS
+        while True:
+            try:
+                state = self._inspect(message["container"])["State"]
+            except Refused as refused:
+                if refused.status == _NOT_FOUND:
+                    return {}
+                raise
+            if state["Status"] in ("exited", "stopped"):
+                return {"code": state["ExitCode"], "oom": bool(state["OOMKilled"])}
+            if time.monotonic() > deadline:
+                return {}
+            time.sleep(_PAUSE_SECONDS)
+
+    def _remove(self, message: Message) -> Message:
+        """By id or name, dead or alive. Repeatable."""
+        self._forget(message["container"])
+        return {}
+
+    def _forget(self, name: str) -> None:
+        for tries in range(_REMOVE_TRIES):
+            try:
+                self._ask("delete", f"/containers/{name}", force="true", timeout="0", v="true")
+                return
+            except Refused as refused:
+                if refused.status == _NOT_FOUND:
+                    return
+                # it is on its way out of the kernel, or its own cleanup is at work
+                if tries + 1 == _REMOVE_TRIES:
+                    raise
+                time.sleep(_PAUSE_SECONDS * (tries + 1))
+
+    def _list(self, message: Message) -> Message:
+        """Every container of this instance: id and box."""
+        labels = json.dumps({"label": [f"{spec.LABEL_INSTANCE}={self._instance}"]})
+        told = self._ask("get", "/containers/json", all="true", filters=labels)
+        return {"containers": [{"id": one["Id"], "box": one["Labels"][spec.LABEL_BOX]} for one in told]}
+
+
+def main() -> None:
+    """Does not return before the launcher is gone."""
+    parser = argparse.ArgumentParser(prog="python -m agentk.runtime.podman.worker", description=__doc__)
+    parser.add_argument("--fd", type=int, required=True, help="the launcher's channel")
+    parser.add_argument("--folder", type=Path, required=True, help="for the service's socket and settings")
+    parser.add_argument("--instance", required=True, help="what our containers are labelled with")
+    chosen = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    Worker(socket.socket(fileno=chosen.fd), chosen.folder, chosen.instance).serve()
+
+
+if __name__ == "__main__":
+    main()

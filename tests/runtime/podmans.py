@@ -1,0 +1,62 @@
+"""What tests of Podman boxes ask of this machine, and the look at it afterwards."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from agentk.runtime.podman import service, spec
+from tests.runtime.launching import Place
+
+
+def why_no_podman() -> str:
+    """Why no Podman box can be made here, "" when one can."""
+    if shutil.which("podman") is None:
+        return "no podman"
+    return "" if service.oci_runtimes() else "no OCI runtime"
+
+
+needs_podman = [pytest.mark.jail, pytest.mark.skipif(bool(why := why_no_podman()), reason=why or "-")]
+
+
+def instance(there: Place) -> str:
+    return hashlib.sha256(os.fsencode(there.state)).hexdigest()[:16]
+
+
+def containers(there: Place) -> list[str]:
+    """Ids of all that Podman knows of this launcher's."""
+    label = f"label={spec.LABEL_INSTANCE}={instance(there)}"
+    command = ["podman", "ps", "--all", "--quiet", "--no-trunc", "--filter", label]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def groups(there: Place) -> list[Path]:
+    """Every group of this instance, in every hierarchy."""
+    name = f"agentk-{there.instance}"
+    return [Path(at) / name for at, folders, _ in os.walk("/sys/fs/cgroup") if name in folders]
+
+
+def conmons(there: Place) -> list[str]:
+    """Command lines of processes that watch over its containers, or serve them."""
+    marks = (f"agentk-{instance(there)}-", str(there.run))
+    found = []
+    for name in os.listdir("/proc"):
+        try:
+            command = Path(f"/proc/{name}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+        except OSError:
+            continue
+        if any(mark in command for mark in marks):
+            found.append(command)
+    return found
+
+
+def assert_nothing_is_left(there: Place) -> None:
+    """After its launcher ended with all its boxes."""
+    assert containers(there) == []
+    assert groups(there) == []
+    assert conmons(there) == []
+    stages = Path("/run/agentk-stages") / instance(there)
+    assert not stages.is_dir() or os.listdir(stages) == []
