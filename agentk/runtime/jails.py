@@ -136,7 +136,7 @@ class Jails:
         for queue in self._listeners:
             queue.put_nowait(uid)
 
-    async def _connected(self, needs: int = 1) -> Link:
+    async def linked(self, needs: int = 1) -> Link:
         """A connection to a launcher of at least that version. Raises Unavailable when none answers for a while."""
         while True:
             try:
@@ -159,7 +159,7 @@ class Jails:
     async def _ask(self, verb: str, *, needs: int = 1, **told: Any) -> wire.Message:
         """The answer, of the next launcher when one goes away."""
         while True:
-            link = await self._connected(needs)
+            link = await self.linked(needs)
             try:
                 return await link.ask({"verb": verb, **told})
             except ConnectionError:
@@ -240,7 +240,7 @@ class Jails:
         self._commands[command.key] = command
         try:
             async with asyncio.timeout(timeout_seconds + _AWAY_SECONDS + _EXEC_GRACE_SECONDS):
-                link = await self._connected(order.needs)
+                link = await self.linked(order.needs)
                 told = await command.run(link)
         except TimeoutError:
             raise errors.OutcomeUnknown("the launcher does not answer: the command may have run") from None

@@ -32,16 +32,29 @@ CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
+CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 # prctl(2)
 PR_SET_PDEATHSIG = 1
 PR_SET_DUMPABLE = 4
+PR_SET_NAME = 15
+PR_SET_SECCOMP = 22
+PR_CAPBSET_DROP = 24
 PR_SET_NO_NEW_PRIVS = 38
 PR_GET_NO_NEW_PRIVS = 39
-# open_tree(2), move_mount(2), quotactl_fd(2): the same numbers on every architecture
+PR_CAP_AMBIENT = 47
+PR_CAP_AMBIENT_CLEAR_ALL = 4
+_SECCOMP_MODE_FILTER = 2
+_CAPABILITIES_VERSION = 0x20080522
+# open_tree(2), move_mount(2), openat2(2), quotactl_fd(2): the same numbers on every architecture
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
+_SYS_OPENAT2 = 437
 _SYS_QUOTACTL_FD = 443
+# openat2(2)
+RESOLVE_NO_MAGICLINKS = 0x02
+RESOLVE_NO_SYMLINKS = 0x04
+RESOLVE_BENEATH = 0x08
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
@@ -114,6 +127,43 @@ def setns(fd: int, flags: int = 0) -> None:
 def prctl(option: int, first: int = 0, second: int = 0, third: int = 0, fourth: int = 0) -> int:
     """prctl(2) with plain numbers."""
     return _call("prctl", ctypes.c_int(option), *(ctypes.c_ulong(n) for n in (first, second, third, fourth)))
+
+
+def give_up_capabilities() -> None:
+    """Everything, for good: bounding, ambient, inheritable, permitted and effective."""
+    number = 0
+    while True:
+        try:
+            prctl(PR_CAPBSET_DROP, number)
+        except OSError as error:
+            if error.errno != errno.EINVAL or not number:  # EINVAL: this kernel knows no more
+                raise
+            break
+        number += 1
+    prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
+    header = struct.pack("Ii", _CAPABILITIES_VERSION, 0)
+    _call("capset", ctypes.c_char_p(header), ctypes.c_char_p(bytes(24)))
+
+
+def seccomp(program: bytes) -> None:
+    """Install a filter: an array of struct sock_filter. Needs no_new_privs."""
+    held = ctypes.create_string_buffer(program, len(program))
+    told = struct.pack("HxxxxxxQ", len(program) // 8, ctypes.addressof(held))
+    place = ctypes.create_string_buffer(told, len(told))
+    prctl(PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(place))
+
+
+def openat2(path: StrPath, flags: int, resolve: int, dir_fd: int = _AT_FDCWD, mode: int = 0) -> int:
+    """openat2(2): a descriptor of what `path` leads to by no other way than `resolve` lets it."""
+    how = struct.pack("QQQ", flags | os.O_CLOEXEC, mode, resolve)
+    return _syscall(
+        _SYS_OPENAT2,
+        "openat2",
+        ctypes.c_int(dir_fd),
+        ctypes.c_char_p(_text(path)),
+        ctypes.c_char_p(how),
+        ctypes.c_size_t(len(how)),
+    )
 
 
 def quotactl(fd: int, command: int, identity: int, record: bytearray) -> None:

@@ -8,6 +8,7 @@ import asyncio
 import os
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from agentk.api import errors
@@ -22,28 +23,53 @@ class Owner(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Answer:
+    """One that is waited for."""
+
+    future: "asyncio.Future[tuple[wire.Message, Sequence[int]]]"
+    takes: bool  # whether descriptors may come with it
+
+
 class Link:
     def __init__(self, connection: socket.socket, owner: Owner) -> None:
         self._connection, self._owner = connection, owner
         self._loop = asyncio.get_running_loop()
         self._inbox, self._outbox = wire.Inbox(), wire.Outbox()
-        self._answers: dict[int, asyncio.Future[wire.Message]] = {}
+        self._answers: dict[int, Answer] = {}
         self._number = 0
         self.ended = asyncio.Event()
         self._loop.add_reader(connection.fileno(), self._read)
 
     async def ask(self, message: wire.Message, fds: Sequence[int] = ()) -> wire.Message:
         """The answer. Raises the launcher's error, ConnectionError when it goes away, TooLarge."""
+        return (await self._ask(message, fds, takes=False))[0]
+
+    async def ask_for_fd(self, message: wire.Message) -> int:
+        """The descriptor that comes with the answer; it is the caller's. Raises as `ask` does."""
+        _, taken = await self._ask(message, (), takes=True)
+        if len(taken) != 1:
+            _close(taken)
+            raise ConnectionError("the launcher answered without a descriptor")
+        return taken[0]
+
+    async def _ask(
+        self, message: wire.Message, fds: Sequence[int], takes: bool
+    ) -> tuple[wire.Message, Sequence[int]]:
         if self.ended.is_set():
             raise ConnectionError("the launcher went away")
         self._number += 1
         number = self._number  # others ask while we wait
-        answer: asyncio.Future[wire.Message] = self._loop.create_future()
+        answer = Answer(self._loop.create_future(), takes)
         self._answers[number] = answer
         try:
             self._outbox.put({"id": number, **message}, fds)
             self._write()
-            return await answer
+            return await answer.future
+        except asyncio.CancelledError:
+            if answer.future.done() and not answer.future.cancelled() and not answer.future.exception():
+                _close(answer.future.result()[1])
+            raise
         finally:
             self._answers.pop(number, None)
 
@@ -66,8 +92,8 @@ class Link:
         self._inbox.close()
         self._outbox.close()
         for answer in self._answers.values():
-            if not answer.done():
-                answer.set_exception(ConnectionError("the launcher went away"))
+            if not answer.future.done():
+                answer.future.set_exception(ConnectionError("the launcher went away"))
 
     def _write(self) -> None:
         try:
@@ -98,12 +124,19 @@ class Link:
             self.close()
 
     def _answered(self, message: wire.Message, fds: Sequence[int]) -> None:
-        for fd in fds:
-            os.close(fd)
         answer = self._answers.get(message.get("id") or 0)
-        if answer is None or answer.done():
+        if answer is None or answer.future.done():
+            _close(fds)
             return
+        if "error" in message or not answer.takes:
+            _close(fds)
+            fds = ()
         if "error" in message:
-            answer.set_exception(errors.from_status(message["error"]))
+            answer.future.set_exception(errors.from_status(message["error"]))
         else:
-            answer.set_result(message.get("ok") or {})
+            answer.future.set_result((message.get("ok") or {}, fds))
+
+
+def _close(fds: Sequence[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -12,6 +12,7 @@ import os
 import posixpath
 import signal
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
@@ -50,7 +51,7 @@ def _become(order: child.Order, channel: socket.socket) -> NoReturn:
     leaf, outside = child.open_entries(order.entry_files), child.open_entries(order.keeper_files)
     output = order.output or _open_ends(order.record)
     log = child.high(os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
-    _enter_folder(order)
+    enter_folder(box, order.folder, lambda number, mount: _write_files(order, number, mount))
     child.enter(outside)
     child.arrange(output, channel.fileno(), leaf, keep=(), stdin=order.stdin)
     os.dup2(0, _INPUT_FD, inheritable=True)
@@ -95,23 +96,25 @@ def _limit(box: words.Box) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _enter_folder(order: child.Order) -> None:
-    """The working directory, entered while we still may: its parents are closed to the agent's uid."""
-    box = order.box
+def enter_folder(box: words.Box, home: Path | None, files: Callable[[int, words.Mount], Path]) -> None:
+    """The working directory, entered while we still may: its parents are closed to the agent's uid.
+
+    `home` is its workspace; `files` says where the files of a mount are.
+    """
     for number, mount in enumerate(box.mounts):
         inside = posixpath.relpath(box.cwd, mount.target)
         if inside.startswith("..") or mount.kind not in ("bind", "files"):
             continue
         if mount.kind == "files":
-            os.chdir(_write_files(order, number, mount) / inside)
+            os.chdir(files(number, mount) / inside)
         else:  # whoever writes there must not lead us, who may be root, elsewhere
             os.fchdir(checking.open_beneath(inside, checking.open_beneath(mount.source)))
         return
-    if order.folder and _is_in_workspace(box.cwd):
-        folder = child.high(os.open(order.folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+    if home and _is_in_workspace(box.cwd):
+        folder = child.high(os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
         os.fchdir(checking.open_beneath(posixpath.relpath(box.cwd, _WORKSPACE), folder))
         return
-    os.chdir(order.folder or "/")
+    os.chdir(home or "/")
 
 
 def leads_to(box: words.Box, cwd: str) -> bool:

@@ -13,6 +13,7 @@ from agentk.runtime import box as words
 from agentk.runtime.launcher import (
     doors,
     ending,
+    entering,
     execing,
     handing,
     loop,
@@ -33,7 +34,7 @@ def adopt(world: World) -> None:
     for box_id in world.records.all():
         box = world.records.box(box_id)
         told = world.records.handle(box_id)
-        if box is not None and box.leaf.startswith("exec-"):
+        if box is not None and box.leaf.startswith(("exec-", entering.LEAF)):
             execing.end_leftover(world, box_id)
         elif box is None or (told is None and world.records.exit(box_id) is None):
             _half_made(world, box_id, box)

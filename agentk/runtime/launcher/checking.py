@@ -35,6 +35,8 @@ _BUILDS = ("", "fetch-python", "install-python", "fetch-node", "install-node")
 _ANNOTATIONS_MAX = 64
 _LOG_FILES_MAX = 1000
 _TMP_MAX_BYTES = 1 << 34
+_PTS_MAJORS = range(136, 144)
+_NULL = os.makedev(1, 3)
 _WORKSPACE = "/workspace"  # in every box, asked for or not
 # Where a mount would hide what makes the box a box.
 _SYSTEM = (
@@ -128,6 +130,29 @@ def check_inside(path: object, field: str) -> None:
         raise _bad(field, "must be an absolute path")
     if posixpath.normpath(path) != path or path.startswith("//"):  # two slashes stay two: POSIX allows it
         raise _bad(field, f"{path!r} is not in its plain form")
+
+
+def check_ends(fds: Sequence[int], count: int, tty: bool, givers: set[int]) -> None:
+    """Descriptors that a box is to have: only what leads nowhere else. A directory or a file of the host's would be a
+    way out of the box, and a terminal that is not the giver's own a way to somebody else."""
+    if len(fds) != count:
+        raise _bad("fds", f"{count} descriptors must come with it, not {len(fds)}")
+    for fd in fds:
+        seen = os.fstat(fd)
+        is_terminal = stat.S_ISCHR(seen.st_mode) and os.major(seen.st_rdev) in _PTS_MAJORS
+        if stat.S_ISCHR(seen.st_mode) and seen.st_rdev == _NULL and not tty:
+            continue
+        if seen.st_uid not in givers or not (is_terminal or (stat.S_ISFIFO(seen.st_mode) and not tty)):
+            raise _bad(
+                "fds", "must be a terminal of your own" if tty else "must be pipes or a terminal of your own"
+            )
+
+
+def lend_ends(fds: Sequence[int], owner: int) -> None:
+    """The box's uid may open checked ones again by their names in /proc/self/fd, as /dev/stdin is."""
+    for fd in fds if owner >= 0 else ():
+        if os.fstat(fd).st_rdev != _NULL:
+            os.fchown(fd, owner, -1)
 
 
 def _check_names(box: words.Box) -> None:

@@ -71,9 +71,9 @@ def read(message: wire.Message) -> Wanted:
         checking.check_inside(cwd, "cwd")
     return Wanted(
         argv=tuple(argv),
-        seconds=_seconds(message.get("timeout_seconds")),
+        seconds=read_seconds(message.get("timeout_seconds")),
         stdin=_stdin(message.get("stdin")),
-        env=_env(message.get("env")),
+        env=read_env(message.get("env")),
         cwd=cwd,
         limits=_limits(message.get("limits")),
         output_bytes=_output_bytes(message.get("output_bytes")),
@@ -106,7 +106,8 @@ def check_lower(wanted: words.Limits, agents: words.Limits) -> None:
             raise _bad(f"limits.{name}", f"{asked} is above the agent's own {bound}")
 
 
-def _seconds(told: object) -> float:
+def read_seconds(told: object) -> float:
+    """How long it may take."""
     if not isinstance(told, int | float) or isinstance(told, bool) or not math.isfinite(told):
         raise errors.BadRequest("exec needs argv and timeout_seconds")
     return float(max(0, min(told, _TIMEOUT_MAX_SECONDS)))
@@ -126,7 +127,8 @@ def _stdin(told: object) -> bytes:
     return data
 
 
-def _env(told: object) -> Mapping[str, str]:
+def read_env(told: object) -> Mapping[str, str]:
+    """What goes over the box's own environment."""
     if told is None:
         return {}
     env = checking.check_env(told)

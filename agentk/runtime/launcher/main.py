@@ -37,6 +37,7 @@ from agentk.runtime.launcher import (
     tools,
 )
 from agentk.runtime.launcher.world import Settings, World
+from agentk.runtime.seccomp import bpf, kafel
 
 _BACKLOG = 64
 _SHIELD = "-900"  # of the OOM killer: a thousand boxes hang on this process
@@ -106,6 +107,7 @@ def _build(chosen: argparse.Namespace) -> tuple[World, socket.socket]:
         host=mounts.host(),
         base=(data / "base.cfg").read_text(),
         policies={name: nsjail.policy(data, name, os.uname().machine) for name in nsjail.POLICIES},
+        filters=_filters(os.uname().machine),
         stage_at=mounts.place(state),
         max_fds=max_fds,
         open_doors=doors.open_folder(run, chosen.instance, rootless),
@@ -123,6 +125,15 @@ def _build(chosen: argparse.Namespace) -> tuple[World, socket.socket]:
         boot_id=kernel.boot_id(),
     )
     return world, listener
+
+
+def _filters(machine: str) -> dict[str, bytes]:
+    """Without them nothing enters a box; boxes themselves go on."""
+    try:
+        return {name: bpf.compiled(kafel.load(name, machine)) for name in kafel.DEFAULTS}
+    except ValueError as error:
+        print(f"agentk launcher: {error}", file=sys.stderr, flush=True)
+        return {}
 
 
 def _prove_limits(world: World) -> None:

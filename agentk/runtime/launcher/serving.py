@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from agentk.api import errors
@@ -37,8 +38,8 @@ class _Line:
     def waiting_bytes(self) -> int:
         return self.connection.outbox.waiting_bytes
 
-    def send(self, message: wire.Message) -> None:
-        self.server.send(self.connection, message)
+    def send(self, message: wire.Message, fds: Sequence[int] = ()) -> None:
+        self.server.send(self.connection, message, fds)
 
 
 class Server:
@@ -120,8 +121,8 @@ class Server:
                 handing.receive(self._world, message.get("names", []), fds)
                 fds = []
                 answer({})
-            elif verb == "exec":
-                self._exec(connection, message)
+            elif verb in verbs.LASTING:
+                self._last(connection, message, fds)
             else:
                 verbs.find(verb)(self._world, message, answer)
         except errors.AgentkError as error:
@@ -132,11 +133,11 @@ class Server:
             for fd in fds:
                 os.close(fd)
 
-    def _exec(self, connection: Connection, message: wire.Message) -> None:
+    def _last(self, connection: Connection, message: wire.Message, fds: list[int]) -> None:
         if connection.socket.fileno() < 0:
             return  # an earlier message of the same read was its last
         caller = Caller(_Line(self, connection), message.get("id"))
-        verbs.exec_(self._world, message, caller)
+        verbs.LASTING[str(message["verb"])](self._world, message, fds, caller)
         if not caller.answered:
             connection.callers.append(caller)
 
@@ -152,11 +153,11 @@ class Server:
         finally:
             connection.making_room = False
 
-    def send(self, connection: Connection, message: wire.Message, fds: list[int] | None = None) -> None:
+    def send(self, connection: Connection, message: wire.Message, fds: Sequence[int] = ()) -> None:
         """Now or when there is room. One that has left is sent nothing; one that does not read is let go."""
         if connection.socket.fileno() < 0:
             return  # it left before its answer came
-        connection.outbox.put(message, fds or ())
+        connection.outbox.put(message, fds)
         self._flush(connection)
         if connection.outbox.waiting_bytes > _WAITING_MAX_BYTES:
             self._drop(connection)

@@ -1,9 +1,9 @@
-"""The launcher's few fixed verbs. Each answers, now or later; none waits. Every one is repeatable."""
+"""The launcher's few fixed verbs. Each answers, now or later; none waits. Every one but LASTING is repeatable."""
 
 import json
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from agentk.api import errors
 from agentk.data import places
@@ -13,6 +13,7 @@ from agentk.runtime.launcher import (
     checking,
     child,
     ending,
+    entering,
     environment_verbs,
     exec_wanted,
     execing,
@@ -31,6 +32,7 @@ _END_SECONDS = 5.0
 _PROBE_BYTES = 1 << 20
 Answer = Callable[[wire.Message | errors.AgentkError], None]
 Verb = Callable[[World, wire.Message, Answer], None]
+Lasting = Callable[[World, wire.Message, Sequence[int], calling.Caller], None]
 
 
 def find(name: str) -> Verb:
@@ -46,7 +48,7 @@ def hello(world: World) -> wire.Message:
         "version": wire.VERSION,
         "pid": os.getpid(),
         "boot_id": world.boot_id,
-        "verbs": sorted([*_VERBS, "exec", "give_fds", "hello", "take_fds"]),
+        "verbs": sorted([*_VERBS, *LASTING, "give_fds", "hello", "take_fds"]),
         "cgroup": world.groups.version,
         "missing": {name: str(why) for name, why in world.groups.missing.items()},
         "nsjail": str(world.settings.binary or ""),
@@ -126,9 +128,12 @@ def _release(world: World, message: wire.Message, answer: Answer) -> None:
     answer({})
 
 
-def exec_(world: World, message: wire.Message, caller: calling.Caller) -> None:
-    """The one verb that is not repeatable, and that ends with the connection it was asked on."""
+def _exec(world: World, message: wire.Message, fds: Sequence[int], caller: calling.Caller) -> None:
     execing.run(world, _find(world, message), exec_wanted.read(message), caller)
+
+
+def _enter(world: World, message: wire.Message, fds: Sequence[int], caller: calling.Caller) -> None:
+    entering.enter(world, _find(world, message), message, fds, caller)
 
 
 def _exec_cancel(world: World, message: wire.Message, answer: Answer) -> None:
@@ -254,6 +259,8 @@ def _running(world: World, message: wire.Message) -> Live:
     return live
 
 
+# Those that are not repeatable, and that end with the connection they were asked on.
+LASTING: dict[str, Lasting] = {"exec": _exec, "enter": _enter}
 _VERBS: dict[str, Verb] = {
     "start": _start,
     "signal": _signal,

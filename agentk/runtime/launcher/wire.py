@@ -24,7 +24,8 @@ from typing import Any, TypeVar
 from agentk.api import errors
 from agentk.runtime import box as words
 
-VERSION = 2  # 1: exec knows only argv and a timeout, and no `exec_cancel`
+# 1: exec knows only argv and a timeout, and no `exec_cancel`. 2: nothing enters a box that runs.
+VERSION = 3
 STDIN_MAX_BYTES = 8 * 1024 * 1024  # of an exec: with its argv and environment it fits a line
 OUTPUT_MAX_BYTES = 4 * 1024 * 1024  # of each stream in the answer of an exec: both fit a line
 LINE_MAX_BYTES = 16 * 1024 * 1024  # a box with all its Secret and ConfigMap files

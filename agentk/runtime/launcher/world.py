@@ -37,6 +37,7 @@ class Settings:
     host: nsjail.Host
     base: str  # runtimes/nsjail/base.cfg
     policies: dict[str, str]  # seccomp name → kafel text
+    filters: dict[str, bytes]  # the same for what enters a box; empty where this machine is not known
     stage_at: Path
     max_fds: int
     open_doors: Path  # of boxes without a jail
