@@ -304,7 +304,7 @@ def test_its_end_is_the_end_of_all_that_it_started(there: Place, end: str) -> No
                 assert wanted is None or (ended.intent and ended.intent.reason == wanted)
             await launching.holds(lambda: not in_leaves(uid, "hand-"))
             if end in ("by itself", "cancelled", "call", "time", "connection"):
-                assert in_leaves(uid, "box", "sleep")
+                await launching.holds(lambda: bool(in_leaves(uid, "box", "sleep")))
                 assert (await enter(runtime, seen.id, "echo", "still")).out == b"still\n"
 
     asyncio.run(flow())

@@ -12,6 +12,7 @@ from agentk.runtime.launcher import (
     calling,
     checking,
     child,
+    connecting,
     ending,
     entering,
     environment_verbs,
@@ -134,6 +135,10 @@ def _exec(world: World, message: wire.Message, fds: Sequence[int], caller: calli
 
 def _enter(world: World, message: wire.Message, fds: Sequence[int], caller: calling.Caller) -> None:
     entering.enter(world, _find(world, message), message, fds, caller)
+
+
+def _connect(world: World, message: wire.Message, fds: Sequence[int], caller: calling.Caller) -> None:
+    connecting.connect(world, _find(world, message), message, caller)
 
 
 def _exec_cancel(world: World, message: wire.Message, answer: Answer) -> None:
@@ -260,7 +265,7 @@ def _running(world: World, message: wire.Message) -> Live:
 
 
 # Those that are not repeatable, and that end with the connection they were asked on.
-LASTING: dict[str, Lasting] = {"exec": _exec, "enter": _enter}
+LASTING: dict[str, Lasting] = {"exec": _exec, "enter": _enter, "connect": _connect}
 _VERBS: dict[str, Verb] = {
     "start": _start,
     "signal": _signal,

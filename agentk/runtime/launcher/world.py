@@ -135,6 +135,7 @@ class World:
     lend: Callable[[list[dict[str, str]], list[int]], None] = lambda *_: None  # copies to daemons that asked
     asking_probe: list[Callable[[dict[str, Any] | errors.AgentkError], None]] = field(default_factory=list)
     commands: dict[str, Command] = field(default_factory=dict)  # by the id of their own sibling box
+    connecting: list[str] = field(default_factory=list)  # boxes that somebody is being connected to
     exec_count: int = field(default_factory=_first_exec)
     spares: "sparing.Spares" = field(init=False)
     podman: "podman.Podman" = field(init=False)

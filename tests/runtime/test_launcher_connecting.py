@@ -1,0 +1,125 @@
+"""Connections from outside to ports inside of a box."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from agentk.api import errors
+from agentk.runtime import box, hands
+from tests.runtime import launching
+from tests.runtime.launching import Place
+
+pytestmark = launching.needs_jail
+LISTENS = """
+import socket, time
+with socket.create_server(("127.0.0.1", 8080)) as server:
+    print("up", flush=True)
+    while True:
+        peer, address = server.accept()
+        peer.sendall(b"hello " + peer.recv(100) + b" from " + address[0].encode())
+        peer.close()
+"""
+DEAF = """
+import socket, time
+server = socket.create_server(("127.0.0.1", 8080), backlog=0)
+print("up", flush=True)
+time.sleep(1000)
+"""
+
+
+@pytest.fixture(scope="module")
+def there() -> Iterator[Place]:
+    with launching.place() as made:
+        made.launch()
+        yield made
+
+
+def test_it_reaches_the_port_inside(there: Place) -> None:
+    async def flow() -> None:
+        async with launching.connected(there) as runtime:
+            seen = await runtime.start(there.python(LISTENS, uid="port"))
+            await launching.logged(there, "up", uid="port")
+            many = [hands.Hands(runtime).connect(seen.id, 8080) for _ in range(20)]
+            for number, made in enumerate(await asyncio.gather(*many)):
+                with made:
+                    made.sendall(b"%d" % number)
+                    said = await asyncio.to_thread(made.recv, 100)
+                    assert said == b"hello %d from 127.0.0.1" % number
+            for port in (8081, 1):
+                with pytest.raises(errors.Unavailable, match="nobody listens there"):
+                    await hands.Hands(runtime).connect(seen.id, port)
+            await runtime.remove(seen.id)
+
+    asyncio.run(flow())
+
+
+def test_the_hosts_own_ports_are_not_reached(there: Place) -> None:
+    async def flow() -> None:
+        async with launching.connected(there) as runtime:
+            seen = await runtime.start(there.make("sleep", "1000", uid="host"))
+            server = socket.create_server(("127.0.0.1", 0))
+            with server, pytest.raises(errors.Unavailable, match="nobody listens there"):
+                await hands.Hands(runtime).connect(seen.id, server.getsockname()[1])
+            await runtime.remove(seen.id)
+
+    asyncio.run(flow())
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536, 1 << 40, True, "80", None, 1.5])
+def test_what_is_no_port_is_refused(there: Place, port: object) -> None:
+    async def flow() -> None:
+        async with launching.connected(there) as runtime:
+            seen = await runtime.start(there.make("sleep", "1000", uid="bad"))
+            with pytest.raises(errors.Invalid):
+                await hands.Hands(runtime).connect(seen.id, port)  # type: ignore[arg-type]
+            await runtime.remove(seen.id)
+
+    asyncio.run(flow())
+
+
+def test_a_guest_that_takes_nobody_holds_nobody_up(there: Place) -> None:
+    """Connections beyond its backlog hang in the kernel: so many at once, and the launcher serves others meanwhile."""
+
+    async def flow() -> None:
+        async with launching.connected(there) as runtime:
+            seen = await runtime.start(there.python(DEAF, uid="deaf"))
+            await launching.logged(there, "up", uid="deaf")
+            waiting = [asyncio.ensure_future(hands.Hands(runtime).connect(seen.id, 8080)) for _ in range(40)]
+            with contextlib.suppress(errors.TooManyRequests):
+                await asyncio.gather(*waiting)
+            other = await runtime.start(there.make("true", uid="other"))
+            assert (await launching.ended(runtime, other.id)).exit.code == 0
+            await runtime.remove(seen.id)
+            for made in await asyncio.gather(*waiting, return_exceptions=True):
+                if isinstance(made, socket.socket):
+                    made.close()
+                else:
+                    assert isinstance(made, errors.TooManyRequests | errors.Unavailable)
+
+    asyncio.run(flow())
+
+
+def test_only_a_box_that_runs_and_moves(there: Place) -> None:
+    there.need_cgroups()
+
+    async def flow() -> None:
+        async with launching.connected(there) as runtime:
+            seen = await runtime.start(there.make("sleep", "1000", uid="frozen"))
+            await runtime.freeze(seen.id)
+            with pytest.raises(errors.Conflict, match="frozen"):
+                await hands.Hands(runtime).connect(seen.id, 80)
+            await runtime.kill(seen.id, box.Intent("Killed"))
+            await launching.ended(runtime, seen.id)
+            with pytest.raises(errors.Conflict, match="not Running"):
+                await hands.Hands(runtime).connect(seen.id, 80)
+            await runtime.remove(seen.id)
+            plain = there.make("sleep", "1000", uid="plain", runtime="process", enforcement="BestEffort")
+            await runtime.start(plain)
+            with pytest.raises(errors.BadRequest, match="no network of its own"):
+                await hands.Hands(runtime).connect(plain.id, 80)
+            await runtime.remove(plain.id)
+
+    asyncio.run(flow())
