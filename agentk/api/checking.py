@@ -23,6 +23,7 @@ PATTERNS = {
     r"^[A-Za-z0-9]([-A-Za-z0-9./_]*[A-Za-z0-9])?$": "a qualified name such as example.com/cleanup",
     r"^sha256:[0-9a-f]{64}$": "sha256: and 64 hexadecimal digits",
     r"^/": "an absolute path",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "a name of letters, digits, '.', '_' and '-'",
     r"^/workspace/": "a path below /workspace",
     r"^[-._a-zA-Z][-._a-zA-Z0-9]*$": "a variable name: letters, digits, '_', '-' and '.', not starting with a digit",
     r"^metadata\.(name|namespace|uid|labels\['[^']+'\]|annotations\['[^']+'\])$": "metadata.name, "

@@ -235,6 +235,8 @@ def _runtime(obj: Mapping[str, Any]) -> Checks:
     spec = obj.get("spec") or {}
     if "pythonPrefix" in spec:
         yield from _clean_path(spec["pythonPrefix"], ("spec", "pythonPrefix"))
+    if "ociRuntime" in spec and spec.get("type", "podman") != "podman":
+        yield Problem(("spec", "ociRuntime"), "only a Runtime of type podman has one", at_key=True)
     yield from _bytes(spec, "tmpSize", ("spec",), 4096)
     resources = (spec.get("defaults") or {}).get("resources") or {}
     yield from _limits(resources.get("limits") or {}, ("spec", "defaults", "resources", "limits"))

@@ -82,7 +82,7 @@ class Guests:
     def runtime(self, spec: Object) -> tuple[str, bool]:
         """The name of an Agent's Runtime, and whether its boxes are jails."""
         name = str((spec.get("runtimeRef") or {}).get("name") or DEFAULT_RUNTIME)
-        return name, self._runtimes.get(name) == "nsjail"
+        return name, self._runtimes.get(name) in ("nsjail", "podman")
 
     def named(self, namespace: str, name: str) -> Object | None:
         return self._agents.get(self._names.get((namespace, name), ""))

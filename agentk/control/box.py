@@ -103,6 +103,7 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
         log=log,
         seccomp=isolation.seccomp(runtime, found.policy or {}),
         enforcement=runtime.get("enforcement", "Strict"),
+        oci_runtime=runtime.get("ociRuntime", ""),
         prefix=runtime.get("pythonPrefix", ""),
         tmp_bytes=tmp,
         annotations={

@@ -2,7 +2,7 @@
 
 Packages: at level restricted from a lock with hashes, else any, unless `isolation.packages` says otherwise.
 Host paths: at level privileged any unless `isolation.hostPaths` is given, at baseline those listed, at restricted
-none. Runtimes: those in `allowRuntimes`; when that is not given, at level privileged any, else those of type nsjail.
+none. Runtimes: those in `allowRuntimes`; when that is not given, at level privileged any, else those that isolate.
 """
 
 import posixpath
@@ -15,6 +15,7 @@ from agentk.control.plans import Problem
 Seccomp = Literal["privileged", "baseline", "restricted"]
 _STRICTNESS: tuple[Seccomp, ...] = ("privileged", "baseline", "restricted")
 DENIED = "PolicyDenied"
+ISOLATED = ("nsjail", "podman")
 
 
 def seccomp(runtime: Mapping[str, Any], policy: Mapping[str, Any]) -> Seccomp:
@@ -77,7 +78,7 @@ def _runtime(
         if name not in allowed:
             rule = f'isolation.allowRuntimes does not list "{name}"'
             yield Problem(DENIED, f'Policy "{policy}" does not allow Runtime "{name}": {rule}')
-    elif level != "privileged" and kind != "nsjail":
+    elif level != "privileged" and kind not in ISOLATED:
         rule = f"level {level} allows only isolated Runtimes, and its type is {kind}"
         yield Problem(DENIED, f'Policy "{policy}" does not allow Runtime "{name}": {rule}')
 

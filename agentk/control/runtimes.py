@@ -53,7 +53,7 @@ class Duty:
         if runtime is None:
             return boxes.Probe(False, f"this daemon has no runtime of type {kind}")
         try:
-            return await runtime.probe()
+            return await runtime.probe(kind)
         except errors.AgentkError as error:
             return boxes.Probe(False, error.message)
 

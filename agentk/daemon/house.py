@@ -168,7 +168,7 @@ class House:
             _log.warning("maxAgents %d is above what open files allow here: %d", wanted, ceiling)
         return loop.Steward(
             self._store,
-            {"nsjail": self._jails, "process": self._jails},
+            {"nsjail": self._jails, "podman": self._jails, "process": self._jails},
             clock.BootClock(),
             loop.Settings(max_agents=min(wanted, ceiling), workers=self._settings.max_starts_at_once),
             stage=self._stage,

@@ -167,9 +167,9 @@ class Jails:
 
     # the verbs
 
-    async def probe(self) -> words.Probe:
-        """What the launcher, with its rights, finds on this host. Takes a second or two."""
-        told = (await self._ask("probe"))["probe"]
+    async def probe(self, kind: str = "nsjail") -> words.Probe:
+        """What the launcher, with its rights, finds on this host for boxes of that kind. Takes a second or two."""
+        told = (await self._ask("probe", runtime=kind))["probe"]
         findings = tuple(words.Finding(**finding) for finding in told["findings"])
         return words.Probe(told["available"], told["reason"], findings)
 

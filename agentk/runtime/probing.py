@@ -4,9 +4,11 @@ For `Runtime` objects and `agentk doctor`. Never raises; what could hang runs in
 without exec, so the caller must have one thread (the launcher has).
 """
 
+import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from agentk.data import places
 from agentk.runtime import (
@@ -21,7 +23,9 @@ from agentk.runtime import (
     workspace_image,
     workspace_quota,
 )
+from agentk.runtime.podman import probing as podman_probing
 
+NOTHING: Mapping[str, Any] = {}
 find_nsjail = finding.nsjail
 find_init = finding.init
 _SAID = {
@@ -33,20 +37,34 @@ _SAID = {
 
 
 def probe(
-    where: places.Places, groups: cgroup.Cgroups | None = None, spaces: workspace.Workspaces | None = None
+    where: places.Places,
+    groups: cgroup.Cgroups | None = None,
+    spaces: workspace.Workspaces | None = None,
+    *,
+    kind: str = "nsjail",
+    serving: Mapping[str, Any] = NOTHING,
 ) -> box.Probe:
-    """Whether nsjail boxes can be made here, and every finding. Limits are not needed: BestEffort does without."""
-    found = findings(where, groups, spaces)
+    """Whether boxes of that kind can be made here, and every finding. Limits are not needed: BestEffort does without.
+
+    `serving`: what Podman's service says of itself, {} when none runs.
+    """
+    found = findings(where, groups, spaces, kind=kind, serving=serving)
     lacking = [f for f in found if f.needed and not f.ok]
     reason = "; ".join(f"{f.name}: {f.message}" for f in lacking)
     return box.Probe(not lacking, reason, found)
 
 
 def findings(
-    where: places.Places, groups: cgroup.Cgroups | None = None, spaces: workspace.Workspaces | None = None
+    where: places.Places,
+    groups: cgroup.Cgroups | None = None,
+    spaces: workspace.Workspaces | None = None,
+    *,
+    kind: str = "nsjail",
+    serving: Mapping[str, Any] = NOTHING,
 ) -> list[box.Finding]:
     """Every line of `agentk doctor` about this host. `groups` and `spaces` are the launcher's own."""
     root = os.geteuid() == 0
+    podman = kind == "podman"
     checks: list[tuple[str, Callable[[], box.Finding]]] = [
         ("privilege", lambda: probing_host.privilege(root)),
         ("kernel", probing_host.kernel_calls),
@@ -63,9 +81,11 @@ def findings(
         ("disk", lambda: probing_host.disk(where.state)),
         ("open files", probing_host.open_files),
         ("linger", lambda: probing_host.linger(root)),
-        ("podman", probing_host.podman),
     ]
-    return [_guarded(name, check) for name, check in checks]
+    found = [_guarded(name, check) for name, check in checks]
+    if podman:
+        found = [dataclasses.replace(one, needed=one.needed and one.name != "nsjail") for one in found]
+    return [*found, *podman_probing.findings(root, podman, serving)]
 
 
 def _guarded(name: str, check: Callable[[], box.Finding]) -> box.Finding:

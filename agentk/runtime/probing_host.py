@@ -5,7 +5,6 @@ import os
 import platform
 import pwd
 import resource
-import shutil
 import signal
 import time
 from pathlib import Path
@@ -154,19 +153,5 @@ def linger(root: bool) -> box.Finding:
         False,
         "systemd ends your agents when you log out",
         f"loginctl enable-linger {name}",
-        needed=False,
-    )
-
-
-def podman() -> box.Finding:
-    """Only told: nothing of today needs it."""
-    path = shutil.which("podman")
-    if path:
-        return box.Finding("podman", True, path, needed=False)
-    return box.Finding(
-        "podman",
-        False,
-        "not found; only the podman runtime wants it",
-        "sudo apt-get install podman",
         needed=False,
     )

@@ -79,8 +79,8 @@ class Podman:
         self._questions[self._count] = _Question(op, fields, answer)
         self._send(self._count)
 
-    def ready(self, answer: Answer) -> None:
-        """When there is a service, whose pid is then `service_pid`."""
+    def ready(self, answer: Answer, version: bool = False) -> None:
+        """When there is a service, whose pid is then `service_pid`. `version`: the answer holds Podman's as well."""
 
         def told(result: dict[str, Any] | errors.AgentkError) -> None:
             if isinstance(result, dict):
@@ -88,7 +88,7 @@ class Podman:
                 self.hard_processes = int(result["processes"])
             answer(result)
 
-        self.ask("ready", told)
+        self.ask("ready", told, version=version)
 
     @property
     def is_busy(self) -> bool:

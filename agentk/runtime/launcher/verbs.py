@@ -2,8 +2,10 @@
 
 import json
 import os
+import shutil
 import signal
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from agentk.api import errors
 from agentk.data import places
@@ -183,10 +185,24 @@ def _namespace_limits(world: World, message: wire.Message, answer: Answer) -> No
 
 
 def _probe(world: World, message: wire.Message, answer: Answer) -> None:
-    """In a child: it tries real namespaces and programs, and may take its time. One at a time, for all who ask."""
-    world.asking_probe.append(answer)
-    if len(world.asking_probe) > 1:
+    """In a child: it tries real namespaces and programs, and may take its time. One of a kind at a time, for all who
+    ask. Podman's service is started when it is asked about; else it is only told of."""
+    kind = "podman" if message.get("runtime") == "podman" else "nsjail"
+    asking = world.asking_probe.setdefault(kind, [])
+    asking.append(answer)
+    if len(asking) > 1:
         return
+
+    def told(result: dict[str, Any] | errors.AgentkError) -> None:
+        _fork_probe(world, kind, result if isinstance(result, dict) else {"error": result.message})
+
+    if kind == "podman" and shutil.which("podman"):
+        world.podman.ready(told, version=True)
+    else:
+        _fork_probe(world, kind, {"pid": world.podman.service_pid} if world.podman.service_pid else {})
+
+
+def _fork_probe(world: World, kind: str, serving: dict[str, Any]) -> None:
     read, write = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
@@ -195,7 +211,11 @@ def _probe(world: World, message: wire.Message, answer: Answer) -> None:
             from agentk.runtime import probing  # here only: it costs the launcher a tenth of its start
 
             probed = probing.probe(
-                places.Places(world.settings.state, world.settings.run), world.groups, world.workspaces
+                places.Places(world.settings.state, world.settings.run),
+                world.groups,
+                world.workspaces,
+                kind=kind,
+                serving=serving,
             )
             output.write_all(write, json.dumps(wire.plain(probed)).encode())
         finally:
@@ -216,8 +236,7 @@ def _probe(world: World, message: wire.Message, answer: Answer) -> None:
             result = {"probe": json.loads(told)}
         except ValueError:
             result = errors.Unavailable("probing this host failed; the launcher's log says why")
-        asking, world.asking_probe = world.asking_probe, []
-        for one in asking:
+        for one in world.asking_probe.pop(kind, []):
             one(result)
 
     world.loop.watch(read, loop.READ, more)

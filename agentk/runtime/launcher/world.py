@@ -133,7 +133,9 @@ class World:
     starting: dict[str, object] = field(default_factory=dict)  # box id → the attempt that is making it
     notify: Callable[[dict[str, object]], None] = lambda _: None  # tells every daemon that is connected
     lend: Callable[[list[dict[str, str]], list[int]], None] = lambda *_: None  # copies to daemons that asked
-    asking_probe: list[Callable[[dict[str, Any] | errors.AgentkError], None]] = field(default_factory=list)
+    asking_probe: dict[str, list[Callable[[dict[str, Any] | errors.AgentkError], None]]] = field(
+        default_factory=dict
+    )  # kind of boxes → who waits for it
     commands: dict[str, Command] = field(default_factory=dict)  # by the id of their own sibling box
     connecting: list[str] = field(default_factory=list)  # boxes that somebody is being connected to
     exec_count: int = field(default_factory=_first_exec)
