@@ -75,6 +75,8 @@ SAME = (("runtimeRef", "name"), ("policyRef", "name"), ("modelRef", "name"))
 RANKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("restartPolicy",): ("Never", "OnFailure", "Always"),
     ("deadlineWhileSuspended",): ("Runs", "Stops"),
+    ("preemptionPolicy",): ("Never", "PreemptLowerPriority"),
+    ("onPreempted",): ("End", "Freeze"),
     ("budget", "onExceeded"): ("Kill", "Pause"),
 }
 # What happens within the box, whoever wrote it: the box is what bounds it.

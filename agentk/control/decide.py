@@ -102,6 +102,8 @@ def _living(case: deciding.Case, live: boxes.Seen) -> None:
         _end(case, live, "liveness", "Error", message, case.policy.grace_seconds)
     elif ending is not None:
         _end(case, live, ending.cause, ending.reason, ending.message, ending.grace_seconds)
+    elif case.observed.preempted is not None and case.observed.preempted.how == "End":
+        _end_for(case, live, case.observed.preempted)
     else:
         _keep(case, live)
         _wake_at_deadline(case, left)
@@ -119,6 +121,13 @@ def _keep(case: deciding.Case, live: boxes.Seen) -> None:
     if case.policy.suspend or case.observed.overdrawn is not None:
         _hold(case, live)
         return
+    if not live.frozen and live.phase == "Running" and case.observed.preempted is not None:
+        _yield(case, live, case.observed.preempted)
+        return
+    if live.frozen and case.observed.admission is not None:
+        _stay(case, case.observed.admission)
+        return
+    case.change(yielded="")
     if live.frozen:
         case.actions.append(plans.Thaw(live.id))
         case.event("Normal", "Resumed", "running on")
@@ -154,6 +163,34 @@ def _hold(case: deciding.Case, live: boxes.Seen) -> None:
         case.phase("Suspended", "Suspended", told)
     elif overdrawn is not None:
         _pause(case, overdrawn)
+
+
+def _yield(case: deciding.Case, live: boxes.Seen, preempted: plans.Preempted) -> None:
+    """Others need its room: it is frozen, and goes on when there is room again."""
+    case.actions.append(plans.Freeze(live.id))
+    case.wake(_FREEZE_SECONDS)
+    if case.run.yielded != preempted.why:
+        needs = f"{preempted.by}, of priority {preempted.priority}, needs its room"
+        turn = "others of its priority have their turn"
+        case.event("Normal", preempted.why, needs if preempted.why == deciding.PREEMPTED else turn)
+    case.change(yielded=preempted.why)
+    case.phase(live.phase, "Suspending", "it is to be frozen")
+
+
+def _stay(case: deciding.Case, problem: plans.Problem) -> None:
+    """Frozen, without room to go on."""
+    reason = case.run.yielded or deciding.NODE_FULL
+    if case.status.get("reason") != reason and not case.run.yielded:
+        case.event("Normal", reason, problem.message)
+    case.phase("Suspended", reason, problem.message)
+
+
+def _end_for(case: deciding.Case, live: boxes.Seen, preempted: plans.Preempted) -> None:
+    case.event(
+        "Normal", deciding.PREEMPTED, f"{preempted.by}, of priority {preempted.priority}, needs its room"
+    )
+    message = f"an agent of priority {preempted.priority} needs its room"
+    _end(case, live, "preempt", deciding.PREEMPTED, message, case.policy.grace_seconds)
 
 
 def _pause(case: deciding.Case, overdrawn: lives.Overdrawn) -> None:
@@ -259,14 +296,15 @@ def _blocked(case: deciding.Case) -> bool:
     changed = case.status.get("reason") != problem.reason
     changed = changed or (not problem.usual and case.status.get("message") != problem.message)
     if changed and problem.reason != deciding.PROBING:
-        case.event("Normal" if problem.usual else "Warning", problem.reason, problem.message)
+        told = problem.event or problem.message
+        case.event("Normal" if problem.usual else "Warning", problem.reason, told)
     case.phase("Pending", problem.reason, problem.message)
     return True
 
 
 def _start(case: deciding.Case, free: bool) -> None:
     attempt = case.next_attempt
-    if case.status.get("reason") in (deciding.QUOTA_EXCEEDED, deciding.NODE_FULL):
+    if case.status.get("reason") in deciding.MAKES_ROOM:
         case.event("Normal", "Admitted", "there is room for it now")
     case.phase("Starting", "", "")
     case.status.pop("nextRetryAt", None)

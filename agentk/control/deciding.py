@@ -12,13 +12,19 @@ from agentk.control.run import Cause, Ending, Run
 
 QUOTA_EXCEEDED = "QuotaExceeded"
 NODE_FULL = "NodeFull"
+PREEMPTING = "Preempting"  # others make room for it
+PREEMPTED = "Preempted"  # it made room for one of higher priority
+TIME_SLICED = "TimeSliced"  # those of its priority have their turn
 BUDGET_EXCEEDED = "BudgetExceeded"
+MAKES_ROOM = (QUOTA_EXCEEDED, NODE_FULL, PREEMPTING)  # of an agent that waits for room to start
+YIELDED = (PREEMPTED, TIME_SLICED, NODE_FULL)  # of one that is frozen and waits for room to go on
 PROBING = "SandboxProbing"  # whether its Runtime works will be known in a moment
 
 # A reason of a higher rank takes over a box that is ending already.
 _RANK: dict[Cause, int] = {
     "replace": 0,
     "liveness": 0,
+    "preempt": 0,
     "budget": 1,
     "deadline": 1,
     "exit": 1,

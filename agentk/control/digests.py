@@ -21,6 +21,8 @@ _AROUND = frozenset(
         "terminationGracePeriodSeconds",
         "suspend",
         "priority",
+        "preemptionPolicy",
+        "onPreempted",
         "budget",
         "modelRef",  # the gate reads it at every call
         "livenessProbe",

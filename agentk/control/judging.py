@@ -134,6 +134,8 @@ def _judge(
             _again(case, end, wait)
     elif end.reason == "Completed" and case.policy.restart != "Always":
         finish(case, "Succeeded", end.reason, end.message)
+    elif ending is not None and ending.cause == "preempt" and case.policy.restart != "Never":
+        pass  # no failure of its own: it starts again when there is room
     else:
         _judge_failed(case, end, ran_seconds)
 

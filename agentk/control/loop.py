@@ -16,6 +16,7 @@ from agentk.broker.lives import Lives
 from agentk.control import (
     acting,
     admission,
+    claims,
     crash,
     environment_boxes,
     environments,
@@ -30,6 +31,7 @@ from agentk.control import (
     room,
     runtimes,
     seeing,
+    sharing,
 )
 from agentk.control.clock import Clock
 from agentk.runtime import box as boxes
@@ -49,12 +51,12 @@ _WATCHED = (
 _ROUNDS = 4
 
 Object = dict[str, Any]
-Key = admission.Key
+Key = claims.Key
 
 
 @dataclass(frozen=True)
 class Settings:
-    max_agents: int = 1000  # running at once on this machine
+    node: sharing.Node = field(default_factory=lambda: sharing.Node(1000, 1000))  # what this machine gives
     workers: int = 16  # agents looked at, and started, at once
     look_seconds: float = 120.0  # one look may take so long; then it is given up and tried again
     counters_seconds: float = 15.0  # between two readings of one agent's counters …
@@ -99,7 +101,7 @@ class Steward:
             name="agents",
         )
         self._post = posting.Post(store, clock)
-        self._ledger = admission.Ledger(settings.max_agents)
+        self._ledger = admission.Ledger(settings.node, lambda: clock.now().boottime)
         if packages is not None:
             packages.wake = self._wake_uid
         prepare = packages.prepare if packages else None
@@ -117,7 +119,7 @@ class Steward:
         )
         self._duties = runtimes.Duty(store, runtimes_by_type, clock, settings.runtimes_seconds)
         self._quotas = quotas.Duty(store, clock, self._ledger, self._lives.usage)
-        self._room = room.Room(self._ledger, self._quotas.changed, self._queue.add)
+        self._room = room.Room(self._ledger, clock, self._quotas.changed, self._queue.add)
         self._garbage = garbage.Duty(store, clock, collect)
         self._feed = feeding.Feed(store, clock.sleep, _WATCHED, self._hear)
         self._keys: dict[str, Key] = {}  # agent uid → key
@@ -144,6 +146,7 @@ class Steward:
                 group.create_task(self._post.run(), name="events")
                 group.create_task(self._duties.run(), name="runtimes")
                 group.create_task(self._quotas.run(), name="quotas")
+                group.create_task(self._room.run(), name="room")
                 group.create_task(self._garbage.run(), name="garbage")
         finally:
             await self._probers.stop()

@@ -18,6 +18,17 @@ class Problem:
     reason: str
     message: str
     usual: bool = False  # it is on its way: told once a reason, not once a message
+    event: str = ""  # what only the Event tells: names of others, which guests must not read in a status
+
+
+@dataclass(frozen=True)
+class Preempted:
+    """It is to make room."""
+
+    how: Literal["Freeze", "End"]
+    why: str  # a reason
+    by: str  # NAMESPACE/NAME of who needs it; for Events only
+    priority: int  # of that one
 
 
 @dataclass(frozen=True)
@@ -52,7 +63,8 @@ class Observed:
     source: Problem | None = None  # its files are not here
     environment: Problem | None = None  # its packages are not here, or not yet
     packages: Mapping[str, Any] | None = None  # status.environment; None: not looked at
-    admission: Problem | None = None  # no room in its quota or on this machine
+    admission: Problem | None = None  # no room in its quota or on this machine, to start or to go on
+    preempted: Preempted | None = None
     refusal: Refusal | None = None  # of the start just tried
     host_uid: int = -1
     said: Exit | None = None  # how its newest attempt said that it ends

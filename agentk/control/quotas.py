@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentk.api import kinds, quantities
-from agentk.control import admission, queueing
+from agentk.control import admission, claims, queueing
 from agentk.control.clock import Clock
 from agentk.store import store as stores
 
@@ -57,7 +57,7 @@ class Duty:
         return None
 
 
-def status(quota: dict[str, Any], used: admission.Amount, usage: Mapping[str, Any]) -> dict[str, Any]:
+def status(quota: dict[str, Any], used: claims.Amount, usage: Mapping[str, Any]) -> dict[str, Any]:
     """Pure. `usage`: of the gate; what is not bounded there is not told."""
     hard = quota["spec"].get("hard") or {}
     ends = {"windowEnds": usage["windowEnds"]} if "windowEnds" in usage else {}

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from agentk.control.clock import Moment, Now
 
-Cause = Literal["kill", "deadline", "delete", "replace", "liveness", "exit", "budget"]
+Cause = Literal["kill", "deadline", "delete", "replace", "liveness", "exit", "budget", "preempt"]
 Outcome = Literal["", "Succeeded", "Failed"]
 
 
@@ -75,6 +75,7 @@ class Run:
     restarts: tuple[Moment, ...] = ()  # by themselves, within restartWindow
     ending: Ending | None = None
     kill_handled: str = ""  # the kill annotation that was acted upon
+    yielded: str = ""  # why it was frozen for others: a reason
     refused: tuple[int, ...] = ()  # what the call may use that its budget has too little for
 
     def rebased(self, now: Now) -> "Run":
@@ -121,6 +122,7 @@ class Run:
             "stands": self.stands and self.stands.to_dict(),
             "retry": self.retry and self.retry.to_dict(),
             "ending": self.ending and self.ending.to_dict(),
+            "yielded": self.yielded,
             "refused": list(self.refused),
         }
         return {key: value for key, value in stored.items() if value not in (None, "", 0, [])}
@@ -147,5 +149,6 @@ class Run:
             restarts=tuple(moment for moment in moments if moment),
             ending=Ending.from_dict(stored.get("ending")),
             kill_handled=stored.get("killHandled", ""),
+            yielded=stored.get("yielded", ""),
             refused=tuple(stored.get("refused", ())),
         )

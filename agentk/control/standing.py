@@ -156,6 +156,8 @@ def _suspended(case: deciding.Case, live: boxes.Seen | None) -> Condition:
         return Condition("Suspended", "False", "NotSuspended")
     if case.status.get("reason") == deciding.BUDGET_EXCEEDED:
         return Condition("Suspended", "True", deciding.BUDGET_EXCEEDED, str(case.status.get("message", "")))
+    if case.status.get("reason") in deciding.YIELDED:
+        return Condition("Suspended", "True", str(case.status["reason"]), str(case.status.get("message", "")))
     if live is None:
         return Condition("Suspended", "True", "NotStarted", "it is started when spec.suspend is false")
     return Condition("Suspended", "True", "Frozen", "frozen where it was")

@@ -21,7 +21,7 @@ from typing import Any
 
 from agentk.api import admit, errors, kinds, manifest, ownership
 from agentk.broker import crash as calls_crash
-from agentk.control import clock, crash, environments, loop
+from agentk.control import clock, crash, environments, loop, sharing
 from agentk.daemon import (
     desk,
     flooding,
@@ -166,11 +166,18 @@ class House:
         wanted = self._settings.max_agents or ceiling
         if wanted > ceiling:
             _log.warning("maxAgents %d is above what open files allow here: %d", wanted, ceiling)
+        node = sharing.Node(
+            boxes=ceiling,
+            running=min(wanted, ceiling),
+            cpu_millis=self._settings.max_cpu_millis,
+            memory_bytes=self._settings.max_memory_bytes,
+            slice_seconds=self._settings.time_slice_seconds,
+        )
         return loop.Steward(
             self._store,
             {"nsjail": self._jails, "podman": self._jails, "process": self._jails},
             clock.BootClock(),
-            loop.Settings(max_agents=min(wanted, ceiling), workers=self._settings.max_starts_at_once),
+            loop.Settings(node=node, workers=self._settings.max_starts_at_once),
             stage=self._stage,
             host_uid=self._host_uid,
             release_host_uid=self._store.release_host_uid,

@@ -12,6 +12,7 @@ from agentk.api import admit, errors, manifest, quantities, schemas
 from agentk.store.journal_retention import Retention
 
 _JOURNAL_BYTES_MIN = 16 * 1024 * 1024
+_TIME_SLICE_MIN_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,9 @@ class Settings:
     log_level: str
     log_format: str
     max_agents: int  # 0: what this host's limits allow
+    max_cpu_millis: int | None  # of the limits of all that run; None: no bound
+    max_memory_bytes: int | None
+    time_slice_seconds: float  # 0: no turns
     max_starts_at_once: int
     event_retention_seconds: float
     change_retention_seconds: float
@@ -52,6 +56,9 @@ def load(text: str, name: str, env: Mapping[str, str]) -> Settings:
         log_level=made["logLevel"],
         log_format=made["logFormat"],
         max_agents=made["maxAgents"],
+        max_cpu_millis=quantities.parse_cpu(made["maxCpu"]) or None,
+        max_memory_bytes=quantities.parse_quantity(made["maxMemory"]) or None,
+        time_slice_seconds=_time_slice(made),
         max_starts_at_once=made["maxStartsAtOnce"],
         event_retention_seconds=quantities.parse_duration(made["eventRetention"]),
         change_retention_seconds=quantities.parse_duration(made["changeRetention"]),
@@ -59,6 +66,13 @@ def load(text: str, name: str, env: Mapping[str, str]) -> Settings:
         journal=_journal(made),
         ca_file=made["caFile"],
     )
+
+
+def _time_slice(made: Mapping[str, Any]) -> float:
+    seconds = quantities.parse_duration(made["timeSlice"])
+    if 0 < seconds < _TIME_SLICE_MIN_SECONDS:
+        raise errors.Invalid("timeSlice must be at least 1s, or 0s for none", field="timeSlice")
+    return seconds
 
 
 def _journal(made: Mapping[str, Any]) -> Retention:
@@ -74,7 +88,7 @@ def _journal(made: Mapping[str, Any]) -> Retention:
 
 
 def _value(text: str, schema: Mapping[str, Any], variable: str) -> Any:
-    if schema["type"] != "integer":
+    if schema.get("type") != "integer":
         return text
     try:
         return int(text)

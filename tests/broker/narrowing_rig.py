@@ -37,6 +37,8 @@ PARENT: Spec = {
     },
     "logs": {"maxSize": "1Mi", "maxFiles": 2, "maxRate": "1Mi"},
     "priority": 50,
+    "preemptionPolicy": "PreemptLowerPriority",
+    "onPreempted": "Freeze",
     "restartPolicy": "OnFailure",
     "backoffLimit": 3,
     "restartBackoff": {"initialSeconds": 10, "maxSeconds": 60, "resetAfterSeconds": 60},

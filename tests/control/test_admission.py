@@ -4,18 +4,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentk.control import admission
-from agentk.control.admission import Amount, Claim, Hard
+from agentk.control import admission, sharing
+from agentk.control import claims as claiming
+from agentk.control.claims import Amount, Claim, Hard, State
+from agentk.control.sharing import Node
 
 
-def claim(
-    name: str, state: admission.State = "waits", priority: int = 0, age: int = 0, mem: int = 1
-) -> Claim:
+def node(running: int = 100) -> Node:
+    return Node(running, running)
+
+
+def claim(name: str, state: State = "waits", priority: int = 0, age: int = 0, mem: int = 1) -> Claim:
     return Claim(("ns", name), priority, f"2026-01-01T00:00:{age:02}Z", Amount(1, 100, mem), state)
 
 
 def refused(claims: list[Claim], *rules: Hard, most: int = 100) -> set[str]:
-    return {key[1] for key in admission.refused(claims, {"ns": rules}, most)}
+    return {key[1] for key in sharing.reckon(claims, {"ns": rules}, node(most), 0).refused}
 
 
 def test_without_a_quota_everybody_may() -> None:
@@ -56,13 +60,13 @@ def test_every_quota_of_the_namespace_counts() -> None:
 
 def test_another_namespace_is_not_held_back() -> None:
     other = replace(claim("b"), key=("other", "b"))
-    answers = admission.refused([claim("a"), other], {"ns": [Hard("q", agents=0)]}, 100)
-    assert set(answers) == {("ns", "a")}
+    answers = sharing.reckon([claim("a"), other], {"ns": [Hard("q", agents=0)]}, node(), 0)
+    assert set(answers.refused) == {("ns", "a")}
 
 
 def test_the_machine_takes_only_so_many() -> None:
-    answers = admission.refused([claim("a", "holds"), claim("b")], {}, 1)
-    assert answers["ns", "b"].reason == "NodeFull"
+    answers = sharing.reckon([claim("a", "holds"), claim("b")], {}, node(1), 0)
+    assert answers.refused["ns", "b"].reason == "NodeFull"
 
 
 @pytest.mark.parametrize(
@@ -75,13 +79,13 @@ def test_the_machine_takes_only_so_many() -> None:
     ],
 )
 def test_the_refusal_names_quota_and_bound(hard: dict[str, object], words: str) -> None:
-    rule = admission.hard({"metadata": {"name": "q"}, "spec": {"hard": hard}})
-    answer = admission.refused([claim("a")], {"ns": [rule]}, 9)["ns", "a"]
+    rule = claiming.hard({"metadata": {"name": "q"}, "spec": {"hard": hard}})
+    answer = sharing.reckon([claim("a")], {"ns": [rule]}, node(9), 0).refused["ns", "a"]
     assert '"q"' in answer.message and words in answer.message
 
 
 def test_the_ledger_lets_in_when_one_goes() -> None:
-    ledger = admission.Ledger(100)
+    ledger = admission.Ledger(node(), lambda: 0.0)
     ledger.set_quota("ns", "q", Hard("q", agents=1))
     ledger.note(claim("a"))
     ledger.note(claim("b", age=5))
@@ -101,10 +105,10 @@ AGENTS = st.lists(
 @given(agents=AGENTS, agents_hard=st.integers(0, 6), memory_hard=st.integers(0, 12), most=st.integers(0, 8))
 @settings(max_examples=300)
 def test_the_ledger_never_lets_in_more_than_fits(
-    agents: list[tuple[int, int, admission.State]], agents_hard: int, memory_hard: int, most: int
+    agents: list[tuple[int, int, State]], agents_hard: int, memory_hard: int, most: int
 ) -> None:
     """Asked one after the other, in any order, what is let in stays within every bound."""
-    ledger = admission.Ledger(most)
+    ledger = admission.Ledger(node(most), lambda: 0.0)
     ledger.set_quota("ns", "q", Hard("q", agents=agents_hard, memory_bytes=memory_hard))
     claims = [claim(str(n), state, prio, n % 60, mem) for n, (prio, mem, state) in enumerate(agents)]
     for one in claims:

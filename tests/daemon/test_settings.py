@@ -19,6 +19,21 @@ def test_the_file_is_read_and_a_variable_wins() -> None:
     assert (made.log_level, made.max_agents, made.log_format) == ("debug", 9, "text")
 
 
+def test_the_room_of_this_machine_is_not_bounded_until_somebody_says_so() -> None:
+    made = settings.load("", "", {})
+    assert (made.max_cpu_millis, made.max_memory_bytes, made.time_slice_seconds) == (None, None, 0)
+    told = {"AGENTK_MAX_MEMORY": "2Gi", "AGENTK_TIME_SLICE": "10s"}
+    made = settings.load("maxCpu: 4\nmaxMemory: 1Gi\n", "c.yaml", told)
+    assert (made.max_cpu_millis, made.max_memory_bytes, made.time_slice_seconds) == (4000, 2 << 30, 10)
+    assert settings.load("", "", {"AGENTK_MAX_CPU": "1500m"}).max_cpu_millis == 1500
+
+
+@pytest.mark.parametrize("line", ["maxCpu: some", "maxMemory: -1", "timeSlice: 100ms", "timeSlice: 5"])
+def test_room_that_makes_no_sense_is_refused_by_its_name(line: str) -> None:
+    with pytest.raises(errors.Invalid, match=line.partition(":")[0]):
+        settings.load(line, "c.yaml", {})
+
+
 def test_a_misspelt_field_is_named_with_its_line() -> None:
     with pytest.raises(errors.Invalid) as caught:
         settings.load("logLevel: info\nmaxAgent: 7\n", "config.yaml", {})
