@@ -3,7 +3,7 @@
 Everything here is synchronous: between asking and holding nothing else runs. `sharing` decides.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from agentk.control import claims, sharing
@@ -26,9 +26,9 @@ class Ledger:
         """Make or change a claim. Since when it is in its state is told by the first that has it so."""
         before = self._claims.get(claim.key)
         if before is not None and before.state == claim.state:
-            claim = replace(claim, since=before.since)
-        elif not claim.since:
-            claim = replace(claim, since=self.boottime())
+            claim = replace(claim, since=before.since, ran=before.ran)
+        else:
+            claim = replace(claim, since=claim.since or self.boottime(), ran=self._ran(before, claim))
         if before == claim:
             return
         self._claims[claim.key] = claim
@@ -41,6 +41,21 @@ class Ledger:
         if before is None or before.state not in _WANT or self._answers is None or self._answers.refused:
             return False
         return replace(before, state="holds", since=claim.since) == claim
+
+    def _ran(self, before: Claim | None, claim: Claim) -> float:
+        """What it has had of turns, so that nobody saves up claims by not asking for any."""
+        if not self.node.slice_seconds:
+            return 0.0
+        now = self.boottime()
+        ran = 0.0 if before is None else _ran(before, now)
+        if claim.state in claims.CONTENDING and (before is None or before.state not in claims.CONTENDING):
+            others = [
+                _ran(one, now)
+                for one in self._claims.values()
+                if one.priority == claim.priority and one.key != claim.key and one.state in claims.CONTENDING
+            ]
+            ran = max(ran, min(others, default=0.0))
+        return ran
 
     def forget(self, key: Key) -> None:
         before = self._claims.pop(key, None)
@@ -67,8 +82,9 @@ class Ledger:
         """For whom this agent is to make room, and how; None when it may go on."""
         return self._reckoned().victims.get(key)
 
-    def victims(self) -> set[Key]:
-        return set(self._reckoned().victims)
+    def victims(self) -> Mapping[Key, Preempted]:
+        """All that are to make room."""
+        return self._reckoned().victims
 
     def admitted(self) -> list[Key]:
         """All that want to start or to go on, and may."""
@@ -96,3 +112,7 @@ class Ledger:
             quotas = {namespace: list(rules.values()) for namespace, rules in self._quotas.items()}
             answers = self._answers = sharing.reckon(self._claims.values(), quotas, self.node, now)
         return answers
+
+
+def _ran(one: Claim, now: float) -> float:
+    return one.ran + (now - one.since if one.state == "holds" else 0.0)

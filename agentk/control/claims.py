@@ -13,6 +13,7 @@ Key = tuple[str, str]  # namespace and name
 # a person or its budget wants it so. waits: it wants to start. rests: nothing of these.
 State = Literal["holds", "yields", "stands", "waits", "rests"]
 # Those that have a box.
+CONTENDING: tuple[State, ...] = ("holds", "yields", "waits")
 THERE: tuple[State, ...] = ("holds", "yields", "stands")
 
 
@@ -42,6 +43,7 @@ class Claim:
     amount: Amount
     state: State = "rests"
     since: float = 0.0  # boottime at which it came into this state
+    ran: float = 0.0  # seconds of turns it had before; who comes anew begins with as many as who had fewest
     preempts: bool = True  # others may have to make room for it
     ends: bool = False  # it cannot be frozen for others: it ends
     leaving: bool = False  # its box is ending

@@ -170,7 +170,7 @@ def _yield(case: deciding.Case, live: boxes.Seen, preempted: plans.Preempted) ->
     case.actions.append(plans.Freeze(live.id))
     case.wake(_FREEZE_SECONDS)
     if case.run.yielded != preempted.why:
-        needs = f"{preempted.by}, of priority {preempted.priority}, needs its room"
+        needs = f"{'/'.join(preempted.by)}, of priority {preempted.priority}, needs its room"
         turn = "others of its priority have their turn"
         case.event("Normal", preempted.why, needs if preempted.why == deciding.PREEMPTED else turn)
     case.change(yielded=preempted.why)
@@ -187,7 +187,9 @@ def _stay(case: deciding.Case, problem: plans.Problem) -> None:
 
 def _end_for(case: deciding.Case, live: boxes.Seen, preempted: plans.Preempted) -> None:
     case.event(
-        "Normal", deciding.PREEMPTED, f"{preempted.by}, of priority {preempted.priority}, needs its room"
+        "Normal",
+        deciding.PREEMPTED,
+        f"{'/'.join(preempted.by)}, of priority {preempted.priority}, needs its room",
     )
     message = f"an agent of priority {preempted.priority} needs its room"
     _end(case, live, "preempt", deciding.PREEMPTED, message, case.policy.grace_seconds)
@@ -295,9 +297,8 @@ def _blocked(case: deciding.Case) -> bool:
         return False
     changed = case.status.get("reason") != problem.reason
     changed = changed or (not problem.usual and case.status.get("message") != problem.message)
-    if changed and problem.reason != deciding.PROBING:
-        told = problem.event or problem.message
-        case.event("Normal" if problem.usual else "Warning", problem.reason, told)
+    if changed and problem.reason not in (deciding.PROBING, deciding.PREEMPTING):  # that is told with names
+        case.event("Normal" if problem.usual else "Warning", problem.reason, problem.message)
     case.phase("Pending", problem.reason, problem.message)
     return True
 

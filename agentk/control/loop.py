@@ -119,7 +119,7 @@ class Steward:
         )
         self._duties = runtimes.Duty(store, runtimes_by_type, clock, settings.runtimes_seconds)
         self._quotas = quotas.Duty(store, clock, self._ledger, self._lives.usage)
-        self._room = room.Room(self._ledger, clock, self._quotas.changed, self._queue.add)
+        self._room = room.Room(self._ledger, clock, self._quotas.changed, self._queue.add, self._tell)
         self._garbage = garbage.Duty(store, clock, collect)
         self._feed = feeding.Feed(store, clock.sleep, _WATCHED, self._hear)
         self._keys: dict[str, Key] = {}  # agent uid → key
@@ -349,9 +349,10 @@ class Steward:
 
     def _failed(self, key: Key, error: Exception, failures: int) -> None:
         _log.error("looking at agent %s/%s failed (%d in a row)", *key, failures, exc_info=error)
-        uids = self._uids.get(key)
-        if uids and key in self._asked:
+        self._tell(key, plans.Event("Warning", "ReconcileFailed", str(error) or type(error).__name__))
+
+    def _tell(self, key: Key, event: plans.Event) -> None:
+        if key in self._asked:
             involved = {"apiVersion": kinds.AGENT.api_version, "kind": "Agent", "namespace": key[0]}
             involved |= {"name": key[1], "uid": str(self._asked[key][0])}
-            told = str(error) or type(error).__name__
-            self._post.send(involved, plans.Event("Warning", "ReconcileFailed", told))
+            self._post.send(involved, event)

@@ -18,7 +18,6 @@ class Problem:
     reason: str
     message: str
     usual: bool = False  # it is on its way: told once a reason, not once a message
-    event: str = ""  # what only the Event tells: names of others, which guests must not read in a status
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,7 @@ class Preempted:
 
     how: Literal["Freeze", "End"]
     why: str  # a reason
-    by: str  # NAMESPACE/NAME of who needs it; for Events only
+    by: tuple[str, str]  # namespace and name of who needs it; for Events only
     priority: int  # of that one
 
 

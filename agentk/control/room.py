@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from agentk.control import admission, claims, decide, plans, queueing, seeing
+from agentk.control import admission, claims, decide, deciding, plans, queueing, seeing
 from agentk.control.claims import Key, State
 from agentk.control.clock import Clock, Now
 
@@ -23,9 +23,11 @@ class Room:
         clock: Clock,
         changed: Callable[[str], None],
         wake: Callable[[Key], None],
+        tell: Callable[[Key, plans.Event], None],
     ) -> None:
-        """`changed(namespace)`: what it uses may be another. `wake(key)`: look at that agent again."""
-        self.ledger, self._changed, self._wake = ledger, changed, wake
+        """`changed(namespace)`: what it uses may be another. `wake(key)`: look at that agent again. `tell`: an Event
+        of it."""
+        self.ledger, self._changed, self._wake, self._tell = ledger, changed, wake, tell
         self._boot_id = clock.now().boot_id
         self._parked: set[Key] = set()  # refused for want of room
         self._blocked: dict[Key, claims.Claim] = {}  # kept from starting by something they refer to
@@ -129,9 +131,12 @@ class Room:
                     self._parked.discard(key)
                     self._wake(key)
         victims = self.ledger.victims()
-        for key in victims - self._told:
+        for key in victims.keys() - self._told:
             self._wake(key)
-        self._told = victims
+            if victims[key].why == deciding.PREEMPTED:
+                told = f"{'/'.join(key)}, of lower priority, makes room for it"
+                self._tell(victims[key].by, plans.Event("Normal", deciding.PREEMPTING, told))
+        self._told = set(victims)
         again = self.ledger.again()
         if again is not None:
             self._timer.add_after("", again)

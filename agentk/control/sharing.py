@@ -1,6 +1,6 @@
 """How agents share the room there is: who may start or go on, and who makes room for whom. Pure.
 
-Of those that want room the highest priority goes first, then the oldest (with time slices: who has waited longest).
+Of those that want room the highest priority goes first, then the oldest (with time slices: who ran least).
 One that has no room keeps those behind it from taking what it lacks, or a stream of small ones would starve it; one
 that could never fit holds nobody back. A Quota is never crossed and nobody makes room in one: a frozen agent counts
 there as one that runs.
@@ -148,7 +148,7 @@ class _Table:
         """Those that want room, in the order in which they get it."""
         wanting = (one for one in self.claims if one.state in ("waits", "yields") and not one.leaving)
         if self._node.slice_seconds:
-            return sorted(wanting, key=lambda one: (-one.priority, one.since, one.created, one.key))
+            return sorted(wanting, key=lambda one: (-one.priority, one.ran, one.since, one.created, one.key))
         return sorted(wanting, key=lambda one: (-one.priority, one.created, one.key))
 
     def admits(self, one: Claim) -> bool:
@@ -184,17 +184,14 @@ class _Table:
             return full
         for victim, how in victims:
             why = PREEMPTED if victim.priority < one.priority else TIME_SLICED
-            self.answer.victims[victim.key] = Preempted(how, why, "/".join(one.key), one.priority)
+            self.answer.victims[victim.key] = Preempted(how, why, one.key, one.priority)
             self._coming = self._coming.plus(_freed(victim, how))
         self._coming = self._coming.minus(want)
-        names = ", ".join("/".join(victim.key) for victim, _ in victims)
         if not victims:
             return Problem(full.reason, f"{full.message}; some of them are ending")
         if victims[0][0].priority == one.priority:
             return full
-        return Problem(
-            PREEMPTING, f"{full.message}; others make room for it", True, f"{names} make room for it"
-        )
+        return Problem(PREEMPTING, f"{full.message}; others make room for it", usual=True)
 
     def _victims(self, one: Claim, want: Space) -> list[tuple[Claim, How]] | None:
         """As few as need be; none when what is on its way out is enough. None: no room can be made now."""
