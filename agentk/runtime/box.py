@@ -85,9 +85,17 @@ class Box:
     oci_runtime: str = ""  # of Podman: crun, runc, runsc, kata, …; "" is what it uses by itself
     prefix: str = ""  # a Python prefix other than the host's; "" finds one
     tmp_bytes: int = 64 * 1024 * 1024
+    waits: bool = False  # a waiting interpreter, which a later box becomes: `argv` is the launcher's own
+    modules: Sequence[str] = ()  # that it imports while it waits
+    group: str = ""  # the cgroup's name where it is not `uid`: of the waiting box that became this one
     annotations: Mapping[str, str] = field(
         default_factory=dict
     )  # names for people in listings; never in the jail
+
+    @property
+    def cgroup(self) -> str:
+        """The name of the agent's group, below its namespace's."""
+        return self.group or self.uid
 
 
 @dataclass(frozen=True)
@@ -155,6 +163,7 @@ class Seen:
     frozen: bool = False
     workspace: str = ""  # "quota" | "tmpfs" | "image" | "directory" (no limit)
     log_path: str = ""
+    waits: bool = False  # ready to be claimed, and nobody's yet
     heartbeat_age: float | None = None  # seconds since /workspace/.heartbeat (or the named file) was touched
     annotations: Mapping[str, str] = field(default_factory=dict)  # Box.annotations, handed back as given
 

@@ -22,6 +22,7 @@ from agentk.runtime.link import Link
 _FIRST_RETRY_SECONDS = 0.02
 _MAX_RETRY_SECONDS = 1.0
 _AWAY_SECONDS = 15.0  # the keeper starts a launcher that died within moments
+_CLAIMS = 3  # the version of the first launcher that knows waiting boxes
 _EXEC_GRACE_SECONDS = 10.0  # beyond the command's own timeout
 
 
@@ -175,6 +176,15 @@ class Jails:
 
     async def start(self, box: words.Box) -> words.Seen:
         return wire.seen_from((await self._ask("start", box=wire.plain(box)))["seen"])
+
+    async def claim(self, waiting_id: str, box: words.Box) -> words.Seen:
+        """Let a waiting box become this one: what `start` does, without making a jail. The waiting box is used up.
+
+        Raises Conflict when it does not fit or is not there to be had, as NotFound does when it is unknown: start
+        the box then. After any other error it is used up, and nothing is left of either.
+        """
+        told = await self._ask("claim", needs=_CLAIMS, waiting_id=waiting_id, box=wire.plain(box))
+        return wire.seen_from(told["seen"])
 
     async def signal(self, box_id: str, signal: int, intent: words.Intent | None = None) -> None:
         await self._ask("signal", box_id=box_id, signal=signal, intent=wire.plain(intent) if intent else None)

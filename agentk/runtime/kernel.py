@@ -46,10 +46,11 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECCOMP_MODE_FILTER = 2
 _CAPABILITIES_VERSION = 0x20080522
-# open_tree(2), move_mount(2), openat2(2), quotactl_fd(2): the same numbers on every architecture
+# open_tree(2), move_mount(2), openat2(2), mount_setattr(2), quotactl_fd(2): the same numbers on every architecture
 _SYS_OPEN_TREE = 428
 _SYS_MOVE_MOUNT = 429
 _SYS_OPENAT2 = 437
+_SYS_MOUNT_SETATTR = 442
 _SYS_QUOTACTL_FD = 443
 # openat2(2)
 RESOLVE_NO_MAGICLINKS = 0x02
@@ -58,6 +59,10 @@ RESOLVE_BENEATH = 0x08
 OPEN_TREE_CLONE = 1
 OPEN_TREE_CLOEXEC = os.O_CLOEXEC
 MOVE_MOUNT_F_EMPTY_PATH = 0x4
+MOVE_MOUNT_T_EMPTY_PATH = 0x40
+AT_EMPTY_PATH = 0x1000
+AT_RECURSIVE = 0x8000
+MOUNT_ATTR_RDONLY = 0x1
 # netdevice(7)
 _SIOCGIFFLAGS = 0x8913
 _SIOCSIFFLAGS = 0x8914
@@ -204,6 +209,46 @@ def move_mount(tree: int, target: StrPath) -> None:
         ctypes.c_int(_AT_FDCWD),
         ctypes.c_char_p(_text(target)),
         ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH),
+    )
+
+
+def move_mount_onto(tree: int, folder: int) -> None:
+    """move_mount(2): attach a detached mount over the directory that `folder` is a descriptor of."""
+    _syscall(
+        _SYS_MOVE_MOUNT,
+        "move_mount",
+        ctypes.c_int(tree),
+        ctypes.c_char_p(b""),
+        ctypes.c_int(folder),
+        ctypes.c_char_p(b""),
+        ctypes.c_uint(MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH),
+    )
+
+
+def writable_copy(folder: int) -> int:
+    """A descriptor of the same directory in a mount that is nowhere, and that may be written where that one may not."""
+    # with what is mounted in it, for a mount that came from another user namespace is not copied without
+    tree = open_tree("", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_RECURSIVE, folder)
+    try:
+        make_read_only(tree, False)
+    except OSError:
+        os.close(tree)
+        raise
+    return tree
+
+
+def make_read_only(tree: int, read_only: bool) -> None:
+    """mount_setattr(2) of a detached mount."""
+    given, taken = (MOUNT_ATTR_RDONLY, 0) if read_only else (0, MOUNT_ATTR_RDONLY)
+    attributes = struct.pack("=QQQQ", given, taken, 0, 0)
+    _syscall(
+        _SYS_MOUNT_SETATTR,
+        "mount_setattr",
+        ctypes.c_int(tree),
+        ctypes.c_char_p(b""),
+        ctypes.c_uint(AT_EMPTY_PATH),
+        ctypes.c_char_p(attributes),
+        ctypes.c_size_t(len(attributes)),
     )
 
 

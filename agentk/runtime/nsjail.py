@@ -25,7 +25,8 @@ GATE = "/run/agentk/gate.sock"
 GATE_LINKS = ("/tmp/agentos.sock", "/tmp/clove.sock")
 # 127 and 126 as a shell has them: the init would answer 2 for both.
 UNTOLD = 125  # the box's exit code when its launcher ended before it said go on
-_WAIT = f"echo r >&{HANDSHAKE_FD}; read -r _ <&{HANDSHAKE_FD} || exit {UNTOLD}; exec {HANDSHAKE_FD}<&-; "
+_WAIT = f"echo r >&{HANDSHAKE_FD}; read -r _ <&{HANDSHAKE_FD} || exit {UNTOLD}; "
+_HANG_UP = f"exec {HANDSHAKE_FD}<&-; "
 _ENTER = "echo 0 >&{0} || exit 125; exec {0}>&-; "
 # What could make the shell, or a library in it, run the agent's code before it is in its cgroup: set only after.
 _LATE = ("BASH_ENV", "ENV", "GCONV_PATH", "GLIBC_TUNABLES", "LOCPATH", "PS4")
@@ -75,13 +76,15 @@ class Jail:
     groups: int = 0  # how many cgroup files the first process has to enter by
     entries: Sequence[Entry] = ()
     tmpfs: Sequence[tuple[str, int]] = ()  # target, bytes
+    waits: bool = False  # argv goes on listening where its first process did
 
 
 def bootstrap(jail: Jail, init: str = f"{INIT} -- ") -> list[str]:
     """The command of PID 1: enter the cgroup, tell that we are there, wait for the word, become the init of argv."""
     enter = "".join(_ENTER.format(HANDSHAKE_FD + 1 + number) for number in range(jail.groups))
     exports = "".join(f"export {name}={shlex.quote(value)}; " for name, value in late(jail.env).items())
-    return ["/bin/sh", "-c", f'{enter}{_WAIT}{FIND}{exports}exec {init}"$@"', "sh", *jail.argv]
+    wait = _WAIT if jail.waits else _WAIT + _HANG_UP
+    return ["/bin/sh", "-c", f'{enter}{wait}{FIND}{exports}exec {init}"$@"', "sh", *jail.argv]
 
 
 def is_bootstrap(command_line: bytes) -> bool:

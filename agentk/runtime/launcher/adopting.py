@@ -36,6 +36,9 @@ def adopt(world: World) -> None:
         told = world.records.handle(box_id)
         if box is not None and box.leaf.startswith(("exec-", entering.LEAF)):
             execing.end_leftover(world, box_id)
+        elif box is not None and (box.waits or box.id != box_id):
+            _waiting(world, box_id, box, told or {})
+            crashpoint("adopt.after-half-made")
         elif box is None or (told is None and world.records.exit(box_id) is None):
             _half_made(world, box_id, box)
             crashpoint("adopt.after-half-made")
@@ -54,6 +57,7 @@ def _known(world: World, box: words.Box, told: dict[str, object]) -> None:
         box,
         keeper=wire.process_from(told.get("keeper")),
         guest=wire.process_from(told.get("guest")),
+        main=wire.process_from(told.get("main")),
         ours=False,
         begun=world.records.has_begun(box.id),
         started_at=str(told.get("started_at", "")),
@@ -83,7 +87,7 @@ def _known(world: World, box: words.Box, told: dict[str, object]) -> None:
         _ended_meanwhile(world, live)
         return
     live.phase, live.keeper_fd = "Running", pidfd
-    live.frozen = world.groups.is_frozen(box.namespace, box.uid, live.leaf)
+    live.frozen = world.groups.is_frozen(box.namespace, box.cgroup, live.leaf)
     if box.runtime == "podman":
         podman_ending.say_go_again(world, live)
     live.output = ending.open_output(world, live, _open_fifos(world, live)[0])
@@ -120,6 +124,12 @@ def _is_held(fifo: Path) -> bool:
     return True
 
 
+def _waiting(world: World, box_id: str, box: words.Box, told: dict[str, object]) -> None:
+    """Nobody's yet, or half claimed: its program was never told. It knows by the end of its channel, and leaves."""
+    processes.send(wire.process_from(told.get("guest")), signal.SIGKILL)
+    _half_made(world, box_id, box)
+
+
 def _half_made(world: World, box_id: str, box: words.Box | None) -> None:
     """Its first process leaves by itself when its channel ends; what it had is taken away here."""
     if box is not None:
@@ -141,7 +151,7 @@ def _half_made(world: World, box_id: str, box: words.Box | None) -> None:
 
 def _strangers(world: World) -> None:
     """Leaves in our cgroups that belong to no box we know: kill, remove."""
-    known = {(live.box.namespace, live.box.uid, live.leaf) for live in world.lives.values()}
+    known = {(live.box.namespace, live.box.cgroup, live.leaf) for live in world.lives.values()}
     kept = {key[:2] for key in known}
     for namespace, uid, leaf in world.groups.leftovers():
         if leaf and (namespace, uid, leaf) not in known:

@@ -48,6 +48,16 @@ class Records:
         path.mkdir(mode=0o700)
         self._write(box.id, "box.json", wire.plain(scrub(box)))
 
+    def intend_claim(self, waiting_id: str, box: words.Box) -> None:
+        """The waiting box is to become this one. Whoever finds its record under the other's name ends it."""
+        (self.path(waiting_id) / "begun").unlink(missing_ok=True)
+        self._write(waiting_id, "box.json", wire.plain(scrub(box)))
+
+    def claimed(self, waiting_id: str, box_id: str) -> None:
+        """All it has, its FIFOs and its keeper's log with it, is the other's from now on."""
+        os.rename(self.path(waiting_id), self.path(box_id))
+        self.unsettled.discard(waiting_id)
+
     def box(self, box_id: str) -> words.Box | None:
         """None when the intent was not written whole: then nothing else was made."""
         told = self._read(box_id, "box.json")

@@ -37,6 +37,8 @@ _LOG_FILES_MAX = 1000
 _TMP_MAX_BYTES = 1 << 34
 _PTS_MAJORS = range(136, 144)
 _NULL = os.makedev(1, 3)
+_MODULES_MAX = 256
+_MODULE = re.compile(r"[A-Za-z_]\w{0,99}(\.[A-Za-z_]\w{0,99}){0,15}", re.ASCII)
 _WORKSPACE = "/workspace"  # in every box, asked for or not
 # Where a mount would hide what makes the box a box.
 _SYSTEM = (
@@ -73,6 +75,8 @@ class Bounds:
 def check(box: words.Box, bounds: Bounds) -> None:
     """Raises Invalid."""
     _check_names(box)
+    if box.group:
+        raise _bad("group", "is the launcher's own to say")
     _check_uid(box, bounds)
     _check_process(box)
     _check_build(box)
@@ -167,6 +171,8 @@ def _check_names(box: words.Box) -> None:
     # a name that Podman's own configuration gives a program to: a path would be run with our rights
     if box.oci_runtime and (not _OCI_RUNTIME.fullmatch(box.oci_runtime) or box.runtime != "podman"):
         raise _bad("oci_runtime", "is not the name of an OCI runtime")
+    if not isinstance(box.waits, bool):
+        raise _bad("waits", "must be true or false")
     if box.enforcement not in ("Strict", "BestEffort"):
         raise _bad("enforcement", "is neither Strict nor BestEffort")
     if box.seccomp not in ("privileged", "baseline", "restricted"):
@@ -189,11 +195,28 @@ def _check_uid(box: words.Box, bounds: Bounds) -> None:
 
 
 def _check_process(box: words.Box) -> None:
-    check_argv(box.argv)
+    if box.waits:
+        _check_waiting(box)
+    else:
+        check_argv(box.argv)
     check_env(box.env)
     check_inside(box.cwd, "cwd")
     if box.prefix != "":
         check_inside(box.prefix, "prefix")
+
+
+def _check_waiting(box: words.Box) -> None:
+    """It runs the launcher's own program, in a jail, and has nothing of an agent's."""
+    if box.argv:
+        raise _bad("argv", "is the launcher's own in a box that waits")
+    if box.runtime != "nsjail" or box.build:
+        raise _bad("waits", "needs a jail")
+    if len(box.modules) > _MODULES_MAX or not all(
+        isinstance(name, str) and _MODULE.fullmatch(name) for name in box.modules
+    ):
+        raise _bad("modules", f"must be names of Python modules, at most {_MODULES_MAX}")
+    if any(mount.kind in ("files", "workspace") for mount in box.mounts):
+        raise _bad("mounts", "a box that waits has no files of an agent's")
 
 
 def _check_build(box: words.Box) -> None:

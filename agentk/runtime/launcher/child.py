@@ -162,7 +162,7 @@ def _become(site: Site, order: Order, stage: mounts.Stage, channel: socket.socke
     jail = nsjail.Jail(
         argv=box.argv,
         hostname=box.hostname,
-        cwd=box.cwd,
+        cwd="/" if box.waits else box.cwd,
         env=box.env,
         outside_uid=ROOT_INSIDE if site.rootless else box.host_uid,
         open_files=box.limits.open_files or 1024,
@@ -171,6 +171,7 @@ def _become(site: Site, order: Order, stage: mounts.Stage, channel: socket.socke
         groups=len(order.entry_files),
         entries=staged,
         tmpfs=mounts.tmpfs(box),
+        waits=box.waits,
     )
     config = _memory_file(nsjail.render(jail, site.host, site.base))
     # From here on we need what the launcher makes at the same time: record, cgroup and FIFOs.

@@ -63,7 +63,7 @@ def settle(
     close(world, live)
     _end_commands(world, box.id)
     podman_ending.clean(world, box)
-    remove_leaf(world, live)
+    remove_leaf(world, live, and_group=bool(box.group))
     crashpoint("end.after-leaf")
     world.notify({"note": "ended", "box_id": box.id})
     world.changed(live)
@@ -89,8 +89,8 @@ def stop_all(world: World, live: Live) -> None:
     box = live.box
     # The first process of a pid namespace takes all others with it, wherever they hide.
     processes.send(live.guest, signal.SIGKILL)
-    if world.groups.pids(box.namespace, box.uid, live.leaf):
-        world.groups.kill(box.namespace, box.uid, live.leaf, wait_seconds=0)
+    if world.groups.pids(box.namespace, box.cgroup, live.leaf):
+        world.groups.kill(box.namespace, box.cgroup, live.leaf, wait_seconds=0)
     if box.runtime == "process":
         process.kill_all(box.id)
 
@@ -127,7 +127,7 @@ def discard(world: World, live: Live) -> None:
     last = not _has_others(world, live)
     if last:
         world.remove_door(box.uid)
-    remove_leaf(world, live, and_group=last)
+    remove_leaf(world, live, and_group=last or bool(box.group))
     world.records.forget(box.id)
     world.lives.pop(box.id, None)
 
@@ -149,6 +149,9 @@ def close(world: World, live: Live) -> None:
         if listener is not None:
             listener.close()
     live.gate = live.inside = None
+    if live.channel is not None:
+        live.channel.close()
+        live.channel = None
     if live.box.runtime == "process" and not _is_taken(world, live):
         world.remove_open_door(live.box.uid)
     if live.go >= 0:
@@ -163,9 +166,9 @@ def remove_leaf(world: World, live: Live, and_group: bool = False, tries: int = 
     box = live.box
     if _is_taken(world, live):
         return
-    gone = world.groups.remove_leaf(box.namespace, box.uid, live.leaf)
+    gone = world.groups.remove_leaf(box.namespace, box.cgroup, live.leaf)
     if gone and and_group:
-        gone = world.groups.remove_group(box.namespace, box.uid)
+        gone = world.groups.remove_group(box.namespace, box.cgroup)
     if not gone and tries:
         stop_all(world, live)
         world.loop.after(_RETRY_SECONDS, lambda: remove_leaf(world, live, and_group, tries - 1))
@@ -193,7 +196,7 @@ def remove(world: World, box_id: str) -> None:
     _end_commands(world, box_id)
     podman_ending.clean(world, live.box)
     crashpoint("remove.before-leaf")
-    remove_leaf(world, live)
+    remove_leaf(world, live, and_group=bool(live.box.group))
     crashpoint("remove.after-leaf")
     close(world, live)
     crashpoint("remove.after-fifos")
@@ -232,9 +235,11 @@ def _has_others(world: World, live: Live) -> bool:
 
 def _is_taken(world: World, live: Live) -> bool:
     """Whether the leaf is in use by another box: what is inside is not ours to kill."""
-    mine = (live.box.uid, live.leaf)
+    mine = (live.box.cgroup, live.leaf)
     return any(
-        other is not live and (other.box.uid, other.leaf) == mine and other.phase in ("Starting", "Running")
+        other is not live
+        and (other.box.cgroup, other.leaf) == mine
+        and other.phase in ("Starting", "Running")
         for other in world.lives.values()
     )
 

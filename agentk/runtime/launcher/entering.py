@@ -88,6 +88,8 @@ def begin(world: World, live: Live, wanted: Wanted, fds: Sequence[int], caller: 
         raise errors.Conflict("the box is frozen")
     if live.box.build:
         raise errors.Conflict("an environment is being made in it")
+    if live.box.waits:
+        raise errors.Conflict("the box waits to be claimed")
     others = world.commands_of(live.box.id)
     if sum(isinstance(other, Hand) for other in others) >= _AT_ONCE:
         raise errors.TooManyRequests(
@@ -159,7 +161,7 @@ class Hand:
         """Stand still with its box, or go on."""
         if self._begun:
             box, groups = self._box, self._world.groups
-            (groups.freeze if frozen else groups.thaw)(box.namespace, box.uid, box.leaf)
+            (groups.freeze if frozen else groups.thaw)(box.namespace, box.cgroup, box.leaf)
 
     def _look(self, looks: int) -> None:
         if self._cancelled or self._timed_out:
@@ -185,7 +187,7 @@ class Hand:
         self._intended = True
         world.records.intend(box)  # so that a launcher that comes after us ends what we leave
         crashpoint("enter.after-intent")
-        world.groups.make_leaf(box.namespace, box.uid, box.leaf)
+        world.groups.make_leaf(box.namespace, box.cgroup, box.leaf)
         crashpoint("enter.after-leaf")
         self._denied_before = self._counters().pids_denied or 0
         ours, theirs = socket.socketpair()
@@ -218,7 +220,7 @@ class Hand:
             )
         return entered.Order(
             guest=live.guest,
-            entry_files=tuple(world.groups.entry_files(box.namespace, box.uid, box.leaf)),
+            entry_files=tuple(world.groups.entry_files(box.namespace, box.cgroup, box.leaf)),
             keeper_files=tuple(world.groups.keeper_files()),
             ends=self._ends,
             filter=seccomp_of(world, box),
@@ -256,7 +258,7 @@ class Hand:
         if not self._begun:
             self._tell(None)
             return
-        world.groups.kill(box.namespace, box.uid, box.leaf, wait_seconds=0)
+        world.groups.kill(box.namespace, box.cgroup, box.leaf, wait_seconds=0)
         if box.runtime == "process":
             process.kill_all(box.id)
         if (
@@ -323,7 +325,7 @@ class Hand:
 
     def _counters(self) -> words.Counters:
         box = self._box
-        return self._world.groups.counters(box.namespace, box.uid, box.leaf)
+        return self._world.groups.counters(box.namespace, box.cgroup, box.leaf)
 
     def _close_ends(self) -> None:
         for fd in self._ends:

@@ -15,7 +15,7 @@ from pathlib import Path
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import nsjail, process
-from agentk.runtime.launcher import checking, processes
+from agentk.runtime.launcher import checking, processes, starting
 from agentk.runtime.launcher.exec_wanted import Wanted
 from agentk.runtime.launcher.world import Live, World
 
@@ -31,8 +31,10 @@ def named(box: words.Box, number: int) -> words.Box:
 def environment(live: Live) -> Mapping[str, str] | None:
     """The running box's own. None while its first process has not become what it is to be: before that some of it is
     missing, and while the kernel sets the new program up there is none at all."""
-    assert live.guest is not None
-    folder = Path(f"/proc/{live.guest.pid}")
+    # of a box that waited, PID 1 has what it waited with, and its main process what it became
+    process = live.main or live.guest
+    assert process is not None
+    folder = Path(f"/proc/{process.pid}")
     try:
         command_line = (
             folder / "cmdline"
@@ -40,12 +42,17 @@ def environment(live: Live) -> Mapping[str, str] | None:
         text = (folder / "environ").read_bytes().decode("utf-8", "surrogateescape")
     except OSError:
         command_line, text = b"", ""
-    if not processes.is_alive(live.guest):
+    if not processes.is_alive(process):
         raise errors.Conflict("the box has just ended")  # what we read may be of another process
-    if not command_line or not text or nsjail.is_bootstrap(command_line):
+    if not command_line or not text or nsjail.is_bootstrap(command_line) or is_waiting(command_line):
         return None
     env = dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
     return {name: value for name, value in env.items() if name not in _SHELLS_OWN}
+
+
+def is_waiting(command_line: bytes) -> bool:
+    """Whether a process (by its /proc/PID/cmdline) is a waiting interpreter that has not become its program yet."""
+    return command_line.split(b"\0")[1:3] == [b"-c", starting.WAIT.encode()]
 
 
 def fill(world: World, live: Live, box: words.Box, env: Mapping[str, str], wanted: Wanted) -> words.Box:

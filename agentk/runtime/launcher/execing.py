@@ -41,6 +41,8 @@ def run(world: World, live: Live, wanted: Wanted, caller: Caller) -> None:
         raise errors.Unavailable("commands beside a Podman box cannot be run yet")
     if live.box.build:
         raise errors.Conflict("an environment is being made in it")
+    if live.box.waits:
+        raise errors.Conflict("the box waits to be claimed")
     others = world.commands_of(live.box.id)
     if len(others) >= _AT_ONCE:
         raise errors.TooManyRequests(f"{_AT_ONCE} commands run in this box already", retry_after_seconds=1)
@@ -126,7 +128,7 @@ class Command:
             raise errors.Conflict("the box is frozen")
         self._box = box = exec_sibling.fill(world, self._live, self._box, env, self._wanted)
         world.records.intend(box)  # so that a launcher that comes after us ends what we leave
-        world.groups.make_leaf(box.namespace, box.uid, box.leaf)
+        world.groups.make_leaf(box.namespace, box.cgroup, box.leaf)
         self._denied_before = self._counters().pids_denied or 0
         self._limit()
         self._fork()
@@ -145,13 +147,13 @@ class Command:
         """Stand still with its box, or go on. Its time goes on all the same."""
         if self._begun:
             box, groups = self._box, self._world.groups
-            (groups.freeze if frozen else groups.thaw)(box.namespace, box.uid, box.leaf)
+            (groups.freeze if frozen else groups.thaw)(box.namespace, box.cgroup, box.leaf)
 
     def _limit(self) -> None:
         box, limits = self._box, self._wanted.limits
         if limits == words.Limits():
             return
-        unenforced = self._world.groups.limit_leaf(box.namespace, box.uid, box.leaf, limits)
+        unenforced = self._world.groups.limit_leaf(box.namespace, box.cgroup, box.leaf, limits)
         if unenforced and box.enforcement == "Strict":
             raise errors.RuntimeRefused(
                 "this host does not hold these limits: " + "; ".join(unenforced),
@@ -233,7 +235,7 @@ class Command:
                 self._stop()
                 return
             if world.groups.version != "none" and pid not in world.groups.pids(
-                box.namespace, box.uid, box.leaf
+                box.namespace, box.cgroup, box.leaf
             ):
                 raise OSError("the command is not in its cgroup")
             world.records.write_handle(box.id, {"guest": dataclasses.asdict(self._guest or _GONE)})
@@ -256,7 +258,7 @@ class Command:
             self._tell(words.Exit(None, None, "none", now_text()))
             return
         processes.send(self._guest, signal.SIGKILL)
-        world.groups.kill(box.namespace, box.uid, box.leaf, wait_seconds=0)
+        world.groups.kill(box.namespace, box.cgroup, box.leaf, wait_seconds=0)
         if box.runtime == "process":
             process.kill_all(box.id)
         if self._guest is None and self._keeper_fd >= 0:
@@ -281,7 +283,7 @@ class Command:
 
     def _counters(self) -> words.Counters:
         box = self._box
-        return self._world.groups.counters(box.namespace, box.uid, box.leaf)
+        return self._world.groups.counters(box.namespace, box.cgroup, box.leaf)
 
     def _tell(self, ended: words.Exit) -> None:
         """The end of it, once."""

@@ -21,6 +21,8 @@ def descriptors(lives: Sequence[Live]) -> tuple[Names, list[int]]:
     names: Names = []
     fds = []
     for live in lives:
+        if live.box.waits:  # nobody may speak for it, and it ends with us
+            continue
         fifos = live.output.fifos if live.output else {}
         held = {OUT: fifos.get("stdout"), ERR: fifos.get("stderr"), SAID: fifos.get("log")}
         held |= {GATE: live.gate.fileno() if live.gate else None}
@@ -89,7 +91,7 @@ def make_missing(world: World) -> None:
     """Listeners of boxes that run and that nobody kept. One that somebody still has open is asked for later."""
     again = False
     for live in world.lives.values():
-        if live.phase != "Running" or live.box.build or not live.keeper:
+        if live.phase != "Running" or live.box.build or live.box.waits or not live.keeper:
             continue
         made = False
         within = live.guest if live.box.runtime == "podman" else live.keeper

@@ -74,15 +74,25 @@ class Stage:
     beneath: int  # what `root` covers: a source may be in there
 
     @classmethod
-    def make(cls, root: Path) -> "Stage":
-        """Cover `root`, and make what is the same for every box."""
+    def bare(cls, root: Path) -> "Stage":
+        """Cover `root`."""
         beneath = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         flags = kernel.MS_NOSUID | kernel.MS_NODEV
         kernel.mount("none", root, "tmpfs", flags, f"size={_STAGE_BYTES},mode=1777")
+        return cls(root, beneath)
+
+    @classmethod
+    def make(cls, root: Path) -> "Stage":
+        """Cover `root`, and make what is the same for every box."""
+        stage = cls.bare(root)
         os.mkdir(root / "none")
         _make_etc(f"{root}/etc")
         _make_dev(f"{root}/dev")
-        return cls(root, beneath)
+        return stage
+
+    def show_door(self, door: Path) -> nsjail.Entry:
+        """The directory of an agent's door."""
+        return _bind(self._open(str(door)), self.root / "door", _DOOR, True)
 
     def fill(
         self, box: words.Box, shown: Shown, attach_workspace: Callable[[Path], None]
@@ -100,18 +110,27 @@ class Stage:
                 entries.append(nsjail.Entry(str(point), target))
             else:
                 entries.append(_bind(source, point, target, read_only))
+        if not box.waits:
+            entries += self.fill_own(box, shown.owner, attach_workspace)
+        return sorted(entries, key=lambda entry: entry.target.count("/"))
+
+    def fill_own(
+        self, box: words.Box, owner: int, attach_workspace: Callable[[Path], None]
+    ) -> list[nsjail.Entry]:
+        """What is one agent's alone, and a waiting box gets when it is claimed: its workspace and its files."""
+        root = self.root
         workspace = root / "w"
         os.mkdir(workspace)
         attach_workspace(workspace)
-        entries.append(nsjail.Entry(str(workspace), "/workspace", read_only=False))
+        entries = [nsjail.Entry(str(workspace), "/workspace", read_only=False)]
         for number, mount in enumerate(box.mounts):
             if mount.kind == "files":
                 folder = root / f"f{number}"
-                _write_files(folder, mount, shown.owner)
+                _write_files(folder, mount, owner)
                 entries.append(nsjail.Entry(str(folder), mount.target))
             elif mount.kind == "workspace" and mount.target != "/workspace":
                 entries.append(nsjail.Entry(str(workspace), mount.target, mount.read_only))
-        return sorted(entries, key=lambda entry: entry.target.count("/"))
+        return entries
 
     def _open_sources(self, box: words.Box, shown: Shown) -> list[tuple[int, str, bool]]:
         wanted = [(shown.staged, "/opt/agentk", True)]

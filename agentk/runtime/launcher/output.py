@@ -144,6 +144,14 @@ class Output:
             os.close(self._fd)
             self._fd = -1
 
+    def let_go(self) -> dict[str, int]:
+        """Its FIFOs, which go on to another log. Nothing else is left of it."""
+        fifos, self.fifos = self.fifos, {}
+        for fd in fifos.values():
+            self._loop.forget(fd)
+        self.close()
+        return fifos
+
     def _watch(self) -> None:
         for stream, fd in self.fifos.items():
             self._loop.watch(fd, loops.READ, partial(self._ready, stream))

@@ -42,6 +42,7 @@ from agentk.runtime.launcher.world import Live, World, boottime, now_text
 START_SECONDS = 30.0  # for a machine that swaps; usually 10 ms
 _UCRED = struct.Struct("iII")
 _CHANNEL_BYTES = 4096
+WAIT = "import agentk.sdk.waiting as _; _.main()"
 Answer = Callable[[words.Seen | errors.AgentkError], None]
 
 
@@ -51,9 +52,7 @@ def start(world: World, box: words.Box, answer: Answer) -> None:
     if box.id in world.commands:
         raise errors.Conflict(f"{box.id} is a command beside a box")
     if box.id in world.starting:
-        attempt = world.starting[box.id]
-        if isinstance(attempt, Attempt):
-            attempt.answers.append(answer)
+        world.starting[box.id].answers.append(answer)
         return
     if box.id in world.lives:
         answer(world.seen(world.lives[box.id]))
@@ -115,7 +114,7 @@ class Attempt:
         folder = world.records.path(box.id)
         fifos = output.open_fifos(folder, box.host_uid)
         crashpoint("start.after-fifos")
-        if not box.build:
+        if not box.build and not box.waits:
             live.gate = world.open_gate(box)
         crashpoint("start.after-door")
         if spare:
@@ -128,29 +127,19 @@ class Attempt:
 
     def _limit(self, unenforced: list[str]) -> None:
         world, box = self._world, self._box
-        unenforced = [*world.groups.make_group(box.namespace, box.uid, box.limits), *unenforced]
+        unenforced = [*world.groups.make_group(box.namespace, box.cgroup, box.limits), *unenforced]
         if box.runtime != "podman":
-            world.groups.make_leaf(box.namespace, box.uid, box.leaf)
-        if unenforced and box.enforcement == "Strict":
-            raise errors.RuntimeRefused(
-                "this host does not hold these limits: " + "; ".join(unenforced),
-                hint="see `agentk doctor`, or let the Runtime say enforcement: BestEffort",
-                causes=[errors.Cause("limits", text) for text in unenforced],
-            )
+            world.groups.make_leaf(box.namespace, box.cgroup, box.leaf)
+        check_held(box, unenforced)
         self._live.unenforced = tuple(unenforced)
 
     def _workspace(self) -> list[str]:
         box = self._box
-        wanted = next((mount for mount in box.mounts if mount.kind == "workspace"), None)
-        size = box.limits.storage_bytes or (wanted.size_bytes if wanted else 0)
+        if box.waits:
+            return []
         if box.runtime == "process":
-            return self._plain_workspace(size)
-        before = self._world.workspaces.holder_fd
-        made = self._world.workspaces.ensure(box.uid, box.host_uid, size or None)
-        if self._world.workspaces.holder_fd != before:
-            handing.lend_holder(self._world)
-        self._live.workspace = made.medium
-        return [made.unenforced] if made.unenforced else []
+            return self._plain_workspace(workspace_bytes(box))
+        return ensure_workspace(self._world, self._live)
 
     def _plain_workspace(self, size: int) -> list[str]:
         """Without a jail nothing can be mounted for the agent, so its workspace must be a directory."""
@@ -168,7 +157,8 @@ class Attempt:
         world, box = self._world, self._box
         order = make_order(world, box)
         self._live.tools = Path(order.shown.staged).name
-        doors.make(world.settings.doors, box.uid)
+        if not box.waits:
+            doors.make(world.settings.doors, box.uid)
         spare = world.spares.take()
         self._watch(spare.pid, spare.channel)
         spare.order(order)
@@ -232,6 +222,8 @@ class Attempt:
         for line in data.splitlines():
             if line == b"r":
                 self._ready(sender)
+            elif line == b"w" and self._box.waits:
+                self._waits(sender)
             else:
                 self._complaint = str(message_of(line).get("error", ""))
         return True
@@ -245,7 +237,7 @@ class Attempt:
             if live.keeper is None or live.guest is None:
                 raise errors.RuntimeRefused("the box ended before it began")
             if world.groups.version != "none" and pid not in world.groups.pids(
-                box.namespace, box.uid, box.leaf
+                box.namespace, box.cgroup, box.leaf
             ):
                 raise errors.RuntimeRefused("the box is not in its cgroup")
             live.started_at, live.started_boottime = now_text(), boottime()
@@ -256,11 +248,22 @@ class Attempt:
             self._channel.send(b"g\n")
             crashpoint("start.after-release")
             world.records.mark_begun(box.id)
-            self._running()
+            if not box.waits:
+                self._running()
         except errors.AgentkError as error:
             self.fail(error)
         except OSError as error:
             self.fail(errors.RuntimeRefused(f"cannot start the box: {error}"))
+
+    def _waits(self, pid: int) -> None:
+        """Its interpreter has imported all it was to import; `pid` is the kernel's."""
+        self._live.main = processes.identify(pid)
+        if self._live.phase != "Starting" or self._live.guest is None or self._live.main is None:
+            return
+        assert self._channel is not None
+        self._world.loop.forget(self._channel.fileno())
+        self._live.channel, self._channel = self._channel, None
+        self._running()
 
     def _running(self) -> None:
         world, live = self._world, self._live
@@ -301,6 +304,32 @@ class Attempt:
         self._box = self._live.box  # lets go of the secrets
 
 
+def workspace_bytes(box: words.Box) -> int:
+    """The size that is asked for, 0 for none."""
+    wanted = next((mount for mount in box.mounts if mount.kind == "workspace"), None)
+    return box.limits.storage_bytes or (wanted.size_bytes if wanted else 0)
+
+
+def ensure_workspace(world: World, live: Live) -> list[str]:
+    """Make it or find it again. Answers the limit that is not held, with why."""
+    before = world.workspaces.holder_fd
+    made = world.workspaces.ensure(live.box.uid, live.box.host_uid, workspace_bytes(live.box) or None)
+    if world.workspaces.holder_fd != before:
+        handing.lend_holder(world)
+    live.workspace = made.medium
+    return [made.unenforced] if made.unenforced else []
+
+
+def check_held(box: words.Box, unenforced: list[str]) -> None:
+    """Raises RuntimeRefused when a limit is not held that must be."""
+    if unenforced and box.enforcement == "Strict":
+        raise errors.RuntimeRefused(
+            "this host does not hold these limits: " + "; ".join(unenforced),
+            hint="see `agentk doctor`, or let the Runtime say enforcement: BestEffort",
+            causes=[errors.Cause("limits", text) for text in unenforced],
+        )
+
+
 def make_order(world: World, box: words.Box) -> child.Order:
     """All that the child needs to know. Raises RuntimeRefused when something of it is missing."""
     settings = world.settings
@@ -310,9 +339,13 @@ def make_order(world: World, box: words.Box) -> child.Order:
     python, prefix = interpreters.choose(box.prefix, box.host_uid) if jailed else ("", "")
     if jailed:
         box = environments.dressed(box, world.environments.path, python)
+    if box.waits:
+        if not python:
+            raise errors.RuntimeRefused("there is no Python for boxes", hint="apt-get install python3")
+        box = dataclasses.replace(box, argv=["python", "-c", WAIT, *box.modules])
     shown = mounts.Shown(
         staged=str(world.tools.stage(python)),
-        door="" if box.build else str(settings.door(box)),
+        door="" if box.build or box.waits else str(settings.door(box)),
         prefix=prefix,
         state=str(settings.state),
         owner=child.ROOT_INSIDE if settings.rootless else box.host_uid,
@@ -320,7 +353,7 @@ def make_order(world: World, box: words.Box) -> child.Order:
     return child.Order(
         box=box,
         record=world.records.path(box.id),
-        entry_files=tuple(world.groups.entry_files(box.namespace, box.uid, box.leaf)),
+        entry_files=tuple(world.groups.entry_files(box.namespace, box.cgroup, box.leaf)),
         keeper_files=tuple(world.groups.keeper_files()),
         shown=shown,
     )
@@ -331,6 +364,7 @@ def handle(live: Live) -> dict[str, object]:
     return {
         "keeper": dataclasses.asdict(live.keeper) if live.keeper else None,
         "guest": dataclasses.asdict(live.guest) if live.guest else None,
+        "main": dataclasses.asdict(live.main) if live.main else None,
         "started_at": live.started_at,
         "started_boottime": live.started_boottime,
         "unenforced": list(live.unenforced),

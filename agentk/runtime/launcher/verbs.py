@@ -14,6 +14,7 @@ from agentk.runtime.launcher import (
     calling,
     checking,
     child,
+    claiming,
     connecting,
     ending,
     entering,
@@ -71,6 +72,18 @@ def _start(world: World, message: wire.Message, answer: Answer) -> None:
     starting.start(world, wire.box_from(told), done)
 
 
+def _claim(world: World, message: wire.Message, answer: Answer) -> None:
+    told = message.get("box")
+    if not isinstance(told, dict):
+        raise errors.BadRequest("claim needs a box")
+    waiting_id = checking.check_id(message.get("waiting_id"))
+
+    def done(result: words.Seen | errors.AgentkError) -> None:
+        answer({"seen": wire.plain(result)} if isinstance(result, words.Seen) else result)
+
+    claiming.claim(world, waiting_id, wire.box_from(told), done)
+
+
 def _signal(world: World, message: wire.Message, answer: Answer) -> None:
     live = _find(world, message)
     number = message.get("signal")
@@ -97,7 +110,7 @@ def _kill(world: World, message: wire.Message, answer: Answer) -> None:
     live = _find(world, message)
     ending.intend(world, live, wire.intent_from(message.get("intent")))
     attempt = world.starting.get(live.box.id)
-    if isinstance(attempt, starting.Attempt):
+    if attempt is not None:
         attempt.fail(errors.Conflict("the box was killed while it started"))
     elif live.phase == "Running":
         ending.stop_all(world, live)
@@ -116,7 +129,7 @@ def _counters(world: World, message: wire.Message, answer: Answer) -> None:
 def _remove(world: World, message: wire.Message, answer: Answer) -> None:
     box_id = checking.check_id(message.get("box_id"))
     attempt = world.starting.get(box_id)
-    if isinstance(attempt, starting.Attempt):
+    if attempt is not None:
         attempt.fail(errors.Conflict("the box was removed while it started"))
     ending.remove(world, box_id)
     answer({})
@@ -125,7 +138,7 @@ def _remove(world: World, message: wire.Message, answer: Answer) -> None:
 def _release(world: World, message: wire.Message, answer: Answer) -> None:
     namespace, uid = checking.check_agent(message.get("namespace"), message.get("uid"))
     for attempt in list(world.starting.values()):
-        if isinstance(attempt, starting.Attempt) and attempt.uid == uid:
+        if attempt.uid == uid:
             attempt.fail(errors.Conflict("the agent was removed while its box started"))
     ending.release(world, namespace, uid)
     answer({})
@@ -158,8 +171,8 @@ def _exec_more(world: World, message: wire.Message, answer: Answer) -> None:
 
 def _freeze(world: World, message: wire.Message, answer: Answer) -> None:
     live = _running(world, message)
-    if not world.groups.freeze(live.box.namespace, live.box.uid, live.leaf):
-        world.groups.thaw(live.box.namespace, live.box.uid, live.leaf)
+    if not world.groups.freeze(live.box.namespace, live.box.cgroup, live.leaf):
+        world.groups.thaw(live.box.namespace, live.box.cgroup, live.leaf)
         raise errors.Unavailable("the box cannot be frozen", hint="agentk doctor  # says whether cgroups can")
     live.frozen = True
     for command in world.commands_of(live.box.id):
@@ -169,7 +182,7 @@ def _freeze(world: World, message: wire.Message, answer: Answer) -> None:
 
 def _thaw(world: World, message: wire.Message, answer: Answer) -> None:
     live = _running(world, message)
-    world.groups.thaw(live.box.namespace, live.box.uid, live.leaf)
+    world.groups.thaw(live.box.namespace, live.box.cgroup, live.leaf)
     live.frozen = False
     for command in world.commands_of(live.box.id):
         command.freeze(False)
@@ -287,6 +300,7 @@ def _running(world: World, message: wire.Message) -> Live:
 LASTING: dict[str, Lasting] = {"exec": _exec, "enter": _enter, "connect": _connect}
 _VERBS: dict[str, Verb] = {
     "start": _start,
+    "claim": _claim,
     "signal": _signal,
     "kill": _kill,
     "list": _list,

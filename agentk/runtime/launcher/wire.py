@@ -24,7 +24,7 @@ from typing import Any, TypeVar
 from agentk.api import errors
 from agentk.runtime import box as words
 
-# 1: exec knows only argv and a timeout, and no `exec_cancel`. 2: nothing enters a box that runs.
+# 1: exec knows only argv and a timeout, and no `exec_cancel`. 2: nothing enters a box that runs, or waits.
 VERSION = 3
 STDIN_MAX_BYTES = 8 * 1024 * 1024  # of an exec: with its argv and environment it fits a line
 OUTPUT_MAX_BYTES = 4 * 1024 * 1024  # of each stream in the answer of an exec: both fit a line
@@ -162,6 +162,7 @@ def box_from(told: Mapping[str, Any]) -> words.Box:
     known["log"] = _build(words.LogLimits, told.get("log", {}))
     known["mounts"] = tuple(_build(words.Mount, mount) for mount in _list(told, "mounts"))
     known["argv"] = tuple(_list(told, "argv"))
+    known["modules"] = tuple(_list(told, "modules"))
     return _construct(words.Box, known)
 
 

@@ -66,6 +66,8 @@ class Live:
     keeper: words.Process | None = None  # nsjail, or the shell of the process runtime
     keeper_fd: int = -1  # of a Podman box: its guest's, whose end is the box's
     guest: words.Process | None = None  # PID 1 of the box
+    main: words.Process | None = None  # of a box that waits or waited: its interpreter
+    channel: socket.socket | None = None  # on which that one hears what to become
     ours: bool = True  # the keeper is our child
     begun: bool = True  # False: an earlier launcher may have died before it told the box to go on
     output: outputs.Output | None = None
@@ -114,6 +116,16 @@ class Command(Protocol):
     def freeze(self, frozen: bool) -> None: ...
 
 
+class Making(Protocol):
+    """A box on its way: being made, or being claimed."""
+
+    answers: list[Callable[[words.Seen | errors.AgentkError], None]]
+
+    @property
+    def uid(self) -> str: ...
+    def fail(self, error: errors.AgentkError) -> None: ...
+
+
 def _first_exec() -> int:
     """Higher than any number of a launcher before us: what that one left is still being removed by its name."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
@@ -130,7 +142,7 @@ class World:
     tools: tools.Tools
     environments: environments.Environments
     lives: dict[str, Live] = field(default_factory=dict)
-    starting: dict[str, object] = field(default_factory=dict)  # box id → the attempt that is making it
+    starting: dict[str, Making] = field(default_factory=dict)  # box id → the attempt that is making it
     notify: Callable[[dict[str, object]], None] = lambda _: None  # tells every daemon that is connected
     lend: Callable[[list[dict[str, str]], list[int]], None] = lambda *_: None  # copies to daemons that asked
     asking_probe: dict[str, list[Callable[[dict[str, Any] | errors.AgentkError], None]]] = field(
@@ -221,6 +233,7 @@ class World:
             unenforced=live.unenforced,
             frozen=live.frozen,
             workspace=live.workspace,
+            waits=box.waits,
             log_path=str(self.log_path(box)),
             annotations=box.annotations,
         )
@@ -232,7 +245,7 @@ class World:
             return live.exit.counters
         if live.last is not None:
             return live.last
-        counted = self.groups.counters(box.namespace, box.uid, live.leaf)
+        counted = self.groups.counters(box.namespace, box.cgroup, live.leaf)
         log_bytes, held_back = live.log_counts
         return words.Counters(
             **{

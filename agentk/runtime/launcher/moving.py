@@ -1,0 +1,146 @@
+"""An agent's own mounts, put into the box that waited for it: by a child, which joins the box's namespaces with what it
+made in its own.
+
+The box may have run code of its template while it waited, so nothing in it is believed: every part of a path is
+entered without following a link, and a directory that is made belongs to the box's uid.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+from agentk.runtime import box as words
+from agentk.runtime import kernel, nsjail
+from agentk.runtime.launcher import child, ending, loop, mounts, processes, starting
+from agentk.runtime.launcher.world import Live, World
+
+_ENTER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_DONE = b"ok\n"
+
+
+class Mover:
+    """The child. `moved` hears "" when all is in place, else what is wrong."""
+
+    def __init__(self, world: World, live: Live, box: words.Box, moved: Callable[[str], None]) -> None:
+        """`live`: of the box that waited; `box`: what it becomes, with its secrets. Raises OSError."""
+        self._world, self._moved = world, moved
+        if live.guest is None or live.keeper is None:
+            raise ProcessLookupError(errno.ESRCH, "the waiting box has ended")
+        guest = processes.open_pidfd(live.guest)
+        if guest is None:
+            raise ProcessLookupError(errno.ESRCH, "the waiting box has ended")
+        keeper = live.keeper.pid
+        self._channel, theirs = socket.socketpair()
+        try:
+            self._channel.setblocking(False)
+            site = world.site()
+            self._pid = child.fork_into(theirs, lambda: _move(world, site, box, keeper, guest, theirs))
+        finally:
+            theirs.close()
+            os.close(guest)
+        world.loop.watch(self._channel.fileno(), loop.READ, lambda _: self._heard())
+
+    def _heard(self) -> None:
+        try:
+            data = self._channel.recv(4096)
+        except BlockingIOError:
+            return
+        self.close()
+        problem = "" if data == _DONE else str(starting.message_of(data).get("error", "its mounts failed"))
+        self._moved(problem)
+
+    def close(self) -> None:
+        """Nobody waits for it any more. Repeatable."""
+        if self._channel.fileno() < 0:
+            return
+        self._world.loop.forget(self._channel.fileno())
+        self._channel.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)  # our own child, not yet reaped: its pid is nobody else's
+        ending.bury(self._world, self._pid)
+
+
+def _move(
+    world: World, site: child.Site, box: words.Box, keeper: int, guest: int, channel: socket.socket
+) -> NoReturn:
+    os.umask(0o022)
+    child.usual_signals()
+    if site.rootless:
+        # the namespace between us and the box, which may do in it what root may; the keeper lives there
+        with open(f"/proc/{keeper}/ns/user") as user:
+            kernel.setns(user.fileno(), kernel.CLONE_NEWUSER)
+    kernel.unshare(kernel.CLONE_NEWNS)
+    kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_SLAVE)
+    stage = mounts.Stage.bare(site.stage_at)
+    owner = child.ROOT_INSIDE if site.rootless else box.host_uid
+    entries = stage.fill_own(box, owner, lambda target: site.attach_workspace(box.uid, target))
+    entries.append(stage.show_door(world.settings.door(box)))
+    trees = [(_tree(entry), entry.target) for entry in sorted(entries, key=lambda entry: len(entry.target))]
+    kernel.setns(guest, kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS)
+    root = os.open("/", _ENTER)
+    for tree, target in trees:
+        kernel.move_mount_onto(tree, _enter(root, target, owner))
+    socket.sethostname(box.hostname)
+    _name(_enter(root, "/etc"), box.hostname)
+    try:
+        _enter(root, box.cwd)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot enter its directory: {error.strerror}", box.cwd) from None
+    channel.send(_DONE)
+    os._exit(0)
+
+
+def _tree(entry: nsjail.Entry) -> int:
+    tree = kernel.open_tree(entry.source)
+    kernel.make_read_only(tree, entry.read_only)
+    return tree
+
+
+def _enter(root: int, path: str, maker: int | None = None) -> int:
+    """A directory of the box. Of its parts, those that are not there are made as `maker`."""
+    folder = root
+    for part in filter(None, path.split("/")):
+        try:
+            folder = os.open(part, _ENTER, dir_fd=folder)
+        except FileNotFoundError:
+            if maker is None:
+                raise
+            _make(folder, part, maker)
+            folder = os.open(part, _ENTER, dir_fd=folder)
+    return folder
+
+
+def _make(folder: int, name: str, maker: int) -> None:
+    """Its root is read-only for the box, and stays so: we go through a copy of the mount that is nowhere.
+
+    Nothing is closed here: taking a mount apart takes longer than making it, and our end does it while nobody waits.
+    """
+    copy = kernel.writable_copy(folder)
+    with _acting_as(maker):
+        os.mkdir(name, 0o755, dir_fd=copy)
+
+
+@contextlib.contextmanager
+def _acting_as(uid: int) -> Iterator[None]:
+    if uid != child.ROOT_INSIDE:
+        os.setegid(uid)
+        os.seteuid(uid)
+    try:
+        yield
+    finally:
+        if uid != child.ROOT_INSIDE:
+            os.seteuid(0)
+            os.setegid(0)
+
+
+def _name(etc: int, hostname: str) -> None:
+    """What tells the box its own name: made for every box, by us."""
+    copy = kernel.writable_copy(etc)
+    for name, text in mounts.etc_names(hostname).items():
+        flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(name, flags, dir_fd=copy), "w") as file:
+            file.write(text)

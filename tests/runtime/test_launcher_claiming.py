@@ -1,0 +1,248 @@
+"""Waiting boxes: what they become, what they refuse, and any death of the launcher on the way."""
+
+import asyncio
+import base64
+import dataclasses
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentk.api import errors
+from agentk.runtime import box, jails
+from agentk.runtime.launcher import crash
+from tests.runtime import launching
+from tests.runtime.launching import Place
+
+pytestmark = launching.needs_jail
+SAY = "print('here', flush=True)"
+COUNT = "import os, time\nopen('runs', 'a').write('x'); print('up', flush=True)\ntime.sleep(1000)"
+POINTS = [point for point in crash.POINTS if point.startswith("claim.")]
+
+
+@pytest.fixture
+def there() -> Iterator[Place]:
+    with launching.place() as made:
+        yield made
+
+
+def waiting(there: Place, **told: Any) -> box.Box:
+    return there.make(uid="waits-1", waits=True, **told)
+
+
+async def claimed(
+    runtime: jails.Jails, there: Place, wanted: box.Box, waits: box.Box | None = None
+) -> box.Seen:
+    made = await runtime.start(waits or waiting(there))
+    assert (made.phase, made.waits) == ("Running", True)
+    seen = await runtime.claim(made.id, wanted)
+    assert (seen.id, seen.phase, seen.waits) == (wanted.id, "Running", False)
+    return seen
+
+
+def run(there: Place, wanted: box.Box, waits: box.Box | None = None) -> tuple[box.Seen, list[str]]:
+    """A box that was claimed, at its end, and what it said."""
+
+    async def flow() -> box.Seen:
+        there.launch()
+        async with launching.connected(there) as runtime:
+            await claimed(runtime, there, wanted, waits)
+            return await launching.ended(runtime, wanted.id)
+
+    seen = asyncio.run(flow())
+    return seen, there.log(uid=wanted.uid)
+
+
+def test_it_becomes_the_box_with_its_env_files_workspace_and_name(there: Place) -> None:
+    code = (
+        "import os, socket; open('left', 'w').write('x')\n"
+        "print(os.environ['A'], open('/secret/key').read(), os.getcwd(), os.listdir('/run/agentk'),"
+        " socket.gethostname(), 'joe' in open('/etc/hosts').read(), os.getuid())"
+    )
+    secret = box.Mount("files", "/secret", files={"key": base64.b64encode(b"hidden").decode()}, mode=0o400)
+    seen, lines = run(there, there.python(code, env={"A": "1"}, mounts=[secret], hostname="joe"))
+    assert lines == ["1 hidden /workspace ['gate.sock'] joe True 1000"]
+    assert (seen.exit and seen.exit.code, seen.exit and seen.exit.source) == (0, "wait")
+    assert (there.state / "workspaces" / "u-1").is_dir()
+
+
+def test_what_is_not_python_runs_as_itself(there: Place) -> None:
+    seen, lines = run(there, there.make("sh", "-c", "echo $A $0; exit 3", env={"A": "1"}))
+    assert (lines, seen.exit and seen.exit.code) == (["1 sh"], 3)
+
+
+@pytest.mark.parametrize(("program", "code"), [("nothing-there", 127), ("/etc/hosts", 126)])
+def test_a_program_that_cannot_run_ends_as_in_a_cold_box(there: Place, program: str, code: int) -> None:
+    seen, lines = run(there, there.make(program))
+    assert seen.exit and seen.exit.code == code
+    assert lines[0].startswith(f"agentk: {program}: ")
+
+
+def test_modules_are_there_and_one_that_is_missing_is_named(there: Place) -> None:
+    code = "import sys; print('decimal' in sys.modules, 'ctypes' in sys.modules)"
+    assert run(there, there.python(code), waiting(there, modules=["decimal"]))[1] == ["True False"]
+
+    async def flow() -> None:
+        async with launching.connected(there) as runtime:
+            with pytest.raises(errors.RuntimeRefused, match="cannot import no_such_module"):
+                await runtime.start(there.make(uid="waits-2", waits=True, modules=["no_such_module"]))
+            assert [seen.uid for seen in await runtime.list()] == ["u-1"]
+
+    asyncio.run(flow())
+
+
+def test_it_is_claimed_once_and_only_by_what_fits(there: Place) -> None:
+    async def flow() -> None:
+        there.launch()
+        async with launching.connected(there) as runtime:
+            made = await runtime.start(waiting(there))
+            fits = there.python(COUNT)
+            for other in (
+                dataclasses.replace(fits, seccomp="restricted"),
+                dataclasses.replace(fits, tmp_bytes=1 << 20),
+                dataclasses.replace(fits, mounts=[box.Mount("tmpfs", "/cache", size_bytes=1 << 20)]),
+                dataclasses.replace(fits, limits=dataclasses.replace(fits.limits, open_files=255)),
+            ):
+                with pytest.raises(errors.Conflict):
+                    await runtime.claim(made.id, other)
+            await runtime.claim(made.id, fits)
+            again = await runtime.claim(made.id, fits)  # repeatable
+            assert again.id == fits.id
+            with pytest.raises(errors.NotFound):
+                await runtime.claim(made.id, there.python(COUNT, uid="u-2"))
+            with pytest.raises(errors.Conflict):
+                await runtime.claim(fits.id, there.python(COUNT, uid="u-2"))
+
+    asyncio.run(flow())
+
+
+def test_an_exec_in_a_claimed_box_has_its_environment(there: Place) -> None:
+    async def flow() -> box.ExecResult:
+        there.launch()
+        async with launching.connected(there) as runtime:
+            await claimed(runtime, there, there.python(COUNT, env={"A": "mine"}))
+            return await runtime.exec("u-1-1", ["sh", "-c", "echo $A $HOME; cat runs"], 60)
+
+    assert asyncio.run(flow()).stdout == b"mine /workspace\nx"
+
+
+def test_its_limits_are_the_agents(there: Place) -> None:
+    async def flow() -> box.Exit | None:
+        there.launch()
+        there.need_cgroups()
+        async with launching.connected(there) as runtime:
+            limits = box.Limits(memory_bytes=64 << 20, pids=64, open_files=256)
+            wanted = there.python("b = b'x' * (200 << 20)", limits=limits)
+            await claimed(runtime, there, wanted)
+            return (await launching.ended(runtime, wanted.id)).exit
+
+    ended = asyncio.run(flow())
+    assert ended and ended.signal == 9 and ended.counters.oom_kills
+
+
+def test_no_claim_names_its_group(there: Place) -> None:
+    async def flow() -> None:
+        there.launch()
+        async with launching.connected(there) as runtime:
+            made = await runtime.start(waiting(there))
+            with pytest.raises(errors.Invalid):
+                await runtime.claim(made.id, there.python(COUNT, group="u-9"))
+            with pytest.raises(errors.Invalid):
+                await runtime.start(there.python(COUNT, uid="u-3", group="u-9"))
+
+    asyncio.run(flow())
+
+
+def test_after_its_end_nothing_of_either_is_left(there: Place) -> None:
+    async def flow() -> None:
+        there.launch()
+        async with launching.connected(there) as runtime:
+            await claimed(runtime, there, there.python(SAY))
+            await launching.ended(runtime, "u-1-1")
+            await runtime.release("default", "u-1")
+            await runtime.release("default", "waits-1")
+            assert not await runtime.list()
+
+    asyncio.run(flow())
+    assert not groups(there)
+    for folder in ("boxes", "logs", "workspaces"):
+        assert [path.name for path in (there.state / folder).iterdir() if path.name[0] != "."] == []
+
+
+def groups(there: Place) -> list[Path]:
+    return list(Path("/sys/fs/cgroup").glob(f"**/agentk-{there.instance}/default/*"))
+
+
+def test_a_waiting_box_ends_with_its_launcher(there: Place) -> None:
+    async def flow() -> None:
+        there.launch()
+        async with launching.connected(there) as runtime:
+            made = await runtime.start(waiting(there))
+        there.die()
+        there.launch()
+        async with launching.connected(there) as runtime:
+            assert not await runtime.list()
+        assert made.process is not None
+        pid = made.process.pid
+        await launching.holds(lambda: not Path(f"/proc/{pid}/root").exists() or _is_corpse(pid))
+        await launching.holds(lambda: not groups(there))
+
+    asyncio.run(flow())
+    assert [path.name for path in (there.state / "boxes").iterdir() if path.is_dir()] == []
+
+
+def _is_corpse(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_launcher_dead_in_a_claim_leaves_one_box_or_none(there: Place, point: str) -> None:
+    """Never two, and none only where its program was never told: then it is started anew."""
+
+    async def flow() -> None:
+        launcher = there.launch(crash_at=point)
+        wanted = there.python(COUNT)
+        async with launching.connected(there) as runtime:
+            made = await runtime.start(waiting(there))
+            claim = asyncio.ensure_future(runtime.claim(made.id, wanted))
+            await launching.holds(lambda: launcher.poll() is not None)
+            claim.cancel()
+            await asyncio.gather(claim, return_exceptions=True)
+        there.launch()
+        async with launching.connected(there) as runtime:
+            if point != "claim.after-order":
+                await gone(runtime, wanted.id)
+                await runtime.start(wanted)
+            await launching.logged(there, "up")
+            seen = await runtime.list()
+            assert [(one.id, one.phase) for one in seen] == [(wanted.id, "Running")]
+            told = await runtime.exec(wanted.id, ["cat", "runs"], 60)
+            assert told.stdout == b"x"  # its program began once
+            await runtime.kill(wanted.id, box.Intent("Killed"))
+            await launching.ended(runtime, wanted.id)
+            await runtime.release("default", "u-1")
+            await launching.holds(lambda: not groups(there))
+
+    asyncio.run(flow())
+
+
+async def gone(runtime: jails.Jails, box_id: str) -> None:
+    async with asyncio.timeout(launching.WAIT_SECONDS):
+        while any(seen.id == box_id for seen in await runtime.list()):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+def test_records_hold_no_secret_of_a_claim(there: Place) -> None:
+    async def flow() -> None:
+        there.launch()
+        async with launching.connected(there) as runtime:
+            await claimed(runtime, there, there.python(COUNT, env={"A": "a-secret-word"}))
+
+    asyncio.run(flow())
+    told = json.loads((there.state / "boxes" / "u-1-1" / "box.json").read_text())
+    assert (told["env"], told["waits"], told["group"]) == ({"A": ""}, False, "waits-1")
