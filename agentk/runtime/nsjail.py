@@ -20,6 +20,7 @@ TOOLS_BIN = "/opt/agentk/bin"
 TOOLS_LIB = "/opt/agentk/lib"
 DEFAULT_PATH = f"{TOOLS_BIN}:/usr/local/bin:/usr/bin:/bin"
 INIT = f"{TOOLS_BIN}/init"
+DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")  # all that a box has
 GATE = "/run/agentk/gate.sock"
 # Where programs written for another kernel look for its socket. The box may remove them: /tmp is its own.
 GATE_LINKS = ("/tmp/agentos.sock", "/tmp/clove.sock")

@@ -21,7 +21,6 @@ from agentk.runtime.launcher import checking
 _PLACES = ("/run/user", "/tmp", "/dev/shm")
 _DOOR = "/run/agentk"
 _STAGE_BYTES = 64 * 1024 * 1024  # Secrets and ConfigMaps, at most 1 MiB each in the API
-_DEVICES = ("null", "zero", "full", "random", "urandom")
 _DEVICE_LINKS = {"fd": "/proc/self/fd"} | {
     name: f"/proc/self/fd/{number}" for number, name in enumerate(("stdin", "stdout", "stderr"))
 }
@@ -231,9 +230,10 @@ def _show(path: str, point: str) -> None:
 def _make_dev(folder: str) -> None:
     os.mkdir(folder, 0o755)
     os.mkdir(f"{folder}/shm", 0o755)
-    for name in _DEVICES:
-        _write(f"{folder}/{name}", "")
-        kernel.mount(f"/dev/{name}", f"{folder}/{name}", flags=kernel.MS_BIND)
+    for path in nsjail.DEVICES:
+        point = f"{folder}/{os.path.basename(path)}"
+        _write(point, "")
+        kernel.mount(path, point, flags=kernel.MS_BIND)
     for name, target in _DEVICE_LINKS.items():
         os.symlink(target, f"{folder}/{name}")
 

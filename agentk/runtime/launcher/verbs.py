@@ -32,7 +32,7 @@ from agentk.runtime.launcher.world import Live, World, boottime
 
 _LISTEN_SECONDS = 0.003  # PID 1 needs about that long before it hears signals
 _LISTEN_TRIES = 400
-_END_SECONDS = 5.0
+_END_SECONDS = 30.0  # removing a container takes most of a second, on a slow machine many
 _PROBE_BYTES = 1 << 20
 Answer = Callable[[wire.Message | errors.AgentkError], None]
 Verb = Callable[[World, wire.Message, Answer], None]

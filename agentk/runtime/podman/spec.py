@@ -104,6 +104,11 @@ def _mounts(stage: str, tmp_bytes: int) -> list[dict[str, Any]]:
         {"type": "bind", "source": f"{stage}/{name}", "destination": target, "options": options}
         for name, target, options in shown
     ]
+    # Once more one by one: where there is a user namespace, crun 1.8 leaves out what is mounted beneath a mount.
+    binds += [
+        {"type": "bind", "source": path, "destination": path, "options": ["bind", "nosuid", "noexec"]}
+        for path in nsjail.DEVICES
+    ]
     memory = [(at, [*read_only, "size=4k"]) for at in _EMPTY]
     memory.append(("/dev/shm", ["rw", "nosuid", "nodev", f"size={tmp_bytes}", "mode=1777"]))
     return binds + [
