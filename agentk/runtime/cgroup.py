@@ -171,6 +171,10 @@ class Cgroups:
         """OOM kills are the leaf's; the rest is the group's, since it was made. Holds until removal."""
         return self._dialect.counters(_path(namespace, uid), _path(namespace, uid, leaf))
 
+    def leaf_counters(self, namespace: str, uid: str, leaf: str) -> box.Counters:
+        """Of this leaf alone."""
+        return self._dialect.counters(_path(namespace, uid, leaf), _path(namespace, uid, leaf))
+
     def leftovers(self) -> list[tuple[str, str, str]]:
         """Every (namespace, uid, leaf) on disk; the leaf is "" for a group without any."""
         found: set[tuple[str, str, str]] = set()

@@ -55,6 +55,7 @@ class Order:
     keeper_files: Sequence[Path]  # of the group for those that watch
     shown: mounts.Shown
     output: tuple[int, int] | None = None  # descriptors for 1 and 2; None: the FIFOs in the record
+    listens: bool = False  # its program hears on the channel what to become
     stdin: int = -1  # a descriptor for 0; -1: nothing to read
     folder: Path | None = None  # the workspace's directory, for a box without a jail
 
@@ -67,6 +68,7 @@ class Order:
 def order_text(order: Order) -> bytes:
     """An order for a child that waits. It has no descriptors."""
     told = {"box": wire.plain(order.box), "record": str(order.record), "shown": wire.plain(order.shown)}
+    told["listens"] = order.listens
     files = {name: [str(file) for file in getattr(order, name)] for name in ("entry_files", "keeper_files")}
     return json.dumps({**told, **files}).encode()
 
@@ -80,6 +82,7 @@ def order_from(text: bytes) -> Order:
         entry_files=tuple(map(Path, told["entry_files"])),
         keeper_files=tuple(map(Path, told["keeper_files"])),
         shown=mounts.Shown(**told["shown"]),
+        listens=bool(told["listens"]),
     )
 
 
@@ -162,7 +165,7 @@ def _become(site: Site, order: Order, stage: mounts.Stage, channel: socket.socke
     jail = nsjail.Jail(
         argv=box.argv,
         hostname=box.hostname,
-        cwd="/" if box.waits else box.cwd,
+        cwd="/" if order.listens else box.cwd,
         env=box.env,
         outside_uid=ROOT_INSIDE if site.rootless else box.host_uid,
         open_files=box.limits.open_files or 1024,
@@ -171,7 +174,7 @@ def _become(site: Site, order: Order, stage: mounts.Stage, channel: socket.socke
         groups=len(order.entry_files),
         entries=staged,
         tmpfs=mounts.tmpfs(box),
-        waits=box.waits,
+        waits=order.listens,
     )
     config = _memory_file(nsjail.render(jail, site.host, site.base))
     # From here on we need what the launcher makes at the same time: record, cgroup and FIFOs.

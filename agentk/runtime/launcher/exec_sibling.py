@@ -8,6 +8,7 @@ import base64
 import dataclasses
 import errno
 import os
+import socket
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from pathlib import Path
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import nsjail, process
-from agentk.runtime.launcher import checking, processes, starting
+from agentk.runtime.launcher import checking, child, processes, starting
 from agentk.runtime.launcher.exec_wanted import Wanted
 from agentk.runtime.launcher.world import Live, World
 
@@ -76,6 +77,24 @@ def fill(world: World, live: Live, box: words.Box, env: Mapping[str, str], wante
         mounts=mounts,
         limits=dataclasses.replace(box.limits, open_files=wanted.limits.open_files or box.limits.open_files),
     )
+
+
+def fork(world: World, live: Live, order: child.Order, channel: socket.socket) -> int:
+    """The pid of its keeper: in the network of the box and, for an ordinary user, in the user namespace owning that."""
+    keeper = live.keeper
+    if not processes.is_alive(keeper) or keeper is None:
+        raise errors.Conflict("the box has just ended")
+    names = ["net", "user"] if world.settings.rootless else ["net"]
+    spaces: list[int] = []
+    try:
+        for name in names:
+            spaces.append(os.open(f"/proc/{keeper.pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC))
+        return child.fork(
+            world.site(network=spaces[0], users=spaces[1] if spaces[1:] else -1), order, channel
+        )
+    finally:
+        for fd in spaces:
+            os.close(fd)
 
 
 def _read_back(world: World, live: Live, number: int, mount: words.Mount) -> words.Mount:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import process
-from agentk.runtime.launcher import child, ending, exec_sibling, loop, processes, reaping, starting, wire
+from agentk.runtime.launcher import ending, exec_sibling, loop, processes, reaping, starting, warming, wire
 from agentk.runtime.launcher.calling import Caller
 from agentk.runtime.launcher.exec_streams import NAMES, Feed, Said, note, pipe
 from agentk.runtime.launcher.exec_wanted import Wanted, check_lower
@@ -43,7 +43,7 @@ def run(world: World, live: Live, wanted: Wanted, caller: Caller) -> None:
         raise errors.Conflict("an environment is being made in it")
     if live.box.waits:
         raise errors.Conflict("the box waits to be claimed")
-    others = world.commands_of(live.box.id)
+    others = [other for other in world.commands_of(live.box.id) if isinstance(other, Command)]
     if len(others) >= _AT_ONCE:
         raise errors.TooManyRequests(f"{_AT_ONCE} commands run in this box already", retry_after_seconds=1)
     if wanted.exec_id and any(other.exec_id == wanted.exec_id for other in others):
@@ -126,6 +126,12 @@ class Command:
         world = self._world
         if self._live.frozen:
             raise errors.Conflict("the box is frozen")
+        if warming.serves(self._live, self._wanted):
+            warming.refill(world, self._live)
+        warm = warming.take(world, self._live, self._wanted)
+        if warm is not None:
+            self._use(warm, env)
+            return
         self._box = box = exec_sibling.fill(world, self._live, self._box, env, self._wanted)
         world.records.intend(box)  # so that a launcher that comes after us ends what we leave
         world.groups.make_leaf(box.namespace, box.cgroup, box.leaf)
@@ -133,6 +139,27 @@ class Command:
         self._limit()
         self._fork()
         self._begun = True
+
+    def _use(self, warm: warming.Warm, env: Mapping[str, str]) -> None:
+        """A Python that waited becomes this command."""
+        world, wanted = self._world, self._wanted
+        del world.commands[self._box.id]
+        cwd = wanted.cwd or self._live.box.cwd
+        self._box = box = dataclasses.replace(warm.box, argv=wanted.argv, env={**env, **wanted.env}, cwd=cwd)
+        world.commands[box.id] = self
+        self._keeper_pid, self._keeper_fd, self._guest = warm.keeper_pid, warm.keeper_fd, warm.guest
+        self._begun = True
+        world.loop.watch(self._keeper_fd, loop.READ, lambda _: self._ended())
+        self._denied_before = self._counters().pids_denied or 0
+        given: list[int] = []
+        try:
+            warm.tell(box, self._pipes(given, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)))
+            self._released = True
+        except OSError:
+            self._stop()  # it has just ended, and says why
+        finally:
+            for fd in given:
+                os.close(fd)
 
     def end(self) -> None:
         """Kill it with all it started; it answers when all is dead. Repeatable."""
@@ -163,53 +190,48 @@ class Command:
         self._unenforced = tuple(unenforced)
 
     def _fork(self) -> None:
-        world, box, stdin = self._world, self._box, self._wanted.stdin
+        world, box = self._world, self._box
         ours, theirs = socket.socketpair()
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         ours.setblocking(False)
         self._channel = ours
         given: list[int] = []  # descriptors that are only for the child
         try:
-            outputs = []
-            for name in NAMES:
-                read, write = pipe(box.host_uid)
-                self._said.watch(name, read)
-                outputs.append(write)
-                given.append(write)
-            reads = -1
-            if stdin:
-                reads, writes = pipe(box.host_uid)
-                given.append(reads)
-                self._feed = Feed(world.loop, writes, stdin)
+            stdin, *outputs = self._pipes(given)
             order = dataclasses.replace(
-                starting.make_order(world, box), output=(outputs[0], outputs[1]), stdin=reads
+                starting.make_order(world, box), output=(outputs[0], outputs[1]), stdin=stdin
             )
             if box.runtime == "process":
                 folder = world.workspaces.ensure(box.uid, box.host_uid, None).path
                 self._keeper_pid = process.fork(dataclasses.replace(order, folder=folder), theirs)
             else:
-                spaces = self._namespaces()
-                given += spaces
-                site = world.site(network=spaces[0], users=spaces[1] if spaces[1:] else -1)
-                self._keeper_pid = child.fork(site, order, theirs)
+                self._keeper_pid = exec_sibling.fork(world, self._live, order, theirs)
         finally:
             theirs.close()
             for fd in given:
                 os.close(fd)
-            self._wanted = dataclasses.replace(
-                self._wanted, stdin=b""
-            )  # the feed has it, as long as it needs it
         self._keeper_fd = os.pidfd_open(self._keeper_pid)
         world.loop.watch(self._keeper_fd, loop.READ, lambda _: self._ended())
         world.loop.watch(ours.fileno(), loop.READ, lambda _: self._heard())
 
-    def _namespaces(self) -> list[int]:
-        """The box's network, and for an ordinary user the user namespace that owns it."""
-        keeper = self._live.keeper
-        if not processes.is_alive(keeper) or keeper is None:
-            raise errors.Conflict("the box has just ended")
-        names = ["net", "user"] if self._world.settings.rootless else ["net"]
-        return [os.open(f"/proc/{keeper.pid}/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in names]
+    def _pipes(self, given: list[int], nothing: int = -1) -> list[int]:
+        """Its descriptors 0, 1 and 2, which go to `given` as well; `nothing` is its input when it is fed none."""
+        outputs = []
+        for name in NAMES:
+            read, write = pipe(self._box.host_uid)
+            self._said.watch(name, read)
+            outputs.append(write)
+        given += outputs
+        if self._wanted.stdin:
+            reads, writes = pipe(self._box.host_uid)
+            self._feed = Feed(self._world.loop, writes, self._wanted.stdin)
+            self._wanted = dataclasses.replace(
+                self._wanted, stdin=b""
+            )  # the feed has it, as long as it needs it
+        else:
+            reads = nothing
+        given += [reads] if reads >= 0 else []
+        return [reads, *outputs]
 
     def _heard(self) -> None:
         assert self._channel is not None

@@ -42,7 +42,7 @@ from agentk.runtime.launcher.world import Live, World, boottime, now_text
 START_SECONDS = 30.0  # for a machine that swaps; usually 10 ms
 _UCRED = struct.Struct("iII")
 _CHANNEL_BYTES = 4096
-WAIT = "import agentk.sdk.waiting as _; _.main()"
+WAIT = "import agentk.sdk.waiting as _; _.main()"  # the program of a Python that waits
 Answer = Callable[[words.Seen | errors.AgentkError], None]
 
 
@@ -356,6 +356,7 @@ def make_order(world: World, box: words.Box) -> child.Order:
         entry_files=tuple(world.groups.entry_files(box.namespace, box.cgroup, box.leaf)),
         keeper_files=tuple(world.groups.keeper_files()),
         shown=shown,
+        listens=box.waits,
     )
 
 

@@ -1,6 +1,7 @@
 """What every part of the launcher works on: its settings, its loop, and the boxes it keeps."""
 
 import contextlib
+import dataclasses
 import socket
 import time
 from collections.abc import Callable
@@ -83,6 +84,8 @@ class Live:
     last: words.Counters | None = None  # as they were when it ended, and its leaf was there
     frozen: bool = False
     listens: bool = False  # PID 1 forwards signals by now
+    idle_leaf: str = ""  # of a Python that waits beside it for the next command
+    warms: bool = False  # a Python that waits beside it is about to be made
     is_bare: bool = False  # its environment is empty, and stays so
     intent: words.Intent | None = None
     exit: words.Exit | None = None
@@ -245,7 +248,7 @@ class World:
             return live.exit.counters
         if live.last is not None:
             return live.last
-        counted = self.groups.counters(box.namespace, box.cgroup, live.leaf)
+        counted = self._without_idle(live, self.groups.counters(box.namespace, box.cgroup, live.leaf))
         log_bytes, held_back = live.log_counts
         return words.Counters(
             **{
@@ -255,6 +258,18 @@ class World:
                 "log_held_back_usec": held_back,
             }
         )
+
+    def _without_idle(self, live: Live, counted: words.Counters) -> words.Counters:
+        """What waits beside a box for its next command is nothing the agent did."""
+        if not live.idle_leaf:
+            return counted
+        idle = self.groups.leaf_counters(live.box.namespace, live.box.cgroup, live.idle_leaf)
+        kept = {
+            name: max(0, getattr(counted, name) - (getattr(idle, name) or 0))
+            for name in ("memory_bytes", "pids")
+            if getattr(counted, name) is not None
+        }
+        return dataclasses.replace(counted, **kept)
 
 
 def now_text() -> str:
