@@ -9,8 +9,7 @@ What still tells: the program's outermost frame has a caller, modules imported w
 init has another command line.
 """
 
-from __future__ import annotations
-
+# imported before anybody can look, and with nothing that would be seen afterwards
 import os
 import sys
 
@@ -275,6 +274,7 @@ def _unbuffer() -> None:
     """As -u."""
     import io
 
+    sys.stdin.reconfigure(write_through=True)  # type: ignore[union-attr]  # as pointless there as here
     for name in ("stdout", "stderr"):
         old = getattr(sys, name)
         raw = io.FileIO(old.fileno(), "wb", closefd=False)

@@ -182,6 +182,20 @@ def environment_of(pid: int) -> Mapping[str, str]:
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
 
+def leaves(there: Place, wanted: box.Box, prefix: str) -> list[Path]:
+    """Leaf groups beside a box whose names begin so, in the first tree that has them."""
+    found = Path("/sys/fs/cgroup").glob(f"**/agentk-{there.instance}/default/{wanted.cgroup}/{prefix}*")
+    return sorted(found)
+
+
+def oom_score(pid: int) -> int:
+    """What was added to a process' chance to be ended when memory is short; 0 for one that is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+    except OSError:
+        return 0
+
+
 def same_boot() -> str:
     """This boot's id."""
     return kernel.boot_id()
