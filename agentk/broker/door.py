@@ -1,7 +1,8 @@
 """The door of one guest: accepts on its box's listening sockets and finds out which dialect is spoken.
 
 It knows nothing of calls. It bounds what a guest can take from others by connecting: how many connections it has, how
-many are accepted at a turn, and for how long it may leave what was written for it unread. The listening sockets are
+many are accepted at a turn, and for how long it may leave what was written for it unread. A guest that is frozen is
+not slow: what is written for it is kept, so that nobody waits for it to read. The listening sockets are
 duplicates; closing them here never closes the door for callers, who wait in the backlog for whoever accepts next.
 """
 
@@ -36,6 +37,7 @@ class Limits:
     connections: int = 128  # of one guest; more wait in the backlog
     accepts_a_turn: int = 16
     unread_seconds: float = 30.0  # a guest that reads nothing for so long is dropped
+    kept_bytes: int = 16 * 1024 * 1024  # for a guest that is frozen; beyond it, who writes waits
     close_seconds: float = 1.0  # for what is written to be read, when the door closes
     exhausted_seconds: float = 1.0  # until accepting is tried again when there are no descriptors left
 
@@ -56,6 +58,7 @@ class Door:
         self._dialects = dialects
         self._visitors: set[_Visitor] = set()
         self._greeting: set[asyncio.Task[object]] = set()
+        self._still = False
         self._accepting = False
         self._closed = False
         self._retry: asyncio.TimerHandle | None = None
@@ -69,6 +72,17 @@ class Door:
         for listener in self._listeners:
             listener.setblocking(False)
         self._resume()
+
+    def stand(self, still: bool) -> None:
+        """Whether the guest is frozen. Safe to repeat."""
+        if still != self._still:
+            self._still = still
+            for visitor in list(self._visitors):
+                visitor.stand(still)
+
+    def keeps_too_much(self) -> bool:
+        kept = sum(visitor.transport.get_write_buffer_size() for visitor in self._visitors)
+        return kept > self._limits.kept_bytes
 
     async def close(self) -> None:
         """Accepts no more, lets written answers be read for a moment, and hangs up. Safe to call again."""
@@ -152,6 +166,8 @@ class _Visitor(asyncio.Protocol):
         self._by_unix = by_unix
         self._first = b""
         self._speaker: asyncio.BaseProtocol | None = None
+        self._answers = False  # it speaks a dialect; what took the connection over is not kept for
+        self._full = self._paused = False  # the transport's buffer; the speaker was told so
         self._unread: asyncio.TimerHandle | None = None
         self.transport: asyncio.Transport
 
@@ -160,7 +176,7 @@ class _Visitor(asyncio.Protocol):
         self.transport = transport
         # A tunnel, or TLS, puts a protocol of its own onto the transport. It gets all that the dialect got, and the
         # door still hears when the connection ends.
-        transport.set_protocol = self._hand_over  # type: ignore[method-assign]
+        transport.set_protocol = self._take_over  # type: ignore[method-assign]
         self._door._visitors.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -174,9 +190,16 @@ class _Visitor(asyncio.Protocol):
             return
         speaker = make(by_unix=self._by_unix)
         self._hand_over(speaker)
+        self._answers = True
         speaker.connection_made(self.transport)
+        self.stand(self._door._still)
         first, self._first = self._first, b""
         self.data_received(first)
+
+    def _take_over(self, protocol: asyncio.BaseProtocol) -> None:
+        self.stand(False)
+        self._answers = False
+        self._hand_over(protocol)
 
     def _hand_over(self, protocol: asyncio.BaseProtocol) -> None:
         self._speaker = protocol
@@ -200,14 +223,50 @@ class _Visitor(asyncio.Protocol):
             self._speaker.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        self._watch(self.transport.get_write_buffer_size())
-        if self._speaker is not None:
-            self._speaker.pause_writing()
+        self._full = True
+        if not self._keeps:
+            self._watch(self.transport.get_write_buffer_size())
+            self._pause()
 
     def resume_writing(self) -> None:
+        self._full = False
         self._stop_watching()
-        if self._speaker is not None:
-            self._speaker.resume_writing()
+        self._go_on()
+
+    def stand(self, still: bool) -> None:
+        """While the guest is frozen its speaker writes on, into our memory: a stream comes to its end, and gives back
+        what it held. Safe to repeat."""
+        if still and self._answers:
+            self._stop_watching()
+            self.transport.write = self._keep  # type: ignore[method-assign]
+            if not self._door.keeps_too_much():
+                self._go_on()
+        elif self._keeps:
+            del self.transport.write
+            if self._full:
+                self._watch(self.transport.get_write_buffer_size())
+                self._pause()
+
+    @property
+    def _keeps(self) -> bool:
+        return "write" in vars(self.transport)
+
+    def _keep(self, data: bytes | bytearray | memoryview) -> None:
+        type(self.transport).write(self.transport, data)
+        if self._full and self._door.keeps_too_much():
+            self._pause()
+
+    def _pause(self) -> None:
+        if not self._paused:
+            self._paused = True
+            if self._speaker is not None:
+                self._speaker.pause_writing()
+
+    def _go_on(self) -> None:
+        if self._paused:
+            self._paused = False
+            if self._speaker is not None:
+                self._speaker.resume_writing()
 
     def _watch(self, unread_bytes: int) -> None:
         loop = asyncio.get_running_loop()

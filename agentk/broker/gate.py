@@ -18,6 +18,7 @@ from agentk.api import errors, kinds
 from agentk.broker import crash, policy, policy_rules
 from agentk.broker.budgets import Budgets, Reservation
 from agentk.broker.methods import Done, Method, Params
+from agentk.broker.stillness import Stillness
 from agentk.broker.words import Amount, Call, Guest
 from agentk.store import journal_words as entries
 from agentk.store import writer
@@ -54,6 +55,7 @@ class Rooms:
     now: Callable[[], float] = time.time
     # What becomes of a call for which too little is left: raises, or returns when it may ask again.
     patience: Callable[[Guest, errors.BudgetExceeded], Awaitable[None]] = _none
+    still: Stillness = field(default_factory=Stillness)
 
 
 class Gate:
@@ -120,7 +122,7 @@ class Gate:
             return contextlib.nullcontext(_NO_TURN)
         guest = running.call.guest
         turn = self._rooms.take_turn(method.turn(guest, params), guest, running.bound.tokens)
-        return turn if math.isinf(running.deadline) else _in_time(turn, running.deadline)
+        return turn if math.isinf(running.deadline) else _in_time(turn, running, self._rooms.still)
 
     @contextlib.asynccontextmanager
     async def _once(self, call: Call, running: "_Running") -> AsyncIterator[Awaitable[Any] | None]:
@@ -161,13 +163,15 @@ _SENT = "sent"  # in the record of a call that was cut short: what of its answer
 
 @contextlib.asynccontextmanager
 async def _in_time(
-    turn: contextlib.AbstractAsyncContextManager[Turn], deadline: float
+    turn: contextlib.AbstractAsyncContextManager[Turn], running: "_Running", still: Stillness
 ) -> AsyncIterator[Turn]:
-    """The turn, when it comes before the deadline; how long it is held is its holder's business."""
+    """The turn, when it comes before the deadline; how long it is held is its holder's business. While the guest is
+    frozen it waits for none, and loses no time."""
     async with contextlib.AsyncExitStack() as held:
         try:
-            async with asyncio.timeout_at(deadline):
+            async with still.timeout_at(running.call.guest.uid, running.deadline) as deadline:
                 granted = await held.enter_async_context(turn)
+            running.deadline = deadline.at
         except TimeoutError:
             raise errors.Timeout("its turn did not come in time", hint="give it longer") from None
         yield granted

@@ -19,6 +19,7 @@ from agentk.broker.budgets_limits import WORDS
 from agentk.broker.budgets_node import Wall
 from agentk.broker.exits import Exit, Exits
 from agentk.broker.guests import HELD, Guests
+from agentk.broker.stillness import Stillness
 from agentk.broker.words import Amount, Guest
 from agentk.store import writer
 from agentk.store.journal import Journal
@@ -61,6 +62,7 @@ class Lives:
     """`open` once everything was heard and counted; `run` until cancelled. `changed` and `moved` fit `Budgets`."""
 
     def __init__(self) -> None:
+        self.still = Stillness()
         self._rooms: Rooms | None = None
         self._wake: Wake = _nobody
         self._opened = asyncio.Event()
@@ -230,6 +232,7 @@ class Lives:
 
     def gone(self, uid: str) -> None:
         """It is no more."""
+        self.still.tell(uid, False)
         self._running.discard(uid)
         self._ran.discard(uid)
         self._rested.pop(uid, None)

@@ -67,7 +67,15 @@ class _Lane:
 class Turns:
     """Belongs to one event loop. Keys are uids of agents."""
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock | None = None,
+        still: Callable[[str], bool] = lambda owner: False,
+    ) -> None:
+        """`still`: whether the agent that makes a call is frozen. Its calls then rest beside the line, until `wake`."""
+        self._still = still
+        self._resting: dict[str, list[Turn]] = {}  # by owner
         self._clock: Clock = clock or asyncio.get_running_loop()
         self._settings = settings
         self._lanes: dict[int, _Lane] = {}  # by priority
@@ -79,9 +87,30 @@ class Turns:
         self._turn_seconds = _FIRST_GUESS_SECONDS
         self._set_rates()
 
-    def turn(self, key: str, weight: float = 1.0, priority: int = 0, cost_tokens: int = 0) -> "Turn":
-        """Enter it with `async with`, once. Entering raises errors.TooManyRequests when the line is too long."""
-        return Turn(self, key, weight, priority, cost_tokens)
+    def turn(
+        self, key: str, weight: float = 1.0, priority: int = 0, cost_tokens: int = 0, owner: str = ""
+    ) -> "Turn":
+        """Enter it with `async with`, once. Entering raises errors.TooManyRequests when the line is too long.
+
+        `owner`: the agent that makes the call, where `key` stands for more than one."""
+        return Turn(self, key, weight, priority, cost_tokens, owner or key)
+
+    def rest(self, owner: str) -> None:
+        """It is frozen: its calls in line make way. Those that have their turn go on. Safe to repeat."""
+        for lane in list(self._lanes.values()):
+            for turn in [one for one in lane.fair.waiting() if one.owner == owner]:
+                self._leave(turn)
+                self._lay_by(turn)
+        self._dispatch()
+
+    def wake(self, owner: str) -> None:
+        """It goes on: its calls are in line again, as though they came now. Safe to repeat."""
+        for turn in self._resting.pop(owner, ()):
+            turn.resting = False
+            try:
+                self._arrive(turn)
+            except errors.TooManyRequests as error:
+                turn.refused(error)
 
     def change(self, settings: Settings) -> None:
         """Other settings of the route. Who runs goes on running."""
@@ -101,7 +130,14 @@ class Turns:
 
     # A turn's life: only Turn calls these.
 
+    def _lay_by(self, turn: "Turn") -> None:
+        turn.resting = True
+        self._resting.setdefault(turn.owner, []).append(turn)
+
     def _arrive(self, turn: "Turn") -> None:
+        if self._still(turn.owner):
+            self._lay_by(turn)
+            return
         now = self._clock.time()
         lane = self._lanes.setdefault(turn.priority, _Lane(turn.priority, now))
         idle = not lane.fair
@@ -124,6 +160,11 @@ class Turns:
 
     def _give_up(self, turn: "Turn") -> None:
         """Cancelled while it waited. The next in line may need less of a bucket than this one did."""
+        if turn.resting:
+            turn.resting = False
+            self._resting[turn.owner].remove(turn)
+            if not self._resting[turn.owner]:
+                del self._resting[turn.owner]
         self._leave(turn)
         self._dispatch()
 
@@ -237,10 +278,13 @@ class Turns:
 class Turn:
     """One caller's place in line, then its slot. Made by `Turns.turn`."""
 
-    def __init__(self, turns: Turns, key: str, weight: float, priority: int, cost_tokens: int) -> None:
-        self.key, self.weight, self.priority = key, weight, priority
+    def __init__(
+        self, turns: Turns, key: str, weight: float, priority: int, cost_tokens: int, owner: str
+    ) -> None:
+        self.key, self.weight, self.priority, self.owner = key, weight, priority, owner
         self.cost_tokens = max(0, cost_tokens)
         self.in_line = False
+        self.resting = False  # beside the line: its owner is frozen
         self.began = 0.0  # by the clock of the route
         self.fair: Fair[Turn] = Fair()
         self._turns = turns
@@ -255,7 +299,7 @@ class Turn:
             raise RuntimeError("a turn is taken once")
         self._entered = True
         self._turns._arrive(self)
-        if self.in_line:
+        if self.in_line or self.resting:
             self._woken = asyncio.get_running_loop().create_future()
             try:
                 await self._woken

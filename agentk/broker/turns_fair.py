@@ -11,6 +11,7 @@ Every step looks at all callers that compete (0.4 ms a turn with 1,000 of them);
 
 import math
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -113,6 +114,11 @@ class Fair(Generic[T]):
         if (flow := self._flows.get(key)) is not None:
             flow.waiting = deque(entry for entry in flow.waiting if entry[1] is not item)
             self._prune()
+
+    def waiting(self) -> Iterator[T]:
+        for flow in self._flows.values():
+            for _, item in flow.waiting:
+                yield item
 
     def newest(self, key: str) -> T | None:
         flow = self._flows.get(key)

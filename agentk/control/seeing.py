@@ -94,7 +94,9 @@ class Eyes:
         """Whether it runs, to those who count the time."""
         now = self._clock.now()
         newest = max(boxes_there, key=lambda one: one.attempt, default=None)
-        if newest is not None and newest.phase in ("Starting", "Running") and not newest.frozen:
+        live = newest is not None and newest.phase in ("Starting", "Running")
+        self._lives.still.tell(uid, newest is not None and live and newest.frozen)
+        if newest is not None and live and not newest.frozen:
             began = newest.started_boottime
             self._lives.runs(uid, max(0.0, now.boottime - began) if began else 0.0)
         elif newest is not None and newest.exit is not None and newest.exit.finished_at:

@@ -72,7 +72,8 @@ def http(house: "Gatehouse", box_id: str) -> HttpService:
     """What speaks HTTP with the guest of one box."""
     guest = functools.partial(house.guests.find, box_id)
     proxy = serving_proxy.handler(house.gate, guest, house.fetcher, house.authorities.context)
-    return HttpService(serving_http.handler(house.gate, guest, house.journal.left_behind), proxy)
+    handler = serving_http.handler(house.gate, guest, house.journal.left_behind)
+    return HttpService(handler, proxy, still=lambda: house.lives.still.stands(box_id.rpartition("-")[0]))
 
 
 def kernel(house: "Gatehouse", version: str) -> agentos_session.Kernel:

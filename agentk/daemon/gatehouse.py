@@ -103,8 +103,9 @@ class Gatehouse:
             self.dialer, egress_secrets.Secrets(self.secrecy.value), egress_authority.believing(ca_pem)
         )
         self.authorities = egress_authority.Authorities(egress_authority.seed(store.folder / _SEED), ca_pem)
-        self.turns = turns_routes.RouteTurns(self.models.route)
         self.lives = lives.Lives()
+        self.lives.still.listen(self._stands)
+        self.turns = turns_routes.RouteTurns(self.models.route, self.lives.still)
         self.exits = exits.Exits(self.journal)
         self.budgets = Budgets(self.lives.changed, self.lives.moved)
         self.accounts = accounts.Accounts(self.budgets, self.guests, self.journal, now)
@@ -124,6 +125,7 @@ class Gatehouse:
                 gatecalls.forms(self),
                 now,
                 self.lives.patience,
+                self.lives.still,
             )
         )
         self._rules: dict[str, tuple[Object, policy_rules.Rules]] = {}
@@ -217,7 +219,13 @@ class Gatehouse:
             self.sayings.forget(box_id)
         else:
             opened = self._doors[box_id] = self._open(box_id, [os.dup(fd) for fd in fds.values()])
+            opened.door.stand(self.lives.still.stands(box_id.rpartition("-")[0]))
             opened.door.open()
+
+    def _stands(self, uid: str, still: bool) -> None:
+        for box_id, opened in self._doors.items():
+            if box_id.rpartition("-")[0] == uid:
+                opened.door.stand(still)
 
     def _open(self, box_id: str, fds: list[int]) -> _Open:
         async def answer(asked: Asked, emit: Emit) -> Any:

@@ -37,8 +37,11 @@ class HttpService:
         limits: Limits | None = None,
         hosts: Callable[[str], bool] | None = None,
         held: Held | None = None,
+        still: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`hosts`: see `Reader`. `held`: of the guest, when it has connections elsewhere too."""
+        """`hosts`: see `Reader`. `held`: of the guest, when it has connections elsewhere too. `still`: it is frozen,
+        and not too slow."""
+        self.still = still
         self.handler = handler
         self.tunnel = tunnel or _no_tunnel
         self.limits = limits or Limits()
@@ -236,7 +239,9 @@ class HttpConnection(asyncio.Protocol):
             self._timer = None
 
     def _late(self) -> None:
-        if self._timed in ("head", "body") or (self._timed == "first" and self._reader.state != "idle"):
+        if self._service.still():
+            self._timer = asyncio.get_running_loop().call_later(self._limits.stall_seconds, self._late)
+        elif self._timed in ("head", "body") or (self._timed == "first" and self._reader.state != "idle"):
             self._linger(Refused(408, "request_timeout", "the request took too long to arrive"))
         elif self._timed in ("linger", "closing"):
             self.transport.abort()
@@ -247,12 +252,14 @@ class HttpConnection(asyncio.Protocol):
         """Waits until the guest has read enough; a guest that does not read loses the connection."""
         if self._writable.is_set() and not self._gone:
             return
-        try:
-            async with asyncio.timeout(self._limits.stall_seconds):
-                await self._writable.wait()
-        except TimeoutError:
-            self.transport.abort()
-            raise ConnectionResetError("the guest did not read its answer") from None
+        while not self._writable.is_set():
+            try:
+                async with asyncio.timeout(self._limits.stall_seconds):
+                    await self._writable.wait()
+            except TimeoutError:
+                if not self._service.still():
+                    self.transport.abort()
+                    raise ConnectionResetError("the guest did not read its answer") from None
         if self._gone:
             raise ConnectionResetError("the guest hung up")
 
