@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from agentk.api import errors, kinds, quantities, schemas
+from agentk.api import errors, images, kinds, quantities, schemas
 from agentk.api.problems import Path, Problem, shown
 
 # Every pattern of schemas/, in words.
@@ -223,11 +223,16 @@ def _fits(bits: int) -> Callable[[Any], bool]:
     return fits
 
 
+def _is_image(value: Any) -> bool:
+    return not isinstance(value, str) or bool(images.parse(value))
+
+
 _FORMATS: dict[str, Callable[[Any], bool]] = {
     "quantity": _is_quantity,
     "cpu": _is_cpu,
     "duration": _is_duration,
     "byte": _is_base64,
+    "image": _is_image,
     "date-time": _is_date_time,
     **{name: _fits(bits) for name, bits in _INT_BITS.items()},
 }

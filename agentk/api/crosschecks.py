@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
-from agentk.api import environments, errors, kinds, quantities
+from agentk.api import environments, errors, images, kinds, quantities
 from agentk.api.problems import Path, Problem, shown
 
 _MAX_DATA_BYTES = 1024 * 1024  # of a ConfigMap, a Secret or inline files, as in Kubernetes
@@ -52,6 +52,7 @@ def _metadata(metadata: Mapping[str, Any]) -> Checks:
 def _agent(obj: Mapping[str, Any]) -> Checks:
     spec = obj.get("spec") or {}
     yield from _program(spec)
+    yield from _image(spec)
     yield from _source(spec.get("source") or {})
     yield from _mounts(spec)
     yield from _environment(spec.get("environment") or {})
@@ -80,6 +81,22 @@ def _program(spec: Mapping[str, Any]) -> Checks:
         yield Problem(("spec", "command"), f"command, args and env have {size} bytes together: at most 1 MiB")
     if "workingDir" in spec:
         yield from _clean_path(spec["workingDir"], ("spec", "workingDir"))
+
+
+def _image(spec: Mapping[str, Any]) -> Checks:
+    for at, one in enumerate(spec.get("imagePullSecrets") or ()):
+        path: Path = ("spec", "imagePullSecrets", at)
+        for field in ("registry", "username"):
+            if "secretKeyRef" in one and field not in one:
+                yield Problem((*path, field), "is needed with secretKeyRef", reason="FieldValueRequired")
+            elif "name" in one and field in one:
+                yield Problem((*path, field), "is only for secretKeyRef", at_key=True)
+        if "registry" in one and not images.is_registry(one["registry"]):
+            yield Problem(
+                (*path, "registry"), f"expected a host such as ghcr.io, found {shown(one['registry'])}"
+            )
+        if any(letter == ":" or ord(letter) < 32 for letter in one.get("username") or ""):
+            yield Problem((*path, "username"), "a user's name holds neither ':' nor control characters")
 
 
 def _source(source: Mapping[str, Any]) -> Checks:
@@ -237,6 +254,8 @@ def _runtime(obj: Mapping[str, Any]) -> Checks:
         yield from _clean_path(spec["pythonPrefix"], ("spec", "pythonPrefix"))
     if "ociRuntime" in spec and spec.get("type", "podman") != "podman":
         yield Problem(("spec", "ociRuntime"), "only a Runtime of type podman has one", at_key=True)
+    if "image" in spec and spec.get("type") not in (None, "podman"):
+        yield Problem(("spec", "image"), "only a Runtime of type podman shows an image", at_key=True)
     yield from _bytes(spec, "tmpSize", ("spec",), 4096)
     resources = (spec.get("defaults") or {}).get("resources") or {}
     yield from _limits(resources.get("limits") or {}, ("spec", "defaults", "resources", "limits"))

@@ -93,6 +93,11 @@ def parse(text: str) -> Reference:
     return Reference(registry, path, tag or ("" if digest else _LATEST), digest)
 
 
+def is_registry(text: str) -> bool:
+    """Whether it is a host, with a port or without."""
+    return _REGISTRY.fullmatch(text.lower()) is not None
+
+
 def policy(reference: Reference, asked: str = "") -> str:
     """When to look at the registry: as asked, else as Kubernetes has it, which knows no images made here."""
     if reference.is_local:

@@ -80,6 +80,7 @@ AGENT = Kind(
         Column("Memory", "string", ".spec.resources.limits.memory", True, "Limit of memory."),
         Column("Attempt", "integer", ".status.attempt", True, "Number of the latest process."),
         Column("Exit", "integer", ".status.exitCode", True, "Exit code of the latest process."),
+        Column("Image", "string", ".status.image.reference", True, "What its box is made of."),
         Column("Box", "string", ".status.boxID", True, "Id of the latest box."),
     ),
 )

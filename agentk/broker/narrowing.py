@@ -69,8 +69,16 @@ BOUNDS = (
     Bound(("budget", "maxTokensPerRequest"), whole),
     Bound(("budget", "per"), quantities.parse_duration, least=True),  # none: the budget never starts anew
 )
-# No Policy, Runtime or ModelRoute can be told narrower than another by its name.
-SAME = (("runtimeRef", "name"), ("policyRef", "name"), ("modelRef", "name"))
+# No Policy, Runtime, ModelRoute or image can be told narrower than another by its name; and to ask a registry of its
+# own choice would be a way out for what a guest knows.
+SAME = (
+    ("runtimeRef", "name"),
+    ("policyRef", "name"),
+    ("modelRef", "name"),
+    ("image",),
+    ("imagePullPolicy",),
+    ("imagePullSecrets",),
+)
 # From narrow to wide.
 RANKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("restartPolicy",): ("Never", "OnFailure", "Always"),

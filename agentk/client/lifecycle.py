@@ -27,7 +27,8 @@ _START_SECONDS = 30.0
 _STOP_SECONDS = 30.0
 # What the daemon may know of its caller. Everything else, keys above all, stays outside.
 _PASSED = ("HOME", "LANG", "LC_ALL", "TZ", "USER", "LOGNAME", "DBUS_SESSION_BUS_ADDRESS")
-_PASSED_PREFIXES = ("AGENTK_", "XDG_")
+# CONTAINERS_ says where the caller's Podman keeps its images: the daemon's are the same.
+_PASSED_PREFIXES = ("AGENTK_", "XDG_", "CONTAINERS_")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 

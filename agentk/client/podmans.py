@@ -45,8 +45,10 @@ class Podman:
     def images(self) -> list[Image]:
         """All that have a name, newest first."""
         told = json.loads(self._ask("images", "--format", "json") or "[]")
-        found = [_image(one) for one in told]
-        return sorted((one for one in found if one.names), key=lambda one: (-one.created, one.names))
+        found = {
+            image.id: image for image in map(_image, told) if image.names
+        }  # it repeats one for each name
+        return sorted(found.values(), key=lambda one: (-one.created, one.names))
 
     def find(self, name: str, *, or_id: str = "") -> tuple[str, Image]:
         """By name, else by what may be its id; and which of both it was. Raises NotFound."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import errors, quantities
-from agentk.control import isolation, prepared, references
+from agentk.control import images, isolation, logins, prepared, references
 from agentk.control.plans import Problem
 from agentk.runtime import box as boxes
 
@@ -70,6 +70,7 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
     """Raises Unfit."""
     problems: list[Problem] = list(isolation.problems(agent["spec"], found.runtime, found.policy))
     metadata, spec = agent["metadata"], agent["spec"]
+    root = attempt.given.chosen.image if attempt.given.chosen else None
     env = _environment(agent, found, attempt, problems)
     problems += _missing_secrets(spec, found)
     mounts = [*_source(spec, found, attempt, problems), *_volumes(spec, found, problems)]
@@ -80,11 +81,13 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
     limits = _limits(spec, runtime, problems)
     log = _log_limits(spec, problems)
     tmp = _quantity(runtime.get("tmpSize", "64Mi"), "Runtime spec.tmpSize", problems)
-    if spec.get("environment") and runtime.get("type") == "process":
-        problems.append(Problem(CONFIG_ERROR, "environment: only a Runtime with a jail can show packages"))
+    problems += _unfit_for(spec, runtime)
+    if images.wanted(spec, runtime):
+        pull_entries(spec, found, problems)
     if problems:
         raise Unfit(problems)
     env = prepared.environment(env, attempt.given)
+    place = SOURCE if spec.get("source") else (root.cwd if root else "") or WORKSPACE
     argv = [*spec["command"], *(spec.get("args") or ())]
     workspace = boxes.Mount("workspace", WORKSPACE, read_only=False, size_bytes=limits.storage_bytes or 0)
     return boxes.Box(
@@ -95,7 +98,7 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
         argv=[expand(word, env) for word in argv],
         runtime=runtime.get("type", "nsjail"),
         env=env,
-        cwd=spec.get("workingDir") or (SOURCE if spec.get("source") else WORKSPACE),
+        cwd=spec.get("workingDir") or place,
         hostname=spec.get("hostname") or metadata["name"][:63].replace(".", "-"),
         host_uid=attempt.host_uid,
         mounts=[workspace, *attempt.given.mounts, *mounts],
@@ -104,12 +107,14 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
         seccomp=isolation.seccomp(runtime, found.policy or {}),
         enforcement=runtime.get("enforcement", "Strict"),
         oci_runtime=runtime.get("ociRuntime", ""),
-        prefix=runtime.get("pythonPrefix", ""),
+        image=root.id if root else "",
+        prefix="" if root else runtime.get("pythonPrefix", ""),
         tmp_bytes=tmp,
         annotations={
             "name": metadata["name"],
             "generation": str(metadata.get("generation", 0)),
             "token": attempt.token,
+            **prepared.annotations(attempt.given),
         },
     )
 
@@ -128,7 +133,7 @@ def _environment(
     agent: Mapping[str, Any], found: references.Found, attempt: Attempt, problems: list[Problem]
 ) -> dict[str, str]:
     metadata = agent["metadata"]
-    env = dict(_BASE_ENV)
+    env = _base(attempt.given)
     env |= {
         "AGENTK_AGENT": metadata["name"],
         "AGENTK_NAMESPACE": metadata["namespace"],
@@ -152,6 +157,32 @@ def _environment(
             problems.append(Problem(CONFIG_ERROR, f"env {name}: the value holds a NUL byte"))
         env[name] = value
     return env
+
+
+def _base(given: prepared.Prepared) -> dict[str, str]:
+    """What a box has before anybody asks for something. An image knows where its programs are, not where home is."""
+    if given.chosen is None:
+        return dict(_BASE_ENV)
+    theirs = {name: value for name, value in given.chosen.image.env.items() if not name.startswith("AGENTK_")}
+    return {**_BASE_ENV, **theirs, "HOME": WORKSPACE}
+
+
+def _unfit_for(spec: Mapping[str, Any], runtime: Mapping[str, Any]) -> Iterator[Problem]:
+    """What this Runtime cannot give."""
+    kind = runtime.get("type", "nsjail")
+    if spec.get("environment") and kind == "process":
+        yield Problem(CONFIG_ERROR, "environment: only a Runtime with a jail can show packages")
+    if spec.get("image") and kind != images.PODMAN:
+        told = (
+            f"image: a Runtime of type {kind} shows the host's own files, not an image; "
+            "name one of type podman in runtimeRef, or leave image to such a Runtime's spec.image"
+        )
+        yield Problem(CONFIG_ERROR, told)
+    if images.wanted(spec, runtime) and (spec.get("environment") or {}).get("python"):
+        told = (
+            "environment.python: its packages are built for the host's Python, which an image does not show"
+        )
+        yield Problem(CONFIG_ERROR, f"{told}; install them in the image")
 
 
 def _loopback(spec: Mapping[str, Any]) -> dict[str, str]:
@@ -213,6 +244,14 @@ def _missing_secrets(spec: Mapping[str, Any], found: references.Found) -> Iterat
             yield Problem(CONFIG_ERROR, f'secrets[{at}]: Secret "{one["name"]}" does not exist')
         elif one["key"] not in _content(held):
             yield Problem(CONFIG_ERROR, f'secrets[{at}]: Secret "{one["name"]}" has no key "{one["key"]}"')
+
+
+def pull_entries(
+    spec: Mapping[str, Any], found: references.Found, problems: list[Problem]
+) -> list[logins.Entry]:
+    """Who may ask registries for its image."""
+    secrets = {name: _content(found.secrets[name]) for name in logins.names(spec) if name in found.secrets}
+    return logins.entries(spec, secrets, problems)
 
 
 def _field(metadata: Mapping[str, Any], path: str, where: str, problems: list[Problem]) -> str | None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentk.broker import lives
-from agentk.control import deciding, judging, plans, standing
+from agentk.control import deciding, judging, plans, prepared, standing
 from agentk.control.clock import Now
 from agentk.control.run import Cause
 from agentk.runtime import box as boxes
@@ -247,6 +247,11 @@ def _note_box(case: deciding.Case, live: boxes.Seen) -> None:
     for key, value in (("startedAt", live.started_at), ("logPath", live.log_path)):
         if value:
             status[key] = value
+    made_of = prepared.image_of(live.annotations)
+    if made_of:
+        status["image"] = made_of
+    else:
+        status.pop("image", None)
     status["limits"] = {"unenforced": list(live.unenforced)}
     if live.workspace:
         status["workspace"] = {"medium": live.workspace}
@@ -289,6 +294,7 @@ def _blocked(case: deciding.Case) -> bool:
         *observed.references[:1],
         observed.source,
         observed.environment,
+        observed.image,
         observed.runtime,
         observed.admission,
     )
@@ -314,6 +320,8 @@ def _start(case: deciding.Case, free: bool) -> None:
     if FINALIZER not in (case.metadata.get("finalizers") or ()):
         case.actions.append(plans.AddFinalizer())
     case.actions.append(plans.Start(attempt, case.token))
+    if case.observed.pulled:
+        case.event("Normal", "Pulled", case.observed.pulled)
     case.event("Normal", "Starting", f"attempt {attempt}")
 
 

@@ -24,6 +24,8 @@ _AROUND = frozenset(
         "preemptionPolicy",
         "onPreempted",
         "budget",
+        "imagePullPolicy",
+        "imagePullSecrets",
         "modelRef",  # the gate reads it at every call
         "livenessProbe",
         "readinessProbe",

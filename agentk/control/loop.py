@@ -19,10 +19,10 @@ from agentk.control import (
     claims,
     crash,
     environment_boxes,
-    environments,
     garbage,
     plans,
     posting,
+    preparing,
     probing,
     queueing,
     quotas,
@@ -83,11 +83,11 @@ class Steward:
         lives: Lives | None = None,
         certificates: acting.Certificates | None = None,
         doors: acting.Doors | None = None,
-        packages: environments.Environments | None = None,
+        preparations: preparing.Preparing | None = None,
     ) -> None:
         """`stage` makes a source's digest a directory; `host_uid` and `release_host_uid` are the store's, or -1
         for all without root; `collect` lets go of sources that nothing uses; `lives` and `certificates` are the
-        gate's, where there is one; `packages` makes environments."""
+        gate's, where there is one; `preparations` makes environments and gets images."""
         self._has_gate, self._lives = lives is not None, lives or Lives()
         self._lives.listen(self._wake_budget)
         self._store, self._clock, self._settings = store, clock, settings
@@ -102,10 +102,9 @@ class Steward:
         )
         self._post = posting.Post(store, clock)
         self._ledger = admission.Ledger(settings.node, lambda: clock.now().boottime)
-        if packages is not None:
-            packages.wake = self._wake_uid
-        prepare = packages.prepare if packages else None
-        self._eyes = seeing.Eyes(store, runtimes_by_type, clock, stage, host_uid, self._lives, prepare)
+        if preparations is not None:
+            preparations.listen(self._wake_uid)
+        self._eyes = seeing.Eyes(store, runtimes_by_type, clock, stage, host_uid, self._lives, preparations)
         self._probers = probing.Probers(clock, self._wake_uid)
         self._hands = acting.Hands(
             store,
@@ -337,7 +336,7 @@ class Steward:
     def _again(self, decision: plans.Decision, sight: seeing.Sight) -> float | None:
         again = decision.again
         waits = []
-        if sight.observed.source is not None or sight.observed.environment is not None:
+        if seeing.comes_by_itself(sight.observed):
             waits.append(self._settings.source_seconds)
         if decision.status.get("phase") == "Running":
             waits.append(self._counters_seconds())

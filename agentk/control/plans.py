@@ -62,6 +62,8 @@ class Observed:
     source: Problem | None = None  # its files are not here
     environment: Problem | None = None  # its packages are not here, or not yet
     packages: Mapping[str, Any] | None = None  # status.environment; None: not looked at
+    image: Problem | None = None  # what its box is made of is not here, or not yet
+    pulled: str = ""  # how it came here
     admission: Problem | None = None  # no room in its quota or on this machine, to start or to go on
     preempted: Preempted | None = None
     refusal: Refusal | None = None  # of the start just tried

@@ -6,9 +6,10 @@ console scripts find its packages, `sys.prefix` tells so, and it works with `pyt
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from agentk.control import images
 from agentk.runtime import box as boxes
 from agentk.runtime import nsjail
 
@@ -23,6 +24,7 @@ class Prepared:
     path: tuple[str, ...] = ()  # before everything else in PATH
     env: Mapping[str, str] = field(default_factory=dict)
     told: Mapping[str, Any] = field(default_factory=dict)  # status.environment
+    chosen: images.Chosen | None = None  # what its tree is made of; None shows the host's own files
 
     def plus(self, other: "Prepared") -> "Prepared":
         return Prepared(
@@ -30,7 +32,11 @@ class Prepared:
             (*self.path, *other.path),
             {**self.env, **other.env},
             {**self.told, **other.told},
+            self.chosen or other.chosen,
         )
+
+    def on(self, chosen: images.Chosen | None) -> "Prepared":
+        return replace(self, chosen=chosen)
 
 
 NOTHING = Prepared()
@@ -55,6 +61,17 @@ def venv(path: str, interpreter: boxes.Interpreter) -> Prepared:
     site = f"{path}/lib/python{interpreter.version}/site-packages"
     told = {"venv": path, "interpreter": f"{interpreter.version} {interpreter.machine}"}
     return Prepared(mounts, (f"{path}/bin",), {"VIRTUAL_ENV": path, "PYTHONPATH": site}, {"python": told})
+
+
+def annotations(given: Prepared) -> dict[str, str]:
+    """What a box says of its image for as long as it is known, whoever asks."""
+    return {f"image.{key}": value for key, value in given.chosen.status.items()} if given.chosen else {}
+
+
+def image_of(told: Mapping[str, str]) -> dict[str, str]:
+    """status.image, from the annotations of a box; {} for one that shows the host's own files."""
+    keys = ("reference", "id", "digest")
+    return {key: told[f"image.{key}"] for key in keys if f"image.{key}" in told}
 
 
 def environment(env: Mapping[str, str], given: Prepared) -> dict[str, str]:

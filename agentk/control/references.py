@@ -48,6 +48,8 @@ def _in_namespace(spec: Mapping[str, Any], namespace: str) -> Iterator[Ref]:
             yield Ref("ConfigMap", namespace, source["configMapKeyRef"]["name"])
     for one in spec.get("secrets") or ():
         yield Ref("Secret", namespace, one["name"])
+    for one in spec.get("imagePullSecrets") or ():
+        yield Ref("Secret", namespace, one["name"] if "name" in one else one["secretKeyRef"]["name"])
     for volume in spec.get("volumes") or ():
         if "secret" in volume:
             yield Ref("Secret", namespace, volume["secret"]["secretName"])

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentk.api import errors, kinds
 from agentk.broker.lives import Lives
-from agentk.control import box, deciding, digests, listing, plans, prepared, references
+from agentk.control import box, deciding, digests, listing, plans, prepared, preparing, references
 from agentk.control.clock import Clock, parse_stamp
 from agentk.control.run import Run
 from agentk.runtime import box as boxes
@@ -22,10 +22,6 @@ UNAVAILABLE = "SandboxUnavailable"
 
 Stage = Callable[[str], Awaitable[str]]
 HostUid = Callable[[str, str], Awaitable[int]]
-# An agent and its Runtime's spec → what of its environment is there, and why it must wait for the rest.
-Prepare = Callable[
-    [Mapping[str, Any], Mapping[str, Any]], Awaitable[tuple[prepared.Prepared, plans.Problem | None]]
-]
 
 
 @dataclass
@@ -48,11 +44,11 @@ class Eyes:
         stage: Stage,
         host_uid: HostUid,
         lives: Lives,
-        prepare: Prepare | None = None,
+        preparing: preparing.Preparing | None = None,
     ) -> None:
         self._lives = lives
         self._store, self._runtimes, self._clock = store, runtimes, clock
-        self._stage, self._host_uid, self._prepare = stage, host_uid, prepare
+        self._stage, self._host_uid, self._preparing = stage, host_uid, preparing
         self.boxes = listing.Boxes(list(runtimes.values()))
         self._host_uids: dict[str, int] = {}
         self._counted_at: dict[str, float] = {}  # box id → boottime
@@ -139,20 +135,31 @@ class Eyes:
             box.build(agent, found, attempt)
         except box.Unfit as unfit:
             problems = unfit.problems
-        ready, waits = prepared.NOTHING, None
-        wanted = not problems and source is None and agent["spec"].get("environment")
-        if wanted and self._prepare is not None:  # nothing is fetched for what may not start
-            ready, waits = await self._prepare(agent, (found.runtime or {}).get("spec") or {})
+        ready, packages, image = prepared.NOTHING, None, None
+        runtime = self._runtime_problem(found.runtime)
+        wanted = not problems and source is None
+        if wanted and self._preparing is not None:  # nothing is fetched for what may not start
+            entries = box.pull_entries(agent["spec"], found, problems)
+            of = (found.runtime or {}).get("spec") or {}
+            life = _life(agent, run, seen) if self._may_start(agent, run, seen) else None
+            ready, packages, image = await self._preparing.prepare(agent, of, entries, life)
         observed = plans.Observed(
             seen,
             references=problems,
             source=source,
-            environment=waits,
-            packages=ready.told if wanted else None,
-            runtime=self._runtime_problem(found.runtime),
+            environment=packages,
+            packages=ready.told if wanted and agent["spec"].get("environment") else None,
+            image=image,
+            pulled=ready.chosen.told if ready.chosen else "",
+            runtime=runtime,
         )
         looked_at = "available" in ((found.runtime or {}).get("status") or {})
         return Sight(observed, found, source_path, ready, looked_at)
+
+    def _may_start(self, agent: Mapping[str, Any], run: Run, seen: Sequence[boxes.Seen]) -> bool:
+        """Whether it is its time. What an image's name means is asked no earlier: it may mean another by then."""
+        waits = run.retry is not None and run.retry.elapsed(self._clock.now()) < 0
+        return not (seen or waits or agent["spec"].get("suspend"))
 
     async def find(self, agent: Mapping[str, Any]) -> references.Found:
         """What it refers to, read now; Secrets are held no longer than this look."""
@@ -205,6 +212,18 @@ class Eyes:
         return self._runtimes[found.runtime["spec"]["type"]]
 
 
+def _life(agent: Mapping[str, Any], run: Run, seen: Sequence[boxes.Seen]) -> tuple[int, int]:
+    """The last attempt there was, and how often the next has been refused."""
+    attempts = [run.recorded, int((agent.get("status") or {}).get("attempt", 0))]
+    return max([*attempts, *(one.attempt for one in seen)]), run.refusals
+
+
+def comes_by_itself(observed: plans.Observed) -> bool:
+    """Whether something is on its way that may get lost on it: one looks again after a while."""
+    return bool(observed.source or observed.environment or observed.image)
+
+
 def is_blocked(observed: plans.Observed) -> bool:
     """Whether something the agent refers to keeps it from starting."""
-    return bool(observed.references or observed.source or observed.environment or observed.runtime)
+    waits = (observed.references, observed.source, observed.environment, observed.image, observed.runtime)
+    return any(waits)

@@ -21,7 +21,7 @@ from typing import Any
 
 from agentk.api import admit, errors, kinds, manifest, ownership
 from agentk.broker import crash as calls_crash
-from agentk.control import clock, crash, environments, loop, sharing
+from agentk.control import clock, crash, environments, images, loop, preparing, sharing
 from agentk.daemon import (
     desk,
     flooding,
@@ -96,6 +96,7 @@ class House:
             self._indexes.sources,
             -1 if self._block is None else self._block[-1],
         )
+        self._images = images.Images(self._jails, clock.BootClock())
         self._gatehouse: gatehouse.Gatehouse | None = None
         try:
             gate = self._gatehouse = gatehouse.Gatehouse(
@@ -126,6 +127,7 @@ class House:
                 task.cancel()
             await asyncio.gather(*eternal, return_exceptions=True)
         finally:
+            await self._images.close()
             if self._gatehouse is not None:
                 await self._gatehouse.close()
             self._jails.close()
@@ -184,7 +186,7 @@ class House:
             collect=self._collect,
             lives=self._gatehouse.lives if self._gatehouse else None,
             certificates=self._gatehouse.authorities.bundle if self._gatehouse else None,
-            packages=self._packages,
+            preparations=preparing.Preparing(self._packages, self._images),
             doors=self._door,
         )
 

@@ -43,6 +43,26 @@ class Interpreter:
 
 
 @dataclass(frozen=True)
+class Image:
+    """A file system that boxes are made of, as it is kept on this machine, and what its maker says of it."""
+
+    id: str  # 64 hexadecimal digits
+    digest: str = ""  # of its manifest: sha256:…; "" for one that no manifest was made for
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = ""
+    pulled: bool = False  # just now
+
+
+@dataclass(frozen=True)
+class Login:
+    """Who asks a registry. Never written down and never shown."""
+
+    username: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)  # instead of both
+
+
+@dataclass(frozen=True)
 class Limits:
     """What the kernel must hold a box to. None means no limit was asked for."""
 
@@ -83,6 +103,7 @@ class Box:
     enforcement: Enforcement = "Strict"
     build: Build = ""  # not an agent's: `argv` is then the launcher's own
     oci_runtime: str = ""  # of Podman: crun, runc, runsc, kata, …; "" is what it uses by itself
+    image: str = ""  # id of the image its tree is made of; "" shows the host's own
     prefix: str = ""  # a Python prefix other than the host's; "" finds one
     tmp_bytes: int = 64 * 1024 * 1024
     waits: bool = False  # a waiting interpreter, which a later box becomes: `argv` is the launcher's own

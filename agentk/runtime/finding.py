@@ -62,6 +62,17 @@ def _nsjails() -> Iterator[str]:
         yield str(Path(folder) / "bin" / "nsjail")
 
 
+def lone_init() -> Path | None:
+    """One that is linked statically, and runs among the files of any image."""
+    return _first(_lone_inits())
+
+
+def _lone_inits() -> Iterator[str]:
+    yield shutil.which("catatonit") or ""
+    yield "/usr/libexec/podman/catatonit"
+    yield "/usr/libexec/catatonit/catatonit"
+
+
 def _inits() -> Iterator[str]:
     yield str(Path(sysconfig.get_path("scripts")) / "dumb-init")
     yield str(Path(sys.executable).parent / "dumb-init")

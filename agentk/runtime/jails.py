@@ -23,6 +23,7 @@ _FIRST_RETRY_SECONDS = 0.02
 _MAX_RETRY_SECONDS = 1.0
 _AWAY_SECONDS = 15.0  # the keeper starts a launcher that died within moments
 _CLAIMS = 3  # the version of the first launcher that knows waiting boxes
+_WORDS_MAX = 200  # of how far a pull is
 _EXEC_GRACE_SECONDS = 10.0  # beyond the command's own timeout
 
 
@@ -37,6 +38,7 @@ class Jails:
         self._listeners: set[asyncio.Queue[str | None]] = set()
         self._lent = lent.Lent()
         self._commands: dict[tuple[str, str], commands.Running] = {}
+        self._pulls: dict[str, Callable[[str], None]] = {}
         self.hello: Mapping[str, Any] = {}
 
     # the connection
@@ -130,6 +132,10 @@ class Jails:
             command = self._commands.get((str(message.get("box_id")), str(message.get("exec_id"))))
             if command is not None:
                 command.heard(str(message.get("stream")), message.get("data"))
+        elif message["note"] == "image":
+            hears = self._pulls.get(str(message.get("pull_id")))
+            if hears is not None:
+                hears(str(message.get("told"))[:_WORDS_MAX])
         elif message["note"] == "ended":
             self._lent.forget(str(message.get("box_id")))
 
@@ -298,6 +304,29 @@ class Jails:
         return words.Interpreter(
             **{key: str(told[key]) for key in ("path", "version", "machine", "venv_version")}
         )
+
+    async def image(
+        self, reference: str, policy: str, login: words.Login | None, told: Callable[[str], None]
+    ) -> words.Image:
+        """The image of that full name, from its registry when the policy says so; `told` hears how far it is.
+
+        Raises NotFound when it is not here and may not be pulled, UpstreamError with the registry's words, and
+        Unavailable when there is no podman to ask.
+        """
+        pull_id = os.urandom(8).hex()
+        self._pulls[pull_id] = told
+        try:
+            answer = await self._ask(
+                "image",
+                needs=3,
+                pull_id=pull_id,
+                reference=reference,
+                policy=policy,
+                login=wire.plain(login) if login else None,
+            )
+        finally:
+            del self._pulls[pull_id]
+        return wire.image_from(answer["image"])
 
     async def changes(self) -> AsyncIterator[str]:
         """Uids of agents whose boxes changed by themselves. Raises Unavailable when the launcher went away: what

@@ -31,6 +31,9 @@ PARENT: Spec = {
     "policyRef": {"name": "team"},
     "runtimeRef": {"name": "tight"},
     "modelRef": {"name": "cheap"},
+    "image": "team/agent:1",
+    "imagePullPolicy": "IfNotPresent",
+    "imagePullSecrets": [{"name": "registry"}],
     "resources": {
         "weight": 100,
         "limits": {"cpu": "500m", "memory": "256Mi", "pids": 64, "ephemeral-storage": "64Mi", "open-files": 256}

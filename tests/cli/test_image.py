@@ -4,12 +4,13 @@ import json
 import os
 import shutil
 import subprocess
-import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.runtime import storages
 
 Run = Callable[..., Any]
 MINE = "localhost/agentk-test/mine:latest"
@@ -20,12 +21,8 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
     """podman, for which there is no registry and no image yet."""
     if shutil.which("podman") is None:
         pytest.skip("there is no podman")
-    storage, registries = tmp_path / "storage.conf", tmp_path / "registries.conf"
-    storage.write_text(
-        f'[storage]\ndriver="overlay"\ngraphroot="{tmp_path}/graph"\nrunroot="{tmp_path}/run-root"\n'
-    )
+    registries = tmp_path / "registries.conf"
     registries.write_text('[[registry]]\nprefix="docker.io"\nlocation="docker.io"\nblocked=true\n')
-    monkeypatch.setenv("CONTAINERS_STORAGE_CONF", str(storage))
     monkeypatch.setenv("CONTAINERS_REGISTRIES_CONF", str(registries))
 
     def run(*words: str) -> str:
@@ -33,13 +30,13 @@ def podman(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         assert done.returncode == 0, done.stderr
         return done.stdout
 
-    probe = subprocess.run(["podman", "images"], capture_output=True, text=True, check=False)
-    if probe.returncode:
-        pytest.skip(f"podman does not work here: {probe.stderr.strip()[-200:]}")
-    yield run
-    # overlay's own bind of its directory would keep the test's folder busy
-    subprocess.run(["podman", "system", "reset", "--force"], capture_output=True, check=False)
-    subprocess.run(["umount", "-l", f"{tmp_path}/graph/overlay"], capture_output=True, check=False)
+    with storages.storage(tmp_path) as env:
+        for name, value in env.items():
+            monkeypatch.setenv(name, value)
+        probe = subprocess.run(["podman", "images"], capture_output=True, text=True, check=False)
+        if probe.returncode:
+            pytest.skip(f"podman does not work here: {probe.stderr.strip()[-200:]}")
+        yield run
 
 
 @pytest.fixture
@@ -119,29 +116,3 @@ def test_a_daemon_of_somebody_else_has_other_images(agentk: Run, places: Path) -
     ran = agentk("image", "list")
     assert ran.code == 1
     assert "belongs to uid 12345" in ran.err
-
-
-@pytest.mark.timeout(600)
-def test_without_a_registry_the_same_is_made_of_debian_packages(
-    agentk: Run, podman: Callable[..., str], tmp_path: Path
-) -> None:
-    """Takes half a minute: only this shows that what people get offline is what the Containerfile says."""
-    if shutil.which("mmdebstrap") is None:
-        pytest.skip("there is no mmdebstrap")
-    ran = agentk("image", "build", "python")
-    if ran.code and "mmdebstrap failed" in ran.err:
-        pytest.skip(f"no Debian packages here: {ran.err.splitlines()[-1]}")
-    assert (ran.code, ran.lines) == (0, ["localhost/agentk/python:latest"])
-    assert "blocked" in ran.err
-    assert "made from packages of Debian bookworm instead" in ran.err
-    config = json.loads(podman("image", "inspect", ran.lines[0]))[0]["Config"]
-    assert (config["User"], config["WorkingDir"]) == ("1000:1000", "/workspace")
-    assert config["Labels"]["dev.agentk.image"] == "python"
-    podman("save", "--format", "oci-dir", "--output", f"{tmp_path}/saved", ran.lines[0])
-    layers = [path for path in (tmp_path / "saved").rglob("*") if path.stat().st_size > 1 << 20]
-    with tarfile.open(layers[0]) as tree:
-        members = tree.getmembers()
-    assert [one.name for one in members if one.isfile() and one.mode & 0o6000] == []
-    assert {"usr/bin/python3", "usr/bin/python", "etc/ssl/certs/ca-certificates.crt"} <= {
-        one.name.removeprefix("./") for one in members
-    }

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 
-from agentk.control import box, isolation, references
+from agentk.api import images as names
+from agentk.control import box, images, isolation, prepared, references
 from agentk.control.references import Found
+from agentk.runtime import box as boxes
 
 RUNTIME = {"metadata": {"name": "nsjail"}, "spec": {"type": "nsjail"}}
 BASELINE: dict[str, Any] = {"metadata": {"name": "baseline"}, "spec": {"level": "baseline"}}
@@ -239,3 +241,63 @@ def test_names_of_everything_referred_to() -> None:
         ("ConfigMap", "ns", "c"),
         ("Secret", "ns", "s"),
     }
+
+
+# images
+
+
+PODMAN = {"metadata": {"name": "podman"}, "spec": {"type": "podman"}}
+PRIVILEGED: dict[str, Any] = {"metadata": {"name": "privileged"}, "spec": {"level": "privileged"}}
+
+
+def on_image(**fields: Any) -> box.Attempt:
+    made = boxes.Image("a" * 64, "sha256:" + "b" * 64, **fields)
+    order = images.Order(names.parse("python:3"), "IfNotPresent")
+    chosen = images.Chosen(order, made, "", (0, 0), 0.0)
+    return replace(ATTEMPT, given=prepared.NOTHING.on(chosen))
+
+
+def test_a_box_carries_its_image_by_id_and_tells_what_it_is() -> None:
+    made = box.build(agent(image="python:3"), found(runtime=PODMAN, policy=PRIVILEGED), on_image())
+    assert made.image == "a" * 64
+    assert prepared.image_of(made.annotations) == {
+        "reference": "docker.io/library/python:3",
+        "id": "sha256:" + "a" * 64,
+        "digest": "sha256:" + "b" * 64,
+    }
+
+
+def test_an_image_says_where_its_programs_are_but_nothing_of_ours() -> None:
+    theirs = {"PATH": "/opt/x/bin:/bin", "HOME": "/root", "AGENTK_SOCKET": "/evil", "JAVA_HOME": "/j"}
+    given = found(runtime=PODMAN, policy=PRIVILEGED)
+    made = box.build(agent(image="python:3"), given, on_image(env=theirs, cwd="/srv"))
+    assert (made.env["PATH"], made.env["HOME"], made.env["JAVA_HOME"]) == (
+        "/opt/x/bin:/bin",
+        "/workspace",
+        "/j",
+    )
+    assert made.env["AGENTK_SOCKET"] == "/run/agentk/gate.sock"
+    assert made.cwd == "/srv"
+    own = agent(image="python:3", env=[{"name": "PATH", "value": "/mine"}], workingDir="/tmp")
+    made = box.build(own, given, on_image(env=theirs, cwd="/srv"))
+    assert (made.env["PATH"], made.cwd) == ("/mine", "/tmp")
+
+
+def test_a_runtime_that_shows_the_host_refuses_an_image() -> None:
+    (told,) = problems(agent(image="python:3"), found())
+    assert told.startswith("ConfigError: image: a Runtime of type nsjail shows the host's own files")
+
+
+def test_packages_for_the_hosts_python_are_not_put_into_an_image() -> None:
+    wanted = agent(image="python:3", environment={"python": {"requirements": ["openai"]}})
+    (told,) = problems(wanted, found(runtime=PODMAN, policy=PRIVILEGED))
+    assert "install them in the image" in told
+    node = agent(image="node:20", environment={"node": {"packages": ["left-pad"]}})
+    box.build(node, found(runtime=PODMAN, policy=PRIVILEGED), on_image())
+
+
+def test_a_login_that_is_missing_is_waited_for() -> None:
+    wanted = agent(image="python:3", imagePullSecrets=[{"name": "registry"}])
+    assert references.Ref("Secret", "ns", "registry") in references.names(wanted)
+    (told,) = problems(wanted, found(runtime=PODMAN, policy=PRIVILEGED))
+    assert told == 'ConfigError: imagePullSecrets[0]: Secret "registry" does not exist'

@@ -6,8 +6,7 @@ import pytest
 
 from tests.escapes import prison as prisons
 
-# Those that promise isolation; `process` does not. Claimed: every box waited first, and every command beside one did.
-RUNTIMES = ["nsjail", "nsjail-claimed"]
+RUNTIMES = ["nsjail"]  # those that promise isolation; `process` does not
 
 
 @pytest.fixture(scope="session", params=RUNTIMES)

@@ -1,7 +1,6 @@
 """A real launcher with real boxes, and the look at the host afterwards. What hostile programs run in."""
 
 import base64
-import dataclasses
 import itertools
 import json
 import os
@@ -71,8 +70,7 @@ def until(what: str, true: Callable[[], Any]) -> Any:
 
 class Prison:
     def __init__(self, runtime: str) -> None:
-        self.runtime, _, how = runtime.partition("-")
-        self.claims = how == "claimed"
+        self.runtime = runtime
         # wide open, so that what guards agentk's own directories is only what the launcher does to them
         self.folder = Path(tempfile.mkdtemp(prefix="agentk-escapes-"))
         self.folder.chmod(0o755)
@@ -82,7 +80,7 @@ class Prison:
         run = os.environ.get("XDG_RUNTIME_DIR", "/tmp") if self.rootless else "/run"
         self.run_dir = Path(tempfile.mkdtemp(prefix="agentk-run-", dir=run))
         self.run_dir.chmod(0o710)
-        self.instance = f"escapes{os.getpid()}{how}"
+        self.instance = f"escapes{os.getpid()}"
         self.agents: list[Agent] = []
         self._group_roots: list[Path] = []
         self._numbers = itertools.count(1)
@@ -167,21 +165,6 @@ class Prison:
         return self.start_box(self.box(argv, **fields))
 
     def start_box(self, made: words.Box) -> words.Seen:
-        return self.claim(made) if self.claims else self.start_cold(made)
-
-    def claim(self, made: words.Box) -> words.Seen:
-        """The same box, out of one that waited."""
-        uid = f"w-{made.uid}"
-        if uid not in (agent.uid for agent in self.agents):
-            self.agents.append(Agent(uid, made.host_uid))
-        mounts = [mount for mount in made.mounts if mount.kind not in ("files", "workspace")]
-        waiting = dataclasses.replace(
-            made, id=f"w-{made.id}", uid=uid, waits=True, argv=(), env={}, hostname="waiting", mounts=mounts
-        )
-        self.start_cold(waiting)
-        return wire.seen_from(self.ask("claim", waiting_id=waiting.id, box=wire.plain(made))["seen"])
-
-    def start_cold(self, made: words.Box) -> words.Seen:
         return wire.seen_from(self.ask("start", box=wire.plain(made))["seen"])
 
     def see(self, box_id: str) -> words.Seen:
@@ -204,17 +187,10 @@ class Prison:
     def run_beside(self, program: str, facts: Any = None, **fields: Any) -> Ended:
         """As `run`, as a command beside a box that only waits."""
         seen = self.start_box(self.box(["sleep", "1000"], **fields))
-        if self.claims and not self.rootless:
-            self.ask("exec", box_id=seen.id, argv=["python", "-c", ""], timeout_seconds=PATIENCE_SECONDS)
-            until("a Python waits for the next command", lambda: self._waits_beside(seen))
         argv = ["python", f"/hostile/{program}.py", json.dumps(facts)]
         told = self.ask("exec", box_id=seen.id, argv=argv, timeout_seconds=PATIENCE_SECONDS)
         result = wire.exec_result_from(told)
         return Ended(result.exit, seen, (result.stdout + result.stderr).splitlines())
-
-    def _waits_beside(self, seen: words.Seen) -> bool:
-        uid = next(agent.host_uid for agent in self.agents if agent.uid == seen.uid)
-        return any(uid in owners(pid) and oom_score(pid) == "1000" for pid in processes())
 
     def run_box(self, made: words.Box) -> Ended:
         return self.wait(self.start_box(made))
@@ -310,13 +286,6 @@ def status(pid: int) -> dict[str, str]:
         return {}
     pairs = (line.partition(":")[::2] for line in text.splitlines())
     return {name: value.strip() for name, value in pairs}
-
-
-def oom_score(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/oom_score_adj").read_text().strip()
-    except OSError:
-        return ""
 
 
 def command_of(pid: int) -> str:

@@ -65,7 +65,7 @@ def sight(request: pytest.FixtureRequest, built: prisons.Prison) -> Iterator[Any
     ended = run("looking", facts, seccomp=level, env={"LOG_LEVEL": "info"})
     assert (ended.exit.code, ended.exit.signal) == (0, None)
     prison.release_all()
-    yield {**ended.report, "uid": ended.seen.uid, "waited": prison.claims}
+    yield {**ended.report, "uid": ended.seen.uid}
 
 
 def test_the_hosts_files_are_not_there(sight: Any) -> None:
@@ -109,12 +109,9 @@ def test_mountinfo_tells_no_path_of_the_host(sight: Any, prison: prisons.Prison)
 
 
 def test_it_starts_with_three_descriptors(sight: Any) -> None:
-    """Neither it nor its init got one of nsjail's or the launcher's.
-
-    The init of a box that waited keeps one by which its program was told: a socket whose other end is closed.
-    """
+    """Neither it nor its init got one of nsjail's or the launcher's."""
     assert set(sight["fds"]) == {"0", "1", "2"}
-    assert set(sight["init_fds"]) - ({"3"} if sight["waited"] else set()) == {"0", "1", "2"}
+    assert set(sight["init_fds"]) == {"0", "1", "2"}
     assert sight["fds"]["0"] == "/dev/null"
 
 
@@ -129,8 +126,6 @@ def test_its_environment_is_its_own(sight: Any) -> None:
 def test_it_sees_only_its_own_processes(sight: Any) -> None:
     """PID 1 is its init; nobody else is there but itself."""
     assert "1" in sight["pids"] and len(sight["pids"]) <= 4
-    if sight["waited"]:
-        sight["pids"].pop("1")
     assert all("looking.py" in line for line in sight["pids"].values())
 
 

@@ -54,7 +54,8 @@ class Place:
         """Start a launcher; with `wait`, until it answers."""
         command = [sys.executable, "-m", "agentk.runtime.launcher", "--state", str(self.state)]
         command += ["--run", str(self.run), "--instance", self.instance]
-        env = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+        given = ("PATH", "PYTHONPATH", "CONTAINERS_STORAGE_CONF", "CONTAINERS_REGISTRIES_CONF")
+        env = {name: os.environ[name] for name in given if name in os.environ}
         env["AGENTK_CRASH_AT"] = crash_at
         self.process = subprocess.Popen(command, env=env, cwd=Path(__file__).parent.parent.parent)
         if wait:

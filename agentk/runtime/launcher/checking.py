@@ -27,6 +27,7 @@ _ENV_NAME = re.compile(
     r"[-._a-zA-Z][-._a-zA-Z0-9]{0,1023}"
 )  # as Kubernetes; no shell's function can hide in it
 _OCI_RUNTIME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_IMAGE = re.compile(r"[0-9a-f]{64}")
 _FILE_NAME = re.compile(r"[^/\x00]{1,255}")
 _ARGUMENTS_MAX_BYTES = 1024 * 1024  # argv and env together; the kernel's own limit is 2 MiB
 _MOUNTS_MAX = 64
@@ -173,6 +174,10 @@ def _check_names(box: words.Box) -> None:
         raise _bad("oci_runtime", "is not the name of an OCI runtime")
     if not isinstance(box.waits, bool):
         raise _bad("waits", "must be true or false")
+    if not isinstance(box.image, str) or (box.image and not _IMAGE.fullmatch(box.image)):
+        raise _bad("image", "is not the id of an image")
+    if box.image and (box.runtime != "podman" or box.prefix):
+        raise _bad("image", "is only for podman, and shows no Python of the host")
     if box.enforcement not in ("Strict", "BestEffort"):
         raise _bad("enforcement", "is neither Strict nor BestEffort")
     if box.seccomp not in ("privileged", "baseline", "restricted"):

@@ -120,7 +120,7 @@ def _build(chosen: argparse.Namespace) -> tuple[World, socket.socket]:
         groups=cgroup.Cgroups.open(chosen.instance),
         workspaces=workspace.Workspaces(state, root=not rootless),
         drain=output.Drain(state / "boxes" / ".drain"),
-        tools=tools.Tools(state / "staged", finding.init()),
+        tools=tools.Tools(state / "staged", finding.init(), finding.lone_init()),
         environments=environments.Environments(state / "environments", builder),
         boot_id=kernel.boot_id(),
     )

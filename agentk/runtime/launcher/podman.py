@@ -28,6 +28,10 @@ _TRIES = 3  # of one question, each with a worker of its own
 _PAUSE_SECONDS = 0.2  # before the next worker
 _READ_BYTES = 1 << 16
 _LINE_MAX_BYTES = 16 << 20
+_NOT_FOUND, _UPSTREAM = (
+    404,
+    502,
+)  # what the worker says of an image that is not here, and of a registry's refusal
 # What of our environment concerns Podman; the rest is nobody's.
 _GIVEN = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "PYTHONPATH", "REGISTRY_AUTH_FILE", "SSL_CERT_FILE")
 _GIVEN_PREFIXES = (
@@ -47,6 +51,7 @@ class _Question:
     op: str
     fields: dict[str, Any]
     answer: Answer
+    hears: Callable[[str], None] | None = None
     tries: int = 0
 
 
@@ -73,10 +78,10 @@ class Podman:
         self.instance = hashlib.sha256(os.fsencode(world.settings.state)).hexdigest()[:16]
         self.service_pid = 0  # its namespaces are those that stages are made in
 
-    def ask(self, op: str, answer: Answer, **fields: Any) -> None:
-        """`answer` gets what the worker says, or an error. Never waits."""
+    def ask(self, op: str, answer: Answer, hears: Callable[[str], None] | None = None, **fields: Any) -> None:
+        """`answer` gets what the worker says, or an error; `hears` how far it is. Never waits."""
         self._count += 1
-        self._questions[self._count] = _Question(op, fields, answer)
+        self._questions[self._count] = _Question(op, fields, answer, hears)
         self._send(self._count)
 
     def ready(self, answer: Answer, version: bool = False) -> None:
@@ -188,11 +193,20 @@ class Podman:
             self._answered(json.loads(line))
 
     def _answered(self, told: dict[str, Any]) -> None:
-        question = self._questions.pop(int(told["id"]), None)
+        question = self._questions.get(int(told["id"]))
+        if question is not None and "told" in told:
+            if question.hears is not None:
+                question.hears(str(told["told"]))
+            return
+        self._questions.pop(int(told["id"]), None)
         if question is None:
             return
         if "ok" in told:
             question.answer(told["ok"])
+        elif told.get("status") == _NOT_FOUND:
+            question.answer(errors.NotFound(str(told.get("error"))))
+        elif told.get("status") == _UPSTREAM:
+            question.answer(errors.UpstreamError(str(told.get("error"))))
         else:
             question.answer(errors.Unavailable(f"podman: {told.get('error')}", hint="agentk doctor"))
 

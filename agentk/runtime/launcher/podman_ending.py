@@ -70,9 +70,18 @@ def clean(world: "World", box: words.Box) -> None:
         return
     shutil.rmtree(world.fifo_folder(box), ignore_errors=True)
     remove_container(world, world.podman.name(box.id))
+    if box.image:
+        let_images_go(world)
     point = world.podman.stage(box)
     if point.exists():
         let_stages_go(world, [point])
+
+
+def let_images_go(world: "World") -> None:
+    """Of which no box is made any more: they may be removed again. Said in the order in which things happened, so an
+    image that a box asks for after this is held anew."""
+    used = {live.box.image for live in world.lives.values() if live.phase in ("Starting", "Running")}
+    world.podman.ask("let_go", lambda _: None, used=sorted(used - {""}))
 
 
 def remove_container(world: "World", name: str, tries: int = _TRIES) -> None:
@@ -138,5 +147,6 @@ def adopt(world: "World") -> None:
             live = world.lives.get(told["box"])
             if live is None or live.phase in ("Exited", "Lost"):
                 remove_container(world, world.podman.name(told["box"]))
+        let_images_go(world)
 
     world.podman.ready(ready)

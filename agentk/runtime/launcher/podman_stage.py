@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from agentk.runtime import box as words
 from agentk.runtime import kernel, nsjail
-from agentk.runtime.launcher import child, mounts
+from agentk.runtime.launcher import child, mounts, podman_root
 from agentk.runtime.podman import spec
 
 MADE = b"s"  # what the child says when the stage is whole
@@ -30,6 +30,7 @@ class Order:
     host: nsjail.Host
     shown: mounts.Shown
     door: str  # the folder of FIFOs, inside
+    image: str  # where the files of its image are mounted; "" shows the host's own
     attach_workspace: Callable[[str, Path], None]
 
 
@@ -57,9 +58,15 @@ def _make(joined: Sequence[int], order: Order, channel: socket.socket) -> NoRetu
     entries = stage.fill(box, order.shown, lambda target: order.attach_workspace(box.uid, target))
     tree = point / "root"
     tree.mkdir(mode=0o755)
-    _host_tree(tree, order.host)
+    if order.image:
+        entries = [entry for entry in entries if entry.target != "/etc"]  # it has its own
+        _image_tree(tree, point, order, entries)
+    else:
+        _host_tree(tree, order.host)
+        os.symlink("/proc/mounts", point / "etc" / "mtab")  # or Podman would make it, and cannot
+        _point(tree, "/run", is_folder=True)
+        _write_start(tree, order)
     _furnish(tree, point, box, entries)
-    _write_start(tree, order)
     channel.send(MADE)
     os._exit(0)
 
@@ -86,12 +93,23 @@ def _host_tree(tree: Path, host: nsjail.Host) -> None:
         _bind(folder, _point(tree, folder, is_folder=True), read_only=True)
 
 
+def _image_tree(tree: Path, point: Path, order: Order, entries: Sequence[nsjail.Entry]) -> None:
+    """What a box with an image is made of; nothing can be made in it any more."""
+    image, layer = podman_root.open_image(order.image), point / "layer"
+    layer.mkdir(mode=0o755)
+    podman_root.make(layer, image, order.box.hostname)
+    for target, is_folder in podman_root.places(order.box, entries, image):
+        _point(layer, target, is_folder)
+    _write_start(layer, order)
+    podman_root.mount(tree, layer, image)
+    os.close(image)
+
+
 def _furnish(tree: Path, point: Path, box: words.Box, entries: Sequence[nsjail.Entry]) -> None:
     """Everything that is the box's own, parents first."""
     for name in ("/proc", "/sys", "/dev", "/tmp"):
         _point(tree, name, is_folder=True)
     _tmpfs(tree / "tmp", box.tmp_bytes)
-    os.symlink("/proc/mounts", point / "etc" / "mtab")  # or Podman would make it, and cannot
     for entry in entries:
         if entry.target != "/dev":  # Podman mounts that one, or it would make another
             _bind(entry.source, _point(tree, entry.target, os.path.isdir(entry.source)), entry.read_only)

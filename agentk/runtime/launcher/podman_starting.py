@@ -56,7 +56,7 @@ class Attempt(starting.Attempt):
         crashpoint("start.after-fifos")
         self._timer = world.loop.after(starting.START_SECONDS, self._too_slow)
         self._wanted = order
-        world.podman.ready(self._guarded(self._stage))
+        world.podman.ready(self._guarded(self._hold))
 
     def _guarded(self, step: Any) -> Any:
         """The next step, unless this was given up meanwhile; what it raises takes everything back."""
@@ -75,7 +75,15 @@ class Attempt(starting.Attempt):
 
         return act
 
-    def _stage(self, _: Told) -> None:
+    def _hold(self, _: Told) -> None:
+        """Its image, which must not be removed as long as a box is made of it."""
+        if self._box.image:
+            self._world.podman.ask("hold", self._guarded(self._stage), image=self._box.image)
+        else:
+            self._stage({"path": ""})
+
+    def _stage(self, told: Told) -> None:
+        assert isinstance(told, dict)
         world, box = self._world, self._box
         point = world.podman.stage(box)
         point.mkdir(mode=0o700, exist_ok=True)
@@ -86,6 +94,7 @@ class Attempt(starting.Attempt):
             shown=self._wanted.shown,
             door=f"{doors.INSIDE}/{box.id}",
             attach_workspace=world.workspaces.attach,
+            image=str(told["path"]),
         )
         joined = podman_stage.spaces(world.podman.service_pid, world.settings.rootless)
         ours, theirs = socket.socketpair()

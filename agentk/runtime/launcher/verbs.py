@@ -21,6 +21,7 @@ from agentk.runtime.launcher import (
     environment_verbs,
     exec_wanted,
     execing,
+    image_verbs,
     loop,
     output,
     processes,
@@ -318,4 +319,5 @@ _VERBS: dict[str, Verb] = {
     "keep_environment": environment_verbs.keep,
     "remove_environment": environment_verbs.remove,
     "interpreter": environment_verbs.interpreter,
+    "image": image_verbs.image,
 }

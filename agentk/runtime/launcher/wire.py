@@ -175,6 +175,11 @@ def seen_from(told: Mapping[str, Any]) -> words.Seen:
     return _construct(words.Seen, known)
 
 
+def image_from(told: Any) -> words.Image:
+    """An Image from a message."""
+    return _build(words.Image, told)
+
+
 def process_from(told: Any) -> words.Process | None:
     """A Process, None from None."""
     return _build(words.Process, told) if told else None

@@ -28,6 +28,14 @@ class Unstartable(Exception):
     """Podman cannot be used here; the words say why."""
 
 
+class Refused(Exception):
+    """Podman said no, in its own words."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 @dataclass
 class Service:
     """One process of `podman system service`."""

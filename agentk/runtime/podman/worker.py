@@ -21,7 +21,7 @@ from typing import Any
 import requests
 from podman.api.client import APIClient, APIResponse
 
-from agentk.runtime.podman import service, spec
+from agentk.runtime.podman import images, service, spec
 
 Message = dict[str, Any]
 _AT_ONCE = 8
@@ -31,14 +31,8 @@ _PROCESSES_MAX = 1 << 22  # the kernel's own
 _REMOVE_TRIES = 20
 _PAUSE_SECONDS = 0.01
 _NOT_FOUND, _ERRORS = 404, 400
-
-
-class Refused(Exception):
-    """Podman said no, in its own words."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
+_POOLS = {"image": "images", "hold": "holders", "let_go": "holders"}
+_OTHERS = {"images": 12, "holders": 1}  # threads
 
 
 class Worker:
@@ -55,26 +49,35 @@ class Worker:
             "ended": self._ended,
             "remove": self._remove,
             "list": self._list,
+            "image": self._image,
+            "hold": self._hold,
+            "let_go": self._let_go,
         }
 
     def serve(self) -> None:
         """Until the launcher hangs up."""
         pool = concurrent.futures.ThreadPoolExecutor(_AT_ONCE)
+        # A registry that never ends keeps no box waiting; and what holds images hears in the order it was told.
+        others = {name: concurrent.futures.ThreadPoolExecutor(count) for name, count in _OTHERS.items()}
         with self._channel.makefile("rb") as lines:
             for line in lines:
-                pool.submit(self._answer, json.loads(line))
+                message = json.loads(line)
+                others.get(_POOLS.get(message["op"], ""), pool).submit(self._answer, message)
         os._exit(0)  # what is under way is asked again, of the next worker
 
     def _answer(self, message: Message) -> None:
         told: Message = {"id": message["id"]}
         try:
             told["ok"] = self._ops[message["op"]](message)
-        except Refused as refused:
+        except service.Refused as refused:
             told |= {"error": str(refused), "status": refused.status}
         except service.Unstartable as error:
             told |= {"error": str(error), "status": 0}
         except Exception as error:  # noqa: BLE001 (one op's surprise must not leave the launcher waiting)
             told |= {"error": f"{type(error).__name__}: {error}", "status": 500}
+        self._tell(told)
+
+    def _tell(self, told: Message) -> None:
         with self._telling:
             self._channel.sendall(json.dumps(told).encode() + b"\n")
 
@@ -95,10 +98,10 @@ class Worker:
         told = call(
             path, params=params, headers=headers, timeout=_SECONDS, **({"data": data} if data else {})
         )
-        content = told.json() if told.content else {}
+        content = _content(told)
         if told.status_code >= _ERRORS:
             words = content.get("message") or content.get("cause") if isinstance(content, dict) else ""
-            raise Refused(told.status_code, str(words or told.reason))
+            raise service.Refused(told.status_code, str(words or told.reason))
         return content
 
     def _client(self, serving: service.Service) -> APIClient:
@@ -133,7 +136,7 @@ class Worker:
         for number, name in enumerate([chosen] if chosen else list(self._oci)):
             try:
                 told = self._made({**wanted, "oci_runtime": name})
-            except Refused as refused:
+            except service.Refused as refused:
                 self._forget(wanted["name"])
                 if chosen or number + 1 == len(self._oci) or "OCI" not in str(refused):
                     raise
@@ -141,12 +144,12 @@ class Worker:
             if number:
                 self._oci.insert(0, self._oci.pop(number))  # what works here is tried first from now on
             return told
-        raise Refused(0, "no OCI runtime")
+        raise service.Refused(0, "no OCI runtime")
 
     def _made(self, wanted: Message) -> Message:
         try:
             made = self._ask("post", "/containers/create", wanted)
-        except Refused as refused:
+        except service.Refused as refused:
             if "already in use" not in str(refused):
                 raise
             self._forget(wanted["name"])
@@ -165,7 +168,7 @@ class Worker:
         while True:
             try:
                 state = self._inspect(message["container"])["State"]
-            except Refused as refused:
+            except service.Refused as refused:
                 if refused.status == _NOT_FOUND:
                     return {}
                 raise
@@ -185,7 +188,7 @@ class Worker:
             try:
                 self._ask("delete", f"/containers/{name}", force="true", timeout="0", v="true")
                 return
-            except Refused as refused:
+            except service.Refused as refused:
                 if refused.status == _NOT_FOUND:
                     return
                 # it is on its way out of the kernel, or its own cleanup is at work
@@ -198,6 +201,31 @@ class Worker:
         labels = json.dumps({"label": [f"{spec.LABEL_INSTANCE}={self._instance}"]})
         told = self._ask("get", "/containers/json", all="true", filters=labels)
         return {"containers": [{"id": one["Id"], "box": one["Labels"][spec.LABEL_BOX]} for one in told]}
+
+    # images
+
+    def _image(self, message: Message) -> Message:
+        """Find or pull. How far that is, is told meanwhile."""
+
+        def told(words: str) -> None:
+            self._tell({"id": message["id"], "told": words})
+
+        return images.get(self._ask, lambda: self._client(self._serve()), message, told)
+
+    def _hold(self, message: Message) -> Message:
+        return {"path": images.hold(self._ask, message["image"], self._instance)}
+
+    def _let_go(self, message: Message) -> Message:
+        images.let_go(self._ask, message["used"], self._instance)
+        return {}
+
+
+def _content(told: APIResponse) -> Any:
+    """JSON; of a mount it is a path as it is."""
+    try:
+        return told.json() if told.content else {}
+    except ValueError:
+        return told.text.strip()
 
 
 def main() -> None:

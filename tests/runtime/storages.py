@@ -1,0 +1,28 @@
+"""A storage of images of a test's own, which every podman that it starts uses."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def storage(folder: Path) -> Iterator[Mapping[str, str]]:
+    """The variables that lead to it. Nothing of it is left."""
+    config = folder / "storage.conf"
+    config.write_text(
+        f'[storage]\ndriver="overlay"\ngraphroot="{folder}/graph"\nrunroot="{folder}/run-root"\n'
+    )
+    try:
+        yield {"CONTAINERS_STORAGE_CONF": str(config)}
+    finally:
+        # overlay's own bind of its directory would keep the folder busy
+        subprocess.run(["umount", "-l", f"{folder}/graph/overlay"], capture_output=True, check=False)
+
+
+def shell() -> dict[str, bytes]:
+    """Files of as little an image as a shell needs, for `registry.push`."""
+    said = subprocess.run(["ldd", "/bin/dash"], capture_output=True, text=True, check=True).stdout
+    files = [word for line in said.splitlines() for word in line.split() if word.startswith("/")]
+    made = {f"{path.lstrip('/')}*": Path(path).read_bytes() for path in files}
+    return {"bin/dash*": Path("/bin/dash").read_bytes(), "bin/sh": b"-> dash", **made}
