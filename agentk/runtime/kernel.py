@@ -45,6 +45,7 @@ PR_GET_NO_NEW_PRIVS = 39
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECCOMP_MODE_FILTER = 2
+_STATFS_BYTES = 256  # more than the structure has anywhere
 _CAPABILITIES_VERSION = 0x20080522
 # open_tree(2), move_mount(2), openat2(2), mount_setattr(2), quotactl_fd(2): the same numbers on every architecture
 _SYS_OPEN_TREE = 428
@@ -170,6 +171,13 @@ def openat2(path: StrPath, flags: int, resolve: int, dir_fd: int = _AT_FDCWD, mo
         ctypes.c_char_p(how),
         ctypes.c_size_t(len(how)),
     )
+
+
+def file_system(fd: int) -> int:
+    """The kind of file system that a descriptor is of, as fstatfs(2) tells it."""
+    told = ctypes.create_string_buffer(_STATFS_BYTES)
+    _call("fstatfs", ctypes.c_int(fd), told)
+    return int(struct.unpack_from("l", told)[0])
 
 
 def quotactl(fd: int, command: int, identity: int, record: bytearray) -> None:

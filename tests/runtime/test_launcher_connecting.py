@@ -43,9 +43,11 @@ def test_it_reaches_the_port_inside(there: Place) -> None:
             seen = await runtime.start(there.python(LISTENS, uid="port"))
             await launching.logged(there, "up", uid="port")
             many = [hands.Hands(runtime).connect(seen.id, 8080) for _ in range(20)]
-            for number, made in enumerate(await asyncio.gather(*many)):
+            connected = await asyncio.gather(*many)
+            for number, made in enumerate(connected):
+                made.sendall(b"%d" % number)
+            for number, made in enumerate(connected):
                 with made:
-                    made.sendall(b"%d" % number)
                     said = await asyncio.to_thread(made.recv, 100)
                     assert said == b"hello %d from 127.0.0.1" % number
             for port in (8081, 1):

@@ -8,6 +8,7 @@ in its leaf is killed. Its bytes never pass here: the ends are pipes or a termin
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import signal
@@ -68,7 +69,7 @@ def enter(world: World, live: Live, message: wire.Message, fds: Sequence[int], c
         checking.check_inside(cwd, "cwd")
     if cwd and live.box.runtime == "process" and not process.leads_to(live.box, cwd):
         raise errors.BadRequest(f"without a jail there is only /workspace and what is mounted, not {cwd}")
-    checking.check_ends(fds, 3, tty, _givers(world))
+    checking.check_ends(fds, 3, tty, givers(world))
     wanted = Wanted(
         hand_id=exec_wanted.check_exec_id(message.get("hand_id")),
         seconds=_seconds(message.get("timeout_seconds")),
@@ -110,7 +111,8 @@ def seccomp_of(world: World, box: words.Box) -> bytes:
     return world.settings.filters[box.seccomp]
 
 
-def _givers(world: World) -> set[int]:
+def givers(world: World) -> set[int]:
+    """Whose pipes and terminals come in."""
     return {os.geteuid(), world.settings.daemon_uid} - {-1}
 
 
@@ -292,7 +294,7 @@ class Hand:
     ) -> wire.Message | errors.AgentkError:
         stopped = self._cancelled or self._timed_out
         if "error" in told and not stopped:
-            return _refusal(str(told["error"]), gone)
+            return _refusal(str(told["error"]), gone, told.get("errno") if self._wanted.sealed else None)
         if self._wanted.sealed is not None:
             done = told.get("done")
             if isinstance(done, dict):
@@ -354,7 +356,14 @@ class Hand:
             world.records.forget(box.id)
 
 
-def _refusal(why: str, gone: bool) -> errors.AgentkError:
+def _refusal(why: str, gone: bool, code: object = None) -> errors.AgentkError:
+    """`code`: errno of one of ours, which had begun."""
     if gone:
         return errors.Conflict("the box has just ended")
+    if code in (errno.ENOENT, errno.ENOTDIR):
+        return errors.NotFound(why[:500])
+    if code == errno.EINVAL:
+        return errors.BadRequest(why[:500])
+    if code is not None:
+        return errors.RuntimeRefused(why[:500])
     return errors.RuntimeRefused(f"cannot enter the box: {why[:500]}")

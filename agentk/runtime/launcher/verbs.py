@@ -12,6 +12,7 @@ from agentk.data import places
 from agentk.runtime import box as words
 from agentk.runtime.launcher import (
     calling,
+    carrying,
     checking,
     child,
     claiming,
@@ -157,6 +158,14 @@ def _connect(world: World, message: wire.Message, fds: Sequence[int], caller: ca
     connecting.connect(world, _find(world, message), message, caller)
 
 
+def _pack(world: World, message: wire.Message, fds: Sequence[int], caller: calling.Caller) -> None:
+    carrying.pack(world, _find(world, message), message, fds, caller)
+
+
+def _unpack(world: World, message: wire.Message, fds: Sequence[int], caller: calling.Caller) -> None:
+    carrying.unpack(world, _find(world, message), message, fds, caller)
+
+
 def _exec_cancel(world: World, message: wire.Message, answer: Answer) -> None:
     box_id = checking.check_id(message.get("box_id"))
     execing.cancel(world, box_id, exec_wanted.check_exec_id(message.get("exec_id")))
@@ -298,7 +307,13 @@ def _running(world: World, message: wire.Message) -> Live:
 
 
 # Those that are not repeatable, and that end with the connection they were asked on.
-LASTING: dict[str, Lasting] = {"exec": _exec, "enter": _enter, "connect": _connect}
+LASTING: dict[str, Lasting] = {
+    "exec": _exec,
+    "enter": _enter,
+    "connect": _connect,
+    "pack": _pack,
+    "unpack": _unpack,
+}
 _VERBS: dict[str, Verb] = {
     "start": _start,
     "claim": _claim,
