@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from starlette.responses import Response
 
@@ -23,6 +23,14 @@ _SINCE_MAX = 10**9  # seconds; 30 years
 
 Object = dict[str, Any]
 T = TypeVar("T")
+Made = TypeVar("Made", covariant=True)
+
+
+class Reading(Protocol[Made]):
+    """What is made of whole lines of a log: something falsy when it is nothing."""
+
+    def feed(self, lines: bytes) -> Made: ...
+    def rest(self) -> Made: ...
 
 
 @dataclass(frozen=True)
@@ -52,12 +60,12 @@ async def log(call: calls.Call, wakeups: inotify.Wakeups) -> Response:
             f'agent "{call.target.name}" has not started yet: {status.get("phase", "Pending")}',
             hint=str(status.get("message") or "follow its log with -f"),
         )
-    text = _Following(call, wakeups, asked, folder, obj, attempt).text()
+    text = Following(call, wakeups, asked, folder, obj, attempt).pieces(logs.Joiner(asked.wanted))
     stopping = streaming.until(text, call.services.ending, _FOLLOW_SECONDS)
     return streaming.Stream(_limited(stopping, asked.limit_bytes), "text/plain; charset=utf-8")
 
 
-class _Following:
+class Following:
     """One reader of one attempt's log."""
 
     def __init__(
@@ -73,9 +81,15 @@ class _Following:
         self._agent, self._attempt = agent, attempt
         self._gone = False  # the agent, or our sight of it
         self._changed = asyncio.Event()
+        self.begun = asyncio.Event()  # what is written from now on is not missed
 
-    async def text(self) -> AsyncGenerator[bytes, None]:
-        """Pieces of text, whole lines mostly."""
+    @property
+    def agent(self) -> Object:
+        """As it was last seen."""
+        return self._agent
+
+    async def pieces(self, reading: Reading[T]) -> AsyncGenerator[T, None]:
+        """What `reading` makes of the lines."""
         async with contextlib.AsyncExitStack() as stack:
             if self._asked.follow:
                 watching = asyncio.create_task(self._watch_agent(), name="a log's agent")
@@ -86,15 +100,15 @@ class _Following:
                     self._attempt = int((self._agent.get("status") or {}).get("attempt") or 0)
             reader = logs.Reader(lambda: logs.files(self._folder, self._attempt))
             stack.callback(reader.close)
-            joiner = logs.Joiner(self._asked.wanted)
             await _in_thread(lambda: self._seek(reader))
+            self.begun.set()
             watched = False
             while True:
                 over = self._over()  # asked before reading: what is written later cannot be missed
                 self._changed.clear()
                 if self._asked.follow and not watched:
                     watched = self._watch_folder(stack)
-                lines, piece = await _in_thread(lambda: _step(reader, joiner))
+                lines, piece = await _in_thread(lambda: _step(reader, reading))
                 if piece:
                     yield piece
                 if lines:
@@ -102,7 +116,7 @@ class _Following:
                 if over:
                     break
                 await self._wait(None if watched else _LOOK_SECONDS)
-            if rest := joiner.rest():
+            if rest := reading.rest():
                 yield rest
 
     def _seek(self, reader: logs.Reader) -> None:
@@ -156,9 +170,9 @@ class _Following:
         return bool(self._attempt) and max(ended, int(status.get("attempt") or 0) - 1) >= self._attempt
 
 
-def _step(reader: logs.Reader, joiner: logs.Joiner) -> tuple[bool, bytes]:
+def _step(reader: logs.Reader, reading: Reading[T]) -> tuple[bool, T]:
     lines = reader.read()
-    return bool(lines), joiner.feed(lines)
+    return bool(lines), reading.feed(lines)
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

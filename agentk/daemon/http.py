@@ -17,11 +17,15 @@ from agentk.api import errors
 from agentk.daemon import (
     agents,
     answers,
+    attaching,
     audits,
     budgeting,
     calls,
+    copying,
     deleting,
+    executing,
     following,
+    forwarding,
     inotify,
     own,
     paths,
@@ -58,6 +62,9 @@ _PARTS: dict[str, dict[str, Handler]] = {
     "trace": {"GET": tracing.trace},
     "budget": {"GET": budgeting.show, "POST": budgeting.add},
     "can-i": {"POST": permits.can_i},
+    "exec": {"GET": executing.exec_},
+    "portforward": {"GET": forwarding.portforward},
+    "files": {"GET": copying.read, "PUT": copying.write},
 }
 
 _log = logging.getLogger(__name__)
@@ -71,7 +78,10 @@ def app(store: Store, services: Services) -> ASGIApp:
     async def log(call: calls.Call) -> Response:
         return await following.log(call, wakeups)
 
-    parts = _PARTS | {"log": {"GET": log}}
+    async def attach(call: calls.Call) -> Response:
+        return await attaching.attach(call, wakeups)
+
+    parts = _PARTS | {"log": {"GET": log}, "attach": {"GET": attach}}
 
     async def resource(request: Request) -> Response:
         target = paths.find(request.scope["path"])

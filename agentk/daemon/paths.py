@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from agentk.api import errors, kinds
 
 # Parts of an agent beyond Kubernetes' own; `log` is a Pod's in Kubernetes.
-AGENT_PARTS = ("log", "signal", "restart", "counters", "audit", "trace", "budget", "can-i")
+_HANDS = ("exec", "attach", "portforward", "files")
+AGENT_PARTS = ("log", "signal", "restart", "counters", "audit", "trace", "budget", "can-i", *_HANDS)
 QUOTA_PARTS = ("budget",)
 
 

@@ -12,6 +12,7 @@ from agentk.runtime import box
 
 if TYPE_CHECKING:
     from agentk.daemon.desk import Desk
+    from agentk.daemon.visiting import Room
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Services:
     allowed_uids: frozenset[int]  # who may talk to the control socket
     version: str
     desk: "Desk | None" = None  # what people may look into of the gate; None: this daemon has none
+    visits: "Room | None" = None  # people's hands in boxes; None: this daemon has none
     routes: Sequence[BaseRoute] = ()  # below /agentk/v1, of rooms that serve connections of their own kind
     # Set: the server stops accepting, and streams (watches, followed logs) end.
     ending: asyncio.Event = field(default_factory=asyncio.Event)

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import h11
@@ -89,10 +89,12 @@ class _Protocol(H11Protocol):
         self._forget_deadline()
         super().connection_lost(exc)
 
-    def upgrade(self, protocol: asyncio.Protocol) -> None:
+    def upgrade(self, protocol: asyncio.Protocol, headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
         """Answers 101, and the connection is `protocol`'s from here on: HTTP knows nothing of it any more."""
         word = next((value for name, value in self.headers if name == b"upgrade"), b"")
-        head = b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: " + word + b"\r\n\r\n"
+        told = [(b"connection", b"upgrade"), (b"upgrade", word), *headers]
+        lines = [b"HTTP/1.1 101 Switching Protocols", *(name + b": " + value for name, value in told)]
+        head = b"\r\n".join(lines) + b"\r\n\r\n"
         early = self.conn.trailing_data[0]
         gone = self.transport.is_closing()
         self.connection_lost(_Upgraded())  # an error, so that the transport stays open

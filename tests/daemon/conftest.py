@@ -17,10 +17,11 @@ from urllib.parse import urlencode
 import pytest
 
 from agentk.daemon import http as daemon_http
-from agentk.daemon import serving, sockets
+from agentk.daemon import serving, sockets, visiting
 from agentk.daemon.services import Services
 from agentk.runtime import box
 from agentk.store.store import Store
+from tests.daemon.near import Near
 
 AGENTS = "/apis/agentk.dev/v1alpha1/namespaces/default/agents"
 SECONDS = 30  # no answer by then is a failure
@@ -57,6 +58,8 @@ class Api:
     store: Store
     services: Services
     loop: asyncio.AbstractEventLoop
+    hands: Near
+    stdin: int  # what the program of every agent reads
     asked: list[Any] = field(default_factory=list)
 
     def call(
@@ -183,6 +186,8 @@ def running(tmp_path: Path) -> Iterator[Api]:
         asked.append(kill_agents)
 
     loop = asyncio.new_event_loop()
+    os.mkfifo(tmp_path / "in")
+    hands, stdin = Near(), os.open(tmp_path / "in", os.O_RDWR)
     services = Services(
         log_folder=lambda namespace, uid: state / "logs" / f"{namespace}_{uid}",
         counters=counters,
@@ -192,17 +197,23 @@ def running(tmp_path: Path) -> Iterator[Api]:
         indexes=lambda told: None,
         allowed_uids=frozenset({os.getuid()}),
         version="0.1.0",
+        visits=visiting.Room(
+            hands, lambda box_id: {"in": stdin}, lambda data: data.replace(b"hunter2", b"***")
+        ),
     )
     path = tmp_path / "run" / "a.sock"
     sock = sockets.bind(path)
     serve = serving.serve(daemon_http.app(store, services), sock, services.ending)
     thread = threading.Thread(target=loop.run_until_complete, args=(serve,))
     thread.start()
-    made = Api(path, state, store, services, loop, asked)
+    made = Api(path, state, store, services, loop, hands, stdin, asked)
     made.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "default"}})
     yield made
     loop.call_soon_threadsafe(services.ending.set)
     thread.join(SECONDS)
+    assert services.visits is not None
+    loop.run_until_complete(services.visits.close())
+    os.close(stdin)
     store.close()
     loop.run_until_complete(loop.shutdown_asyncgens())
     loop.run_until_complete(loop.shutdown_default_executor())
