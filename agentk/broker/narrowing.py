@@ -88,7 +88,9 @@ RANKS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("budget", "onExceeded"): ("Kill", "Pause"),
 }
 # What happens within the box, whoever wrote it: the box is what bounds it.
-FREE = frozenset({"command", "args", "workingDir", "hostname", "suspend", "livenessProbe", "readinessProbe"})
+FREE = frozenset(
+    {"command", "args", "workingDir", "hostname", "suspend", "stdin", "livenessProbe", "readinessProbe"}
+)
 _KNOWN: dict[str, frozenset[str]] = {}  # fields of a group; of what has none: nothing
 for _path in (*(bound.path for bound in BOUNDS), *SAME, *RANKS):
     for _at, _step in enumerate(_path):

@@ -110,6 +110,7 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
         image=root.id if root else "",
         prefix="" if root else runtime.get("pythonPrefix", ""),
         tmp_bytes=tmp,
+        stdin=bool(spec.get("stdin")),
         annotations={
             "name": metadata["name"],
             "generation": str(metadata.get("generation", 0)),

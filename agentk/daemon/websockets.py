@@ -7,6 +7,7 @@ whoever says something to it. One that is silent, also to pings, is hung up on. 
 import asyncio
 import base64
 import binascii
+import select
 from collections import deque
 from collections.abc import Callable, Sequence
 
@@ -19,9 +20,10 @@ from agentk.api import channels, errors
 
 _HELD_BYTES = 256 * 1024  # heard and not yet taken; then it is read no more, until half of it is
 _UNSENT_BYTES = 256 * 1024
-_PING_SECONDS = 10.0  # also how soon the end of a caller is noticed that is not being read
-_SILENCE_SECONDS = 60.0
-_LAST_WORDS_SECONDS = 5.0  # for the caller to hear them
+_PING_SECONDS = 10.0
+_LOOK_SECONDS = 1.0  # how soon the end of a caller is noticed that is not being read
+_SILENCE_SECONDS = 3600.0  # a pager may stop somebody from reading for long
+_LAST_WORDS_SECONDS = 2.0  # for the caller to hear them
 _VERSION = "13"
 
 
@@ -116,6 +118,7 @@ class WebSocket(asyncio.Protocol):
         elif self._held_bytes > _HELD_BYTES and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()
+            asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
         self._news.set()
 
     def eof_received(self) -> bool:
@@ -143,8 +146,19 @@ class WebSocket(asyncio.Protocol):
         if data and self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 
+    def _look(self) -> None:
+        """Nobody tells the loop of the end of a connection that is not read."""
+        if not self._paused or self._gone or self._transport is None:
+            return
+        poll = select.poll()
+        poll.register(self._transport.get_extra_info("socket").fileno(), select.POLLRDHUP)
+        if poll.poll(0):
+            self._transport.abort()
+        else:
+            asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
     def _tick(self) -> None:
-        """Whether somebody is still there; writing is what tells of one that we do not read."""
+        """Whether somebody is still there."""
         assert self._transport is not None
         loop = asyncio.get_running_loop()
         if not self._paused and loop.time() - self._spoke_at > _SILENCE_SECONDS:

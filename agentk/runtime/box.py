@@ -101,6 +101,7 @@ class Box:
     log: LogLimits = field(default_factory=LogLimits)
     seccomp: str = "baseline"  # "privileged" | "baseline" | "restricted": runtimes/nsjail/seccomp-NAME.kafel
     enforcement: Enforcement = "Strict"
+    stdin: bool = False  # its program reads a pipe that people may write into; else there is nothing to read
     build: Build = ""  # not an agent's: `argv` is then the launcher's own
     oci_runtime: str = ""  # of Podman: crun, runc, runsc, kata, …; "" is what it uses by itself
     image: str = ""  # id of the image its tree is made of; "" shows the host's own

@@ -49,11 +49,11 @@ def _become(order: child.Order, channel: socket.socket) -> NoReturn:
     os.umask(0o022)
     child.usual_signals()
     leaf, outside = child.open_entries(order.entry_files), child.open_entries(order.keeper_files)
-    output = order.output or _open_ends(order.record)
+    stdin, *output = (order.stdin, *order.output) if order.output else _open_ends(order.record, box.stdin)
     log = child.high(os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
     enter_folder(box, order.folder, lambda number, mount: _write_files(order, number, mount))
     child.enter(outside)
-    child.arrange(output, channel.fileno(), leaf, keep=(), stdin=order.stdin)
+    child.arrange(output, channel.fileno(), leaf, keep=(), stdin=stdin)
     os.dup2(0, _INPUT_FD, inheritable=True)
     os.dup2(log, 0, inheritable=True)
     _limit(box)
@@ -75,10 +75,10 @@ def _of_ours(order: child.Order) -> dict[str, str]:
     return {"AGENTK_SOCKET": f"{door}/{doors.GATE}", "PYTHONPATH": path}
 
 
-def _open_ends(record: Path) -> tuple[int, int]:
+def _open_ends(record: Path, stdin: bool) -> tuple[int, int, int]:
     folder = os.open(record, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        return child.open_ends(folder)
+        return child.open_ends(folder, stdin)
     finally:
         os.close(folder)
 

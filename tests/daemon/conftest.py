@@ -59,7 +59,7 @@ class Api:
     services: Services
     loop: asyncio.AbstractEventLoop
     hands: Near
-    stdin: int  # what the program of every agent reads
+    stdin: Path  # a FIFO: what the program of every agent reads
     asked: list[Any] = field(default_factory=list)
 
     def call(
@@ -206,7 +206,7 @@ def running(tmp_path: Path) -> Iterator[Api]:
     serve = serving.serve(daemon_http.app(store, services), sock, services.ending)
     thread = threading.Thread(target=loop.run_until_complete, args=(serve,))
     thread.start()
-    made = Api(path, state, store, services, loop, hands, stdin, asked)
+    made = Api(path, state, store, services, loop, hands, tmp_path / "in", asked)
     made.ok("POST", "/api/v1/namespaces", {"metadata": {"name": "default"}})
     yield made
     loop.call_soon_threadsafe(services.ending.set)

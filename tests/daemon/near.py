@@ -1,4 +1,4 @@
-"""Hands that reach no farther than this process: commands as plain children. The same verbs, real pipes and terminals."""
+"""Hands that reach no farther than this process: commands as plain children. Real pipes, real terminals."""
 
 import asyncio
 import contextlib
@@ -68,15 +68,15 @@ class Near:
             await asyncio.get_running_loop().sock_connect(made, ("127.0.0.1", port))
         except OSError as error:
             made.close()
-            raise errors.Unavailable(f"port {port}: {error.strerror}") from None
+            raise errors.Unavailable(f"port {port}: {os.strerror(error.errno or 0)}") from None
         return made
 
     async def pack(self, box_id: str, path: str, out: int, hand_id: str = "") -> Mapping[str, int]:
         self._check(box_id)
-        if not Path(path).exists():
-            raise errors.NotFound(f"{path}: no such file")
 
         def work() -> None:
+            if not Path(path).exists():
+                raise errors.NotFound(f"{path}: no such file")
             with os.fdopen(os.dup(out), "wb") as file, tarfile.open(fileobj=file, mode="w|") as tar:
                 tar.add(path, Path(path).name)
 
@@ -85,11 +85,11 @@ class Near:
 
     async def unpack(self, box_id: str, path: str, source: int, hand_id: str = "") -> Mapping[str, int]:
         self._check(box_id)
-        if not Path(path).is_dir():
-            raise errors.NotFound(f"{path}: no such directory")
         told: dict[str, Any] = {"files": 0, "bytes": 0}
 
         def work() -> None:
+            if not Path(path).is_dir():
+                raise errors.NotFound(f"{path}: no such directory")
             with os.fdopen(os.dup(source), "rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
                 for one in tar:
                     tar.extract(one, path, filter="data")

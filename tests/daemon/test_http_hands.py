@@ -67,6 +67,14 @@ async def dialled(
         yield socket
 
 
+def vanish(socket: Socket) -> None:
+    """As a caller that is killed."""
+    assert socket._response.connection is not None
+    transport = socket._response.connection.transport
+    assert transport is not None
+    transport.abort()
+
+
 async def all_of(socket: Socket) -> dict[int, bytes]:
     """What every channel said until the end."""
     said: dict[int, bytes] = {}
@@ -81,11 +89,15 @@ def ran(
     api: Api, *argv: str, stdin: bytes = b"", protocol: str = channels.V5, **flags: Any
 ) -> dict[int, Any]:
     async def story(socket: Socket) -> dict[int, bytes]:
-        if stdin:
-            await socket.send_bytes(b"\0" + stdin)
-            await socket.send_bytes(b"\xff\0")
-        return await all_of(socket)
+        async def write() -> None:
+            if stdin:
+                await socket.send_bytes(b"\0" + stdin)
+                await socket.send_bytes(b"\xff\0")
 
+        return (await asyncio.gather(all_of(socket), write()))[0]
+
+    if stdin:
+        flags["stdin"] = "true"
     query = [("command", word) for word in argv] + list(flags.items())
     said = play(api, "exec", query, story, protocol)
     return said | {3: json.loads(said[3])}
@@ -107,7 +119,7 @@ def test_success_and_death_by_a_signal_and_no_such_command(there: Api) -> None:
 
 def test_input_reaches_it_and_has_an_end(there: Api) -> None:
     data = os.urandom(3_000_000)
-    said = ran(there, "cat", stdin=data, stdout="true", **{"stdin": "true"})
+    said = ran(there, "cat", stdin=data, stdout="true")
     assert said[1] == data
 
 
@@ -140,10 +152,7 @@ def test_a_terminal_has_a_size_and_changes_it(there: Api) -> None:
 def test_what_nobody_reads_holds_the_command_back_and_the_caller_s_end_ends_it(there: Api) -> None:
     async def story(socket: Socket) -> None:
         await socket.receive_bytes()
-        assert socket._response.connection is not None
-        transport = socket._response.connection.transport
-        assert transport is not None
-        transport.abort()
+        vanish(socket)
 
     play(there, "exec", [("command", "yes")], story)
     there.run(there.hands.ended.wait())
@@ -158,6 +167,7 @@ def test_what_is_not_read_is_not_taken(there: Api) -> None:
                 for _ in range(1000):
                     await socket.send_bytes(b"\0" + bytes(65536))
         except TimeoutError:
+            vanish(socket)
             return True
         return False
 
@@ -219,11 +229,12 @@ def test_hands_have_an_end(there: Api) -> None:
         await socket.receive_bytes()
         room = there.services.visits
         assert room is not None
-        room.visits |= {str(number) for number in range(63)}
+        room.visits.update(map(str, range(63)))
         there.fails(429, "GET", f"{AGENTS}/a/exec", query={"command": "true"}, headers=HANDSHAKE)
-        await asyncio.to_thread(there.run, room.close())
+        closing = asyncio.create_task(asyncio.to_thread(there.run, room.close()))
         async for _ in socket:
             pass
+        await closing
         return socket.close_code
 
     assert (
@@ -241,14 +252,15 @@ def test_attach_tells_what_is_written_from_now_on(there: Api) -> None:
     folder.mkdir(parents=True)
     log = folder / "1.log"
     stamp = "2026-01-01T00:00:00.000000000Z"
-    log.write_text(f"{stamp} stdout F before\n{stamp} stdout P name? ")
+    log.write_text(f"{stamp} stdout F before\n{stamp} stdout P name? \n")
 
     async def story(socket: Socket) -> dict[int, bytes]:
         assert await socket.receive_bytes() == b"\1name? "
         await socket.send_bytes(b"\0me\n")
-        assert await asyncio.to_thread(os.read, there.stdin, 100) == b"me\n"
+        with there.stdin.open("rb", buffering=0) as typed:
+            assert await asyncio.to_thread(typed.readline) == b"me\n"
         with log.open("a") as file:
-            file.write(f"\n{stamp} stdout F \n{stamp} stderr F hello me\n{stamp} log F said\n")
+            file.write(f"{stamp} stdout F \n{stamp} stderr F hello me\n{stamp} log F said\n")
         said = await socket.receive_bytes()
         await asyncio.to_thread(status, there, phase="Failed", lastTermination={"attempt": 1, "exitCode": 3})
         rest = await all_of(socket)
@@ -321,7 +333,7 @@ def test_files_go_in_and_out_as_tar(there: Api, tmp_path: Any) -> None:
     (tmp_path / "from").mkdir()
     (tmp_path / "to").mkdir()
     (tmp_path / "from" / "f").write_bytes(os.urandom(500_000))
-    packed = there.get(f"{AGENTS}/a/files", path=f"{tmp_path}/from")
+    packed = there.call("GET", f"{AGENTS}/a/files", query={"path": f"{tmp_path}/from"})
     assert packed.headers["content-type"] == "application/x-tar"
     told = there.ok("PUT", f"{AGENTS}/a/files", packed.body, query={"path": f"{tmp_path}/to"})
     assert told == {"files": 1, "bytes": 500_000}

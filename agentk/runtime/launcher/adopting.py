@@ -109,10 +109,10 @@ def _open_fifos(world: World, live: Live) -> tuple[dict[str, int], bool]:
     folder = world.fifo_folder(box)
     kept = all(_is_held(folder / name) for name in ("out", "err"))
     if box.runtime != "podman":
-        return output.open_fifos(folder, box.host_uid), kept
+        return output.open_fifos(folder, box.host_uid, stdin=box.stdin), kept
     doors.make(world.settings.doors, box.uid)
     shown = world.make_fifo_folder(box)
-    return output.open_fifos(world.records.path(box.id), box.host_uid, shown), kept
+    return output.open_fifos(world.records.path(box.id), box.host_uid, shown, box.stdin), kept
 
 
 def _is_held(fifo: Path) -> bool:

@@ -206,6 +206,8 @@ def _check_process(box: words.Box) -> None:
         check_argv(box.argv)
     check_env(box.env)
     check_inside(box.cwd, "cwd")
+    if not isinstance(box.stdin, bool) or (box.stdin and box.build):
+        raise _bad("stdin", "must be true or false, and false for what makes an environment")
     if box.prefix != "":
         check_inside(box.prefix, "prefix")
 

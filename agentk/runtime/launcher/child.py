@@ -182,9 +182,9 @@ def _become(site: Site, order: Order, stage: mounts.Stage, channel: socket.socke
         os._exit(0)  # the box was given up
     log = high(os.open(order.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600))
     leaf = open_entries(order.entry_files)
-    output = order.output or nameless(order.record)
+    stdin, *output = (order.stdin, *order.output) if order.output else nameless(order.record, box.stdin)
     own_cgroup_namespace(leaf, outside)
-    arrange(output, channel.fileno(), leaf, keep=(config, log), stdin=order.stdin)
+    arrange(output, channel.fileno(), leaf, keep=(config, log), stdin=stdin)
     arguments = ["nsjail", "--config", f"/proc/self/fd/{config}", "--log", f"/proc/self/fd/{log}"]
     os.execve(binary, arguments, {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
 
@@ -238,7 +238,7 @@ def enter(entries: Sequence[int]) -> None:
         os.write(entry, b"0")
 
 
-def nameless(record: Path) -> tuple[int, int]:
+def nameless(record: Path, stdin: bool) -> tuple[int, int, int]:
     """The box's own ends of its FIFOs, which wait (ours never do, and that is a property of what was opened).
 
     It reads their names in /proc/self/fd: opened in a mount that is nowhere, they are /out and /err and no paths
@@ -246,19 +246,23 @@ def nameless(record: Path) -> tuple[int, int]:
     """
     tree = kernel.open_tree(record)
     try:
-        return open_ends(tree)
+        return open_ends(tree, stdin)
     finally:
         os.close(tree)
 
 
-def open_ends(folder: int) -> tuple[int, int]:
-    """Both FIFOs of a box, by its record's descriptor."""
+def open_ends(folder: int, stdin: bool) -> tuple[int, int, int]:
+    """The FIFOs of a box for 0, 1 and 2, by its record's descriptor; -1 when it has none to read.
+
+    Each is opened to read and to write, the first one too: then no death of ours is the end of what the box reads.
+    """
     flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW
-    return os.open("out", flags, dir_fd=folder), os.open("err", flags, dir_fd=folder)
+    read = os.open("in", flags, dir_fd=folder) if stdin else -1
+    return read, os.open("out", flags, dir_fd=folder), os.open("err", flags, dir_fd=folder)
 
 
 def arrange(
-    output: tuple[int, int], channel: int, leaf: Sequence[int], keep: tuple[int, ...], stdin: int = -1
+    output: Sequence[int], channel: int, leaf: Sequence[int], keep: tuple[int, ...], stdin: int = -1
 ) -> None:
     """Descriptors as the first process of the box has them: 0 to 2, the channel, its leaf's; above them `keep`."""
     if stdin < 0:

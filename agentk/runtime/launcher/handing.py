@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from agentk.runtime.launcher import doors, holding, wire
 from agentk.runtime.launcher.world import Live, World
 
-OUT, ERR, SAID, GATE, INSIDE, HOLDER = "out", "err", "said", "gate", "inside", "holder"
+OUT, ERR, SAID, IN, GATE, INSIDE, HOLDER = "out", "err", "said", "in", "gate", "inside", "holder"
 _RETRY_SECONDS = 1.0
 Names = list[dict[str, str]]
 
@@ -25,6 +25,7 @@ def descriptors(lives: Sequence[Live]) -> tuple[Names, list[int]]:
             continue
         fifos = live.output.fifos if live.output else {}
         held = {OUT: fifos.get("stdout"), ERR: fifos.get("stderr"), SAID: fifos.get("log")}
+        held |= {IN: live.output.stdin if live.output and live.output.stdin >= 0 else None}
         held |= {GATE: live.gate.fileno() if live.gate else None}
         held |= {INSIDE: live.inside.fileno() if live.inside else None}
         for what, fd in held.items():

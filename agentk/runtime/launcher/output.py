@@ -23,6 +23,7 @@ from agentk.runtime.launcher.crash import crashpoint
 _HEADER_BYTES = 4096
 _BATCH_BYTES = logs.CONTENT_MAX_BYTES
 _RETRY_SECONDS = 1.0  # when the disk is full
+STDIN = "stdin"
 _PIPE_MAX_BYTES = 1 << 20  # a guest may enlarge its pipe to this
 
 
@@ -112,6 +113,7 @@ class Output:
     ) -> None:
         """Takes the FIFOs over. `group`: the gid that may read the log; -1 leaves it as it is."""
         self.path = log
+        self.stdin = fifos.pop(STDIN, -1)  # only kept, so that what is in it outlives whoever wrote it
         self.fifos = fifos
         self.log_bytes, self.held_back_usec = counts
         self._loop, self._drain, self._limits, self._group = loop, drain, limits, group
@@ -140,6 +142,9 @@ class Output:
             self._loop.forget(fd)
             os.close(fd)
         self.fifos = {}
+        if self.stdin >= 0:
+            os.close(self.stdin)
+            self.stdin = -1
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
@@ -227,10 +232,14 @@ class Output:
         return fd, os.fstat(fd).st_size
 
 
-def open_fifos(folder: Path, host_uid: int, shown: Path | None = None) -> dict[str, int]:
+def open_fifos(
+    folder: Path, host_uid: int, shown: Path | None = None, stdin: bool = False
+) -> dict[str, int]:
     """Those of one box, by the stream of the log they become. Into `said` the daemon writes, and nobody else can: what
-    the box says through its gate is not torn by what it prints. `shown`: where the box opens the others by name."""
-    return {
+    the box says through its gate is not torn by what it prints. `shown`: where the box opens the others by name.
+    `stdin`: also the one that its program reads, which becomes no log."""
+    read = {STDIN: open_fifo((shown or folder) / "in", host_uid)} if stdin else {}
+    return read | {
         "stdout": open_fifo((shown or folder) / "out", host_uid),
         "stderr": open_fifo((shown or folder) / "err", host_uid),
         "log": open_fifo(folder / "said", -1),

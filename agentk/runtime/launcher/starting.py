@@ -112,7 +112,7 @@ class Attempt:
         self._limit(unenforced)
         crashpoint("start.after-group")
         folder = world.records.path(box.id)
-        fifos = output.open_fifos(folder, box.host_uid)
+        fifos = output.open_fifos(folder, box.host_uid, stdin=box.stdin)
         crashpoint("start.after-fifos")
         if not box.build and not box.waits:
             live.gate = world.open_gate(box)
