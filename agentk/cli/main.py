@@ -24,6 +24,10 @@ VERBS: dict[str, dict[str, str]] = {
         "restart": "Start agents again in a new box",
         "suspend": "Stop agents until they are resumed",
         "resume": "Let suspended agents go on",
+        "exec": "Run a command in the box of an agent",
+        "attach": "Look on at an agent's own program, and type to it",
+        "cp": "Copy files into a box and out of it",
+        "port-forward": "Reach a port in the box of an agent from here",
         "wait": "Wait for a condition, a value or a deletion",
         "top": "Show what agents use now",
     },
@@ -50,8 +54,8 @@ VERBS: dict[str, dict[str, str]] = {
 }
 HIDDEN = frozenset({"complete"})  # asked by the completion scripts
 NAMES = tuple(name for group in VERBS.values() for name in group)
-# `run` gives the agent's own code, so its own failures need one that no agent means.
-FAILURE = {"run": 125}
+# These give the program's own code, so their own failures need one that no program means.
+FAILURE = {"run": 125, "exec": 125, "attach": 125}
 
 HELP = """agentk: kubectl for AI agents, without the cluster.
 

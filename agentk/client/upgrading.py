@@ -12,7 +12,7 @@ import socket
 import stat
 import struct
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from agentk.api import errors
@@ -26,21 +26,24 @@ _ANSWER_SECONDS = 60.0
 _UCRED = struct.Struct("iII")
 
 
-def upgrade(daemon: Path, target: str, protocol: str) -> socket.socket:
+def upgrade(
+    daemon: Path, target: str, protocol: str, headers: Mapping[str, str] | None = None
+) -> socket.socket:
     """A connection on which `protocol` is spoken from here on. Raises what the daemon's Status stands for."""
     opened = wire.open_socket(daemon, _ANSWER_SECONDS)
     try:
-        head = f"GET {target} HTTP/1.1\r\nHost: agentk\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\r\n"
-        opened.sendall(head.encode("ascii"))
-        told = b""
-        while b"\r\n\r\n" not in told:
+        told = {"Host": "agentk", "Connection": "Upgrade", "Upgrade": protocol, **(headers or {})}
+        lines = [f"GET {target} HTTP/1.1", *(f"{name}: {value}" for name, value in told.items())]
+        opened.sendall(("\r\n".join(lines) + "\r\n\r\n").encode("ascii"))
+        answer = b""
+        while b"\r\n\r\n" not in answer:
             # A byte at a time: what follows the head is not ours to read. It is short, and read once.
             more = opened.recv(1)
-            if not more or len(told) > _HEAD_BYTES:
+            if not more or len(answer) > _HEAD_BYTES:
                 raise wire.Cut("the daemon closed the connection without an answer")
-            told += more
-        if not told.startswith(b"HTTP/1.1 101 "):
-            raise _refused(opened, told)
+            answer += more
+        if not answer.startswith(b"HTTP/1.1 101 "):
+            raise _refused(opened, answer)
     except TimeoutError:
         opened.close()
         raise errors.Timeout("the daemon did not answer in time", hint="agentk daemon status") from None
