@@ -113,6 +113,27 @@ class Client:
             raise
         return response
 
+    def kind_of(self, path: str, query: Mapping[str, str]) -> str:
+        """`file` or `directory`, of files in a box; "" when nothing is there."""
+        response = self._exchange(self._connection, "HEAD", target(path, query), {})
+        response.read()
+        if response.status == 404:
+            return ""
+        self._raise_for(response, b"")
+        return response.headers.get("agentk-kind", "")
+
+    def upload(self, path: str, query: Mapping[str, str], body: wire.Readable) -> Any:
+        """PUT of as much as there is, on a connection of its own that may take as long as it takes."""
+        connection = wire.Connection(self.socket, None)
+        try:
+            headers = {"Accept": JSON, "Content-Type": "application/x-tar"}
+            response = self._exchange(connection, "PUT", target(path, query), headers, body, -1)
+            text = response.read()
+            self._raise_for(response, text)
+            return json.loads(text)
+        finally:
+            connection.close()
+
     def get(self, kind: kinds.Kind, namespace: str, name: str) -> dict[str, Any]:
         return _object(self.request("GET", kind.path(namespace, name)))
 

@@ -41,6 +41,7 @@ class Landing:
             if number >= _ENTRIES_MAX:
                 raise errors.BadRequest(f"the box sent more than {_ENTRIES_MAX} files")
             self._one(entry, self._parts(entry.name), reader, progress)
+        self.left_out += reader.refused()
         for parts, mode in reversed(self._modes):
             with contextlib.suppress(OSError), self._parent(parts) as parent:
                 fd = os.open(parts[-1], _FOLDER, dir_fd=parent)

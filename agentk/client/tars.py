@@ -5,6 +5,7 @@ The standard library's reader takes whole headers into memory, however long they
 tar programs write (POSIX with pax headers, GNU's long names) and refuses what it does not.
 """
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -68,6 +69,22 @@ class Reader:
             self._data_left = entry.size
             self._left = _padded(entry.size)
             yield entry
+
+    def refused(self) -> list[tuple[str, str]]:
+        """What the sender says, after the end of the archive, that it left out, and why."""
+        rest = b""
+        while len(rest) < _HEADER_MAX_BYTES and (piece := self._read(_CHUNK_BYTES)):
+            rest = (rest + piece).lstrip(b"\0")
+        try:
+            told = json.loads(rest or b"{}")["refused"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return []
+        named = (
+            [str(one).partition(": ") for one in told if isinstance(one, str)]
+            if isinstance(told, list)
+            else []
+        )
+        return [(name, why) for name, _, why in named]
 
     def data(self) -> Iterator[bytes]:
         """Of the entry that came last."""

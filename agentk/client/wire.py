@@ -171,11 +171,13 @@ class Connection:
         size = len(body) if isinstance(body, bytes) else length
         lines = [f"{method} {target} HTTP/1.1", "Host: agentk"]
         lines += [f"{name}: {value}" for name, value in headers.items()]
-        if size or method in ("POST", "PUT", "PATCH"):
+        if size < 0:
+            lines.append("Transfer-Encoding: chunked")
+        elif size or method in ("POST", "PUT", "PATCH"):
             lines.append(f"Content-Length: {size}")
         head = ("\r\n".join(lines) + "\r\n\r\n").encode("ascii")
         try:
-            self._send(head, body)
+            self._send(head, body, chunked=size < 0)
             response = Response(self._stream, method, self.close)
         except TimeoutError:
             self.close()
@@ -186,7 +188,7 @@ class Connection:
         self._last = response.progress
         return response
 
-    def _send(self, head: bytes, body: bytes | Readable) -> None:
+    def _send(self, head: bytes, body: bytes | Readable, *, chunked: bool) -> None:
         assert self._socket
         if isinstance(body, bytes):
             self._socket.sendall(head + body)
@@ -194,7 +196,9 @@ class Connection:
         try:
             self._socket.sendall(head)
             while data := body.read(CHUNK_BYTES):
-                self._socket.sendall(data)
+                self._socket.sendall(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
+            if chunked:
+                self._socket.sendall(b"0\r\n\r\n")
         except (BrokenPipeError, ConnectionResetError):
             pass  # refused before all of it was sent: the answer that says why is waiting to be read
 

@@ -1,10 +1,12 @@
-"""…/agents/NAME/files?path=P: files of a box as a tar stream, out with GET and in with PUT.
+"""…/agents/NAME/files?path=P: files of a box as a tar stream, out with GET and in with PUT; HEAD tells what P is.
 
 What packs and unpacks runs in the box as its own user and holds nothing that the box does not. The stream is passed on
 as it comes, never read here.
 """
 
 import asyncio
+import contextlib
+import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
@@ -18,10 +20,15 @@ from agentk.daemon import answers, calls, descriptors, streaming, visiting
 _PATH_MAX = 4096
 _TAR = "application/x-tar"
 _LAST_SECONDS = 1.0
+_TYPE_AT = 156  # in a tar header
+KIND = "agentk-kind"
 
 
 async def read(call: calls.Call) -> Response:
-    """The file or directory at `path` with all below it. Raises what is wrong before the first byte is sent."""
+    """The file or directory at `path` with all below it, and a JSON object of what was left out, if something was.
+
+    Raises what is wrong before the first byte is sent.
+    """
     visit = await visiting.visit(call, "read", [_path(call)])
     packed = _packed(visit)
     try:
@@ -30,6 +37,19 @@ async def read(call: calls.Call) -> Response:
         await packed.aclose()
         raise
     return streaming.Stream(_after(first, packed), _TAR)
+
+
+async def look(call: calls.Call) -> Response:
+    """Whether `path` is a directory, in a header."""
+    visit = await visiting.visit(call, "look", [_path(call)])
+    async with contextlib.aclosing(_packed(visit)) as packed:
+        head = b""
+        async for data in packed:
+            head += data
+            if len(head) > _TYPE_AT:
+                break
+    kind = "directory" if head[_TYPE_AT : _TYPE_AT + 1] == b"5" else "file"
+    return Response(headers={KIND: kind}, media_type=_TAR)
 
 
 async def write(call: calls.Call) -> Response:
@@ -76,6 +96,8 @@ async def _packed(visit: visiting.Visit) -> AsyncGenerator[bytes, None]:
             while data := await reader.read():
                 yield data
             told |= await packing
+            if told.get("refused"):  # after the end of the archive, where tar programs do not look
+                yield json.dumps({"refused": told["refused"]}).encode()
         finally:
             packing.cancel()
             await asyncio.gather(packing, return_exceptions=True)

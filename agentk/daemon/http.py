@@ -64,7 +64,7 @@ _PARTS: dict[str, dict[str, Handler]] = {
     "can-i": {"POST": permits.can_i},
     "exec": {"GET": executing.exec_},
     "portforward": {"GET": forwarding.portforward},
-    "files": {"GET": copying.read, "PUT": copying.write},
+    "files": {"HEAD": copying.look, "GET": copying.read, "PUT": copying.write},
 }
 
 _log = logging.getLogger(__name__)

@@ -24,6 +24,7 @@ _MOST = 64  # visits at once: each costs the daemon up to eight descriptors
 _ABOUT_MAX = 160  # letters of a command in an Event
 _WORDS_KEPT = 256  # of a command in the journal
 _COMPONENT = "agentk-hands"
+# Verb → reason of its Event. One that only looks what a path is has none.
 _REASONS = {
     "exec": "Exec",
     "attach": "Attach",
@@ -85,7 +86,7 @@ class Visit:
     desk: desk.Desk | None
     agent: Object
     box_id: str
-    verb: str  # exec, attach, portforward, read or write
+    verb: str  # exec, attach, portforward, read, write or look
     about: Sequence[str]  # the command, the ports, or the path
     who: str
     id: str = field(default_factory=lambda: secrets.token_hex(8))
@@ -126,6 +127,8 @@ class Visit:
             _log.error("%s failed", task.get_name(), exc_info=error)
 
     async def _event(self) -> None:
+        if self.verb not in _REASONS:
+            return
         about = shlex.join(self.about) if self.verb == "exec" else " ".join(self.about)
         about = self.room.redact(about.encode("utf-8", "replace")).decode("utf-8", "replace")
         about = "".join(letter if letter.isprintable() else "?" for letter in about)
