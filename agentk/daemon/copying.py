@@ -6,6 +6,7 @@ as it comes, never read here.
 
 import asyncio
 import contextlib
+import io
 import json
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -15,12 +16,13 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from agentk.api import errors
+from agentk.client import tars
 from agentk.daemon import answers, calls, descriptors, streaming, visiting
 
 _PATH_MAX = 4096
 _TAR = "application/x-tar"
 _LAST_SECONDS = 1.0
-_TYPE_AT = 156  # in a tar header
+_HEAD_MAX_BYTES = 256 * 1024  # before the first entry there are only its names
 KIND = "agentk-kind"
 
 
@@ -43,13 +45,12 @@ async def look(call: calls.Call) -> Response:
     """Whether `path` is a directory, in a header."""
     visit = await visiting.visit(call, "look", [_path(call)])
     async with contextlib.aclosing(_packed(visit)) as packed:
-        head = b""
+        head, kind = b"", ""
         async for data in packed:
             head += data
-            if len(head) > _TYPE_AT:
+            if (kind := _kind(head)) or len(head) > _HEAD_MAX_BYTES:
                 break
-    kind = "directory" if head[_TYPE_AT : _TYPE_AT + 1] == b"5" else "file"
-    return Response(headers={KIND: kind}, media_type=_TAR)
+    return Response(headers={KIND: kind or "file"}, media_type=_TAR)
 
 
 async def write(call: calls.Call) -> Response:
@@ -111,6 +112,15 @@ async def _pack(visit: visiting.Visit, out: int, reader: descriptors.Reader) -> 
     finally:
         os.close(out)
         reader.hurry(_LAST_SECONDS)
+
+
+def _kind(head: bytes) -> str:
+    """Of the first entry; "" when it is not all there."""
+    file = io.BytesIO(head)
+    try:
+        return next((entry.kind for entry in tars.Reader(file.read).entries()), "")
+    except errors.BadRequest:
+        return ""
 
 
 async def _after(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:

@@ -14,11 +14,12 @@ from agentk.api import kinds
 from agentk.cli import main
 from agentk.client import client
 from agentk.daemon import http as daemon_http
-from agentk.daemon import serving, sockets
+from agentk.daemon import serving, sockets, visiting
 from agentk.daemon.desk import Desk
 from agentk.daemon.services import Services
 from agentk.runtime import box
 from agentk.store.store import Store
+from tests.daemon.near import Near
 
 SECONDS = 30
 
@@ -39,6 +40,7 @@ class Daemon:
 
     def __init__(self, folder: Path, run: Path) -> None:
         self.folder, self.socket = folder, run / "agentk.sock"
+        self.hands = Near()
         self.ticks = 0  # microseconds of CPU every agent has used
         self._start()
 
@@ -55,6 +57,7 @@ class Daemon:
             allowed_uids=frozenset({os.getuid()}),
             version="0.1.0",
             desk=self._desk(),
+            visits=visiting.Room(self.hands, lambda box_id: {}, lambda data: data),
         )
         self.findings = [box.Finding("disk", True, "enough")]
         self._loop = asyncio.new_event_loop()
@@ -66,6 +69,8 @@ class Daemon:
     def stop(self) -> None:
         self._loop.call_soon_threadsafe(self.services.ending.set)
         self._thread.join(SECONDS)
+        assert self.services.visits is not None
+        self._loop.run_until_complete(self.services.visits.close())
         self.store.close()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
