@@ -33,11 +33,12 @@ from agentk.daemon import (
     serving,
     settings,
     sockets,
+    visiting,
 )
 from agentk.daemon.services import Services
 from agentk.data import files
 from agentk.data.places import Places
-from agentk.runtime import box, jails, kernel, uids
+from agentk.runtime import box, hands, jails, kernel, uids
 from agentk.runtime.launcher import doors
 from agentk.store import changes, events, sources
 from agentk.store import store as stores
@@ -46,7 +47,7 @@ _MANAGER = "agentk"  # the command line's own name as an owner of fields
 _BACKUP_CHECK_SECONDS = 3600.0
 _SOURCES_KEPT_SECONDS = 24 * 3600.0  # a source nobody uses: the next apply of the same files is quick
 _FDS_AN_AGENT = 8  # duplicates of its FIFOs and listeners, and room for its logs being read
-_FDS_OF_OURS = 256
+_FDS_OF_OURS = 1024  # its own, and eight for each visit to a box
 
 _log = logging.getLogger(__name__)
 
@@ -104,6 +105,9 @@ class House:
             )
             for notice in gate.journal.notices:
                 _log.warning("%s", notice)
+            self._visits = visiting.Room(
+                hands.Hands(self._jails), self._jails.descriptors, gate.secrecy.redact
+            )
             await self._furnish()
             services = self._services(gate)
             self._ending = services.ending
@@ -123,6 +127,7 @@ class House:
             await serving.serve(
                 app, listener, services.ending, grace_seconds=self._settings.shutdown_grace_seconds
             )
+            await self._visits.close()
             for task in eternal:
                 task.cancel()
             await asyncio.gather(*eternal, return_exceptions=True)
@@ -247,6 +252,7 @@ class House:
                 gatehouse.now,
                 gate.gate.call,
             ),
+            visits=self._visits,
             routes=hosting.routes(gate.hosting, gate.agentos),
         )
 

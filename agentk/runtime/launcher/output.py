@@ -232,9 +232,7 @@ class Output:
         return fd, os.fstat(fd).st_size
 
 
-def open_fifos(
-    folder: Path, host_uid: int, shown: Path | None = None, stdin: bool = False
-) -> dict[str, int]:
+def open_fifos(folder: Path, host_uid: int, shown: Path | None = None, stdin: bool = False) -> dict[str, int]:
     """Those of one box, by the stream of the log they become. Into `said` the daemon writes, and nobody else can: what
     the box says through its gate is not torn by what it prints. `shown`: where the box opens the others by name.
     `stdin`: also the one that its program reads, which becomes no log."""

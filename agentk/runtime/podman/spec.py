@@ -137,15 +137,16 @@ def _resources(limits: words.Limits) -> dict[str, Any]:
 def start_script(box: words.Box, door: str) -> bytes:
     """What the first process reads: wait for the word, then become the init of the agent's command.
 
-    `door` is the folder of FIFOs inside. Output is opened to read and write, so that no death breaks a pipe.
+    `door` is the folder of FIFOs inside. Each is opened to read and write, so that no death breaks a pipe or ends it.
     """
+    stdin = f"<>{door}/in" if box.stdin else "</dev/null"
     env = {**nsjail.environment(box.env), **nsjail.late(box.env)}
     plain = {name: value for name, value in env.items() if name.replace("_", "a").isalnum()}
     odd = [f"{name}={value}" for name, value in env.items() if name not in plain]
     cwd = shlex.quote(box.cwd)
     lines = [
         f"read -r _ <{door}/go || exit {nsjail.UNTOLD}",
-        f"exec 0</dev/null 1<>{door}/out 2<>{door}/err",
+        f"exec 0{stdin} 1<>{door}/out 2<>{door}/err",
         f"cd {cwd} 2>/dev/null || {{ echo 'agentk: cannot enter the working directory' >&2; exit 126; }}",
         f"unset OLDPWD {' '.join(_FOREIGN)}",
         *(f"export {name}={shlex.quote(value)}" for name, value in plain.items()),
