@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import select
 import struct
 import subprocess
 import termios
@@ -51,6 +52,7 @@ class Terminal:
 
     def until(self, text: str) -> None:
         while text.encode() not in self.said:
+            assert select.select([self.fd], [], [], household.SECONDS)[0], self.said
             self.said += os.read(self.fd, 4096)
 
 
@@ -85,7 +87,12 @@ def test_a_terminal_with_a_size(there: Space) -> None:
     shown.resize(100, 40)
     shown.type("stty size\r")
     shown.until("40 100")
-    shown.type("sleep 1000\r\x03exit 9\r")
+    shown.type("cat\rseen\r")
+    shown.until("seen\r\nseen")
+    shown.said = b""
+    shown.type("\x03")
+    shown.until("$ ")
+    shown.type("exit 9\r")
     assert shown.process.wait(household.SECONDS) == 9
     os.close(shown.fd)
 
