@@ -13,6 +13,7 @@ from agentk.client import client
 app = typer.Typer(**options.APP)
 
 _KIND_VERBS = frozenset({"get", "describe", "delete", "wait", "explain"})
+_HANDS = frozenset({"exec", "attach", "port-forward"})  # of one agent; what follows is not ours to know
 _AGENT_VERBS = frozenset({"logs", "kill", "restart", "suspend", "resume", "top", "audit", "trace", "budget"})
 _OUTPUTS = ("json", "yaml", "name", "wide", "jsonpath=", "custom-columns=")
 _OWN_WORDS = {"audit": ("verify", "head"), "budget": ("add",)}
@@ -53,9 +54,18 @@ def candidates(words: Sequence[str]) -> Iterable[str]:
     if verb in _AGENT_VERBS:
         own = _OWN_WORDS.get(verb, ()) if len(before) == 1 else ()
         return [*own, *_names(kinds.AGENT, namespace)]
+    named = [word for word in before[1:] if not word.startswith("-")]
+    if verb in _HANDS:
+        return [] if named else [*_names(kinds.AGENT, namespace), *_full_names(last, namespace)]
+    if verb == "cp":
+        return [f"{name}:/" for name in _names(kinds.AGENT, namespace)]
     if verb in _KIND_VERBS:
-        return _kinds_and_names([word for word in before[1:] if not word.startswith("-")], last, namespace)
+        return _kinds_and_names(named, last, namespace)
     return ()
+
+
+def _full_names(last: str, namespace: str) -> list[str]:
+    return [f"agent/{name}" for name in _names(kinds.AGENT, namespace)] if "/" in last else []
 
 
 def _kinds_and_names(before: Sequence[str], last: str, namespace: str) -> Iterable[str]:

@@ -63,6 +63,8 @@ class Terminal:
         """Its exit code; the terminal is as it was."""
         code = self.process.wait(SECONDS)
         assert termios.tcgetattr(self.slave) == self.before
+        os.close(self.slave)
+        os.close(self.fd)
         return code
 
 
@@ -296,3 +298,11 @@ def test_port_forward_refuses(there: Daemon, words: tuple[str, ...]) -> None:
 def test_port_forward_on_a_port_that_is_taken(there: Daemon, served: int) -> None:
     told = ran("port-forward", "a", f"{served}:80")
     assert (told.code, "in use" in told.err) == (1, True)
+
+
+def test_completion_knows_agents_and_what_is_copied(there: Daemon) -> None:
+    for verb in ("exec", "attach", "port-forward"):
+        assert ran("complete", "--", verb, "").lines == ["a"]
+        assert ran("complete", "--", verb, "agent/").lines == ["agent/a"]
+    assert ran("complete", "--", "exec", "-it", "a", "").lines == []
+    assert ran("complete", "--", "cp", "").lines == ["a:/"]
