@@ -38,7 +38,7 @@ def test_paths_that_kinds_give_are_understood(kind: kinds.Kind) -> None:
         (f"{AGENTS}/agnets", "did you mean 'agents'"),
         (f"{AGENTS}/agents/a", "name the namespace"),
         (f"{AGENTS}/namespaces/team/runtimes", "belong to no namespace"),
-        (f"{AGENTS}/namespaces/team/agents/a/exec", "parts of agents"),
+        (f"{AGENTS}/namespaces/team/agents/a/logs", "parts of agents"),
         ("/apis/agentk.dev/v2/agents", "served API versions"),
         ("/apis/apps/v1/deployments", "served API versions"),
         ("/api/v1/namespaces//secrets", "/api and /apis"),
