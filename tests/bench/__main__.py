@@ -5,6 +5,7 @@ import sys
 
 NAMES = (
     "first_output",
+    "waiting",
     "cli_start",
     "store_writes",
     "thousand",

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from agentk.api import kinds
 from agentk.client.client import Client
-from agentk.runtime import probing
+from agentk.runtime import finding
 from tests.bench import daemons
 
 PROGRAM = "import time; print(time.clock_gettime(time.CLOCK_MONOTONIC), flush=True)"
@@ -43,7 +43,7 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=30)
     rounds = parser.parse_args().rounds
-    nsjail = probing.find_nsjail()
+    nsjail = finding.nsjail()
     if nsjail is None:
         sys.exit("there is no nsjail here")
     with daemons.running() as client:

@@ -236,8 +236,8 @@ class Prison:
         found = [
             f"process {pid}" for pid in processes() if set(owners(pid)) & host_uids and not is_corpse(pid)
         ]
-        # one child of the launcher may be ready for the next box
-        found += [f"process {pid} of the launcher" for pid in self._kin()[1:]]
+        # one child of the launcher may be ready for the next box, and one for the next claim
+        found += [f"process {pid} of the launcher" for pid in self._kin()[1 + self.claims :]]
         names = {agent.uid for agent in self.agents}
         found += [f"cgroup {path}" for path in self.groups() if path.name in names]
         ours = (self.folder.name, self.run_dir.name)

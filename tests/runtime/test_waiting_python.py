@@ -279,3 +279,38 @@ def test_what_python_reads_at_its_start_is_as_told(there: Place, name: str) -> N
 
     asyncio.run(flow())
     assert there.log(uid="cold") == there.log(uid="warm")
+
+
+def test_an_agent_without_room_gets_no_waiting_python(there: Place) -> None:
+    """Neither below its memory nor below its processes; its commands are served all the same."""
+
+    async def flow(limits: box.Limits, uid: str) -> None:
+        async with launching.connected(there) as runtime:
+            made = there.make("sleep", "1000", uid=uid, limits=limits)
+            await runtime.start(made)
+            for _ in range(10):
+                assert (await runtime.exec(made.id, ["python", "-c", "print(1)"], 60)).stdout == b"1\n"
+            await launching.holds(lambda: not launching.leaves(there, made, "exec-"))
+
+    there.need_cgroups()
+    asyncio.run(flow(box.Limits(memory_bytes=40 << 20, pids=64, open_files=256), "small"))
+    asyncio.run(flow(box.Limits(memory_bytes=256 << 20, pids=9, open_files=256), "few"))
+
+
+def test_what_waits_is_not_counted_and_ends_with_its_box_or_launcher(there: Place) -> None:
+    async def flow(how: str) -> None:
+        made = there.make("sleep", "1000", uid=how)
+        async with launching.connected(there) as runtime:
+            await runtime.start(made)
+            await runtime.exec(made.id, ["python", "-c", "pass"], 60)
+            await waits_beside(there, made)
+            assert (await runtime.counters(made.id)).pids == 2  # its init and its program
+            if how == "box":
+                await runtime.kill(made.id, box.Intent("Killed"))
+        if how == "launcher":
+            there.die()
+            there.launch()
+        await launching.holds(lambda: not launching.leaves(there, made, "exec-"))
+
+    asyncio.run(flow("box"))
+    asyncio.run(flow("launcher"))

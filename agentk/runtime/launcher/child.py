@@ -86,6 +86,17 @@ def order_from(text: bytes) -> Order:
     )
 
 
+def own_text(box: words.Box, door: str) -> bytes:
+    """What one agent has for itself, for a child that brings it to a box that waited."""
+    return json.dumps({"box": wire.plain(box), "door": door}).encode()
+
+
+def own_from(text: bytes) -> tuple[words.Box, str]:
+    """The inverse of `own_text`."""
+    told = json.loads(text)
+    return wire.box_from(told["box"]), str(told["door"])
+
+
 def fork(site: Site, order: Order, channel: socket.socket) -> int:
     """The pid of a child that becomes this box's keeper at once. The child never returns."""
     return fork_into(channel, lambda: _become(site, order, _prepare(site, channel), channel))
@@ -116,7 +127,7 @@ def fork_into(channel: socket.socket, act: Callable[[], NoReturn]) -> int:
 def _wait(site: Site, channel: socket.socket) -> NoReturn:
     close_all_but({channel.fileno(), site.users, *site.keep})
     stage = _prepare(site, channel)
-    order = order_from(_receive(channel))
+    order = order_from(receive_order(channel)[0])
     _become(site, order, stage, channel)
 
 
@@ -129,13 +140,13 @@ def close_all_but(kept: set[int]) -> None:
     os.closerange(lowest, _FDS_END)
 
 
-def _receive(channel: socket.socket) -> bytes:
-    """The order, in a file that has no name; the end of the channel is our own."""
-    word, fds, _, _ = socket.recv_fds(channel, 1, 1)
+def receive_order(channel: socket.socket) -> tuple[bytes, int]:
+    """The order, in a file that has no name, and the descriptor beside it, if any. The end of the channel is ours."""
+    word, fds, _, _ = socket.recv_fds(channel, 1, 2)
     if not word or not fds:
         os._exit(0)
     with open(fds[0], "rb") as file:
-        return file.read()
+        return file.read(), fds[1] if fds[1:] else -1
 
 
 def _prepare(site: Site, channel: socket.socket) -> mounts.Stage:

@@ -29,6 +29,7 @@ from agentk.runtime.launcher import (
     environments,
     loop,
     mounts,
+    moving,
     output,
     podman,
     serving,
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"agentk launcher: {error}", file=sys.stderr, flush=True)
         return _EXIT_USAGE
     _prove_limits(world)
-    world.spares = sparing.Spares(world)
+    world.spares, world.movers = sparing.Spares(world), moving.Movers(world)
     world.podman = podman.Podman(world)
     settling.Settler(world).watch()
     adopting.adopt(world)
@@ -195,6 +196,7 @@ def _drop(fd: int) -> None:
 def _leave(world: World, run: Path) -> None:
     """Boxes go on without us."""
     world.spares.close()
+    world.movers.close()
     world.podman.close()
     for live in world.lives.values():
         if live.output:

@@ -11,15 +11,18 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import NoReturn
 
 from agentk.runtime import box as words
 from agentk.runtime import kernel, nsjail
-from agentk.runtime.launcher import child, ending, loop, mounts, processes, starting
+from agentk.runtime.launcher import child, ending, loop, mounts, processes, sparing, starting
 from agentk.runtime.launcher.world import Live, World
 
 _ENTER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _DONE = b"ok\n"
+_MESSAGE_BYTES = 4096
+_PAUSE_SECONDS = 0.05  # what was claimed has the processor first
 
 
 class Mover:
@@ -28,25 +31,19 @@ class Mover:
     def __init__(self, world: World, live: Live, box: words.Box, moved: Callable[[str], None]) -> None:
         """`live`: of the box that waited; `box`: what it becomes, with its secrets. Raises OSError."""
         self._world, self._moved = world, moved
-        if live.guest is None or live.keeper is None:
+        guest = processes.open_pidfd(live.guest) if live.guest else None
+        if guest is None or live.keeper is None:
             raise ProcessLookupError(errno.ESRCH, "the waiting box has ended")
-        guest = processes.open_pidfd(live.guest)
-        if guest is None:
-            raise ProcessLookupError(errno.ESRCH, "the waiting box has ended")
-        keeper = live.keeper.pid
-        self._channel, theirs = socket.socketpair()
         try:
-            self._channel.setblocking(False)
-            site = world.site()
-            self._pid = child.fork_into(theirs, lambda: _move(world, site, box, keeper, guest, theirs))
+            self._spare = world.movers.take(live.keeper.pid)
+            self._spare.send(child.own_text(box, str(world.settings.door(box))), guest)
         finally:
-            theirs.close()
             os.close(guest)
-        world.loop.watch(self._channel.fileno(), loop.READ, lambda _: self._heard())
+        world.loop.watch(self._spare.channel.fileno(), loop.READ, lambda _: self._heard())
 
     def _heard(self) -> None:
         try:
-            data = self._channel.recv(4096)
+            data = self._spare.channel.recv(_MESSAGE_BYTES)
         except BlockingIOError:
             return
         self.close()
@@ -55,18 +52,65 @@ class Mover:
 
     def close(self) -> None:
         """Nobody waits for it any more. Repeatable."""
-        if self._channel.fileno() < 0:
-            return
-        self._world.loop.forget(self._channel.fileno())
-        self._channel.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self._pid, signal.SIGKILL)  # our own child, not yet reaped: its pid is nobody else's
-        ending.bury(self._world, self._pid)
+        if self._spare.channel.fileno() >= 0:
+            self._world.loop.forget(self._spare.channel.fileno())
+            self._spare.channel.close()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._spare.pid, signal.SIGKILL)  # our own, not yet reaped: its pid is nobody else's
+            ending.bury(self._world, self._spare.pid)
 
 
-def _move(
-    world: World, site: child.Site, box: words.Box, keeper: int, guest: int, channel: socket.socket
-) -> NoReturn:
+class Movers:
+    """At most one child that is ready to move, while boxes wait. An ordinary user's begins in the namespace of the box
+    that is claimed, so none can be ready before that is known."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._spare: sparing.Spare | None = None
+        self._due = False
+
+    def take(self, keeper: int) -> sparing.Spare:
+        """The one that is ready, or a new one. Raises OSError."""
+        spare, self._spare = self._spare, None
+        if spare is not None and not spare.is_fit(sparing.marks(self._world)):
+            spare.end()
+            spare = None
+        self.refill()
+        return spare or self._make(keeper)
+
+    def refill(self) -> None:
+        """Make one soon. Repeatable."""
+        if not self._due and not self._world.settings.rootless:
+            self._due = True
+            self._world.loop.after(_PAUSE_SECONDS, self._fill)
+
+    def close(self) -> None:
+        """Nobody is asked for any more."""
+        if self._spare:
+            self._spare.end()
+            self._spare = None
+
+    def _fill(self) -> None:
+        self._due = False
+        if self._spare is None and any(live.box.waits for live in self._world.lives.values()):
+            self._spare = self._make(0)
+
+    def _make(self, keeper: int) -> sparing.Spare:
+        world, site = self._world, self._world.site()
+        ours, theirs = socket.socketpair()
+        try:
+            ours.setblocking(False)
+            pid = child.fork_into(theirs, lambda: _move(site, keeper, theirs))
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return sparing.Spare(pid, ours, sparing.marks(world))
+
+
+def _move(site: child.Site, keeper: int, channel: socket.socket) -> NoReturn:
+    child.close_all_but({channel.fileno(), site.users, *site.keep})
     os.umask(0o022)
     child.usual_signals()
     if site.rootless:
@@ -76,9 +120,11 @@ def _move(
     kernel.unshare(kernel.CLONE_NEWNS)
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_SLAVE)
     stage = mounts.Stage.bare(site.stage_at)
+    text, guest = child.receive_order(channel)
+    box, door = child.own_from(text)
     owner = child.ROOT_INSIDE if site.rootless else box.host_uid
     entries = stage.fill_own(box, owner, lambda target: site.attach_workspace(box.uid, target))
-    entries.append(stage.show_door(world.settings.door(box)))
+    entries.append(stage.show_door(Path(door)))
     trees = [(_tree(entry), entry.target) for entry in sorted(entries, key=lambda entry: len(entry.target))]
     kernel.setns(guest, kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS)
     root = os.open("/", _ENTER)

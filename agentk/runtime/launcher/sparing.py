@@ -25,14 +25,22 @@ class Spare:
 
     def order(self, order: child.Order) -> None:
         """Say which box it becomes."""
+        self.send(child.order_text(order))
+
+    def send(self, text: bytes, *fds: int) -> None:
+        """What it waits for. Raises OSError when it has ended."""
         file = os.memfd_create("order", os.MFD_CLOEXEC)
         try:
             with open(file, "wb", closefd=False) as writing:
-                writing.write(child.order_text(order))
+                writing.write(text)
             os.lseek(file, 0, os.SEEK_SET)
-            socket.send_fds(self.channel, [b"o"], [file])
+            socket.send_fds(self.channel, [b"o"], [file, *fds])
         finally:
             os.close(file)
+
+    def is_fit(self, marks: tuple[int, ...]) -> bool:
+        """Whether it is there, and was made with what is used now."""
+        return self.marks == marks and not _has_ended(self.pid)
 
     def end(self) -> None:
         """It leaves by itself, and this makes sure of it."""
@@ -55,7 +63,7 @@ class Spares:
     def take(self) -> Spare:
         """The one that waits, or a new one. Raises OSError."""
         spare, self._spare = self._spare, None
-        if spare is not None and (spare.marks != self._marks() or _has_ended(spare.pid)):
+        if spare is not None and not spare.is_fit(marks(self._world)):
             spare.end()
             spare = None
         return spare or self._make()
@@ -77,9 +85,6 @@ class Spares:
         if self._spare is None and self._world.settings.binary is not None and not self._world.starting:
             self._spare = self._make()
 
-    def _marks(self) -> tuple[int, ...]:
-        return self._world.workspaces.holder_fd, self._world.workspaces.users_fd
-
     def _make(self) -> Spare:
         ours, theirs = socket.socketpair()
         try:
@@ -91,7 +96,12 @@ class Spares:
             raise
         finally:
             theirs.close()
-        return Spare(pid, ours, self._marks())
+        return Spare(pid, ours, marks(self._world))
+
+
+def marks(world: World) -> tuple[int, ...]:
+    """What tells whether a child was made with the workspaces that are used now."""
+    return world.workspaces.holder_fd, world.workspaces.users_fd
 
 
 def _has_ended(pid: int) -> bool:

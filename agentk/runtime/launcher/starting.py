@@ -264,6 +264,7 @@ class Attempt:
         self._world.loop.forget(self._channel.fileno())
         self._live.channel, self._channel = self._channel, None
         self._running()
+        self._world.movers.refill()
 
     def _running(self) -> None:
         world, live = self._world, self._live

@@ -18,7 +18,7 @@ from agentk.runtime.launcher import output as outputs
 from agentk.runtime.podman import spec
 
 if TYPE_CHECKING:
-    from agentk.runtime.launcher import podman, sparing
+    from agentk.runtime.launcher import moving, podman, sparing
 
 _FDS_OF_OURS = 64
 _FDS_A_BOX = 9  # keeper, three or four FIFOs, log, two listeners, and one or two more while it starts
@@ -155,6 +155,7 @@ class World:
     connecting: list[str] = field(default_factory=list)  # boxes that somebody is being connected to
     exec_count: int = field(default_factory=_first_exec)
     spares: "sparing.Spares" = field(init=False)
+    movers: "moving.Movers" = field(init=False)
     podman: "podman.Podman" = field(init=False)
     boot_id: str = ""
 
