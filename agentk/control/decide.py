@@ -179,9 +179,15 @@ def _yield(case: deciding.Case, live: boxes.Seen, preempted: plans.Preempted) ->
 
 def _stay(case: deciding.Case, problem: plans.Problem) -> None:
     """Frozen, without room to go on."""
-    reason = case.run.yielded or deciding.NODE_FULL
-    if case.status.get("reason") != reason and not case.run.yielded:
+    reason = case.run.yielded
+    if not reason and case.status.get("phase") != "Suspended":
+        reason = deciding.PREEMPTED  # frozen for others, and nobody lived to write down why
         case.event("Normal", reason, problem.message)
+        case.change(yielded=reason)
+    elif not reason:  # a person or its budget froze it, and lets it go on
+        reason = deciding.NODE_FULL
+        if case.status.get("reason") != reason:
+            case.event("Normal", reason, problem.message)
     case.phase("Suspended", reason, problem.message)
 
 

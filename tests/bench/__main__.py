@@ -10,6 +10,7 @@ NAMES = (
     "store_writes",
     "thousand",
     "mounts",
+    "room",
     "gate_noop",
     "gate_journal",
     "gate_models",

@@ -5,7 +5,7 @@ import os
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,9 @@ Json = dict[str, Any]
 
 
 @contextlib.contextmanager
-def running() -> Iterator[Client]:
-    """A client of a daemon that ends, with all its agents, when the block does."""
-    with lifecycle.private_daemon(os.environ) as where:
+def running(env: Mapping[str, str] | None = None) -> Iterator[Client]:
+    """A client of a daemon that ends, with all its agents, when the block does. `env`: settings of it."""
+    with lifecycle.private_daemon({**os.environ, **(env or {})}) as where:
         yield Client(where.socket)
 
 

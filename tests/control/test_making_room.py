@@ -1,10 +1,15 @@
 """The steward on a machine that is too small for all: frozen, ended, thawed; over its own death too."""
 
+import asyncio
+from collections.abc import Iterator
 from typing import Any
 
+import pytest
+
 from agentk.api import kinds
+from agentk.control import crash
 from agentk.control.sharing import Node
-from tests.control import stories
+from tests.control import stories, test_crashes
 from tests.control.stories import story
 
 ONE = Node(boxes=100, running=1)
@@ -169,3 +174,43 @@ async def test_equals_take_turns_when_there_are_time_slices() -> None:
 
 def _named(name: str) -> tuple[Any, ...]:
     return kinds.AGENT, "default", name
+
+
+@pytest.fixture(autouse=True)
+def disarm() -> Iterator[None]:
+    yield
+    crash.arm("")
+
+
+async def making_room(point: str) -> list[str]:
+    """One makes room for another and goes on, and the steward dies once on the way."""
+    deaths: list[str] = []
+    async with stories.house(node=ONE) as house:
+        await house.agent("low")
+        await ran_for_a_while(house, "low")
+        crash.arm(point, test_crashes.die)
+        keeper = asyncio.create_task(test_crashes.keep_going(house, deaths, point))
+        clock = asyncio.create_task(house.run_clock())
+        try:
+            await house.agent("high", priority=9, restartPolicy="Never")
+            await house.until("low", phase="Suspended", reason="Preempted")
+            await house.until("high", phase="Running")
+            assert frozen(house) == {"low": True, "high": False}
+            house.runtime.end(next(one.id for one in house.runtime.live() if not one.frozen), 0)
+            await house.until("high", phase="Succeeded")
+            await house.until("low", phase="Running", observedGeneration=1)
+            await test_crashes.at_rest(house)
+            assert frozen(house) == {"low": False}
+        finally:
+            keeper.cancel()
+            clock.cancel()
+            await asyncio.gather(keeper, clock, return_exceptions=True)
+        assert sorted(one.annotations["name"] for one in house.runtime.made) == ["high", "low"]
+    return deaths
+
+
+@pytest.mark.parametrize("step", ["freeze", "thaw", "status", "start"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_death_while_room_is_made_changes_nothing(step: str, when: str) -> None:
+    deaths = asyncio.run(asyncio.wait_for(making_room(f"{step}.{when}"), 100))
+    assert deaths == [f"{step}.{when}"], "the story must reach the point"
