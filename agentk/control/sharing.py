@@ -11,17 +11,22 @@ one, never more than are needed, never one that has only just begun or been let 
 turns when there are time slices, always frozen. What is on its way out already is waited for.
 """
 
+import functools
+import itertools
+import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 from agentk.api import quantities
-from agentk.control.claims import THERE, Amount, Claim, Hard, Key
+from agentk.control.claims import THERE, Amount, Claim, Hard, Key, State
 from agentk.control.deciding import NODE_FULL, PREEMPTED, PREEMPTING, QUOTA_EXCEEDED, TIME_SLICED
 from agentk.control.plans import Preempted, Problem
 
 # An agent that begins to run, or goes on, is left alone for so long: freezing and thawing must not become the work.
 LEAST_RUN_SECONDS = 1.0
+# For more than these nobody makes room in one go; those behind them wait until they have theirs.
+_SERVED_AT_ONCE = 8
 
 
 class Space(NamedTuple):
@@ -40,7 +45,14 @@ class Space(NamedTuple):
 
     def lacks(self, want: "Space") -> "Space":
         """What is wanted and not here. Of what is not wanted nothing lacks, however little there is."""
-        return Space(*(max(0, w - h) if w else 0 for h, w in zip(self, want, strict=True)))
+        return Space(
+            want.boxes - self.boxes if want.boxes and want.boxes > self.boxes else 0,
+            want.running - self.running if want.running and want.running > self.running else 0,
+            want.cpu_millis - self.cpu_millis if want.cpu_millis and want.cpu_millis > self.cpu_millis else 0,
+            want.memory_bytes - self.memory_bytes
+            if want.memory_bytes and want.memory_bytes > self.memory_bytes
+            else 0,
+        )
 
 
 _NOTHING = Space()
@@ -131,18 +143,20 @@ class _Table:
     def __init__(self, claims: list[Claim], node: Node, now: float) -> None:
         self.claims, self._node, self._now = claims, node, now
         self.answer = Reckoning()
-        self._free = node.space
-        for one in claims:
-            self._free = self._free.minus(_taken(one))
-        self._coming = self._free  # when those have gone that are to go, less what was promised
-        for one in claims:
-            if one.leaving:
-                self._coming = self._coming.plus(_taken(one))
+        self._whole = node.space
+        self._free = self._whole.minus(_all(claims))
+        # When those have gone that are to go, less what was promised.
+        self._coming = self._free.plus(_all(one for one in claims if one.leaving))
         self._held_back = _NOTHING  # what somebody ahead lacks and nobody can make room for
-        staying = [one for one in claims if not one.leaving]
-        self._running = [one for one in staying if one.state == "holds"]
-        self._frozen = [one for one in staying if one.state == "yields"]
-        self._lowest = min((one.priority for one in (*self._running, *self._frozen)), default=0)
+        self._served = 0  # for whom others make room
+
+    @functools.cached_property
+    def _there(self) -> list[Claim]:
+        """Who is least worth keeping first: the lowest priority, then who began last."""
+        there = (one for one in self.claims if one.state in ("holds", "yields") and not one.leaving)
+        made = sorted(there, key=lambda one: (-one.priority, one.since, one.created, one.key))
+        made.reverse()
+        return made
 
     def line(self) -> list[Claim]:
         """Those that want room, in the order in which they get it."""
@@ -158,16 +172,16 @@ class _Table:
         if one.key in self.answer.victims:  # it is to end for one of higher priority
             self.answer.refused[one.key] = Problem(NODE_FULL, "it is to make room")
             return False
-        never = self._node.space.lacks(want)
+        never = self._whole.lacks(want)
         if any(never):
             told = f"it can never {verb}: this machine takes {self._node.tell(never)}"
             self.answer.refused[one.key] = Problem(NODE_FULL, told)
             return False
-        now, later = self._free.lacks(want), self._coming.lacks(want)
-        if any(wanted and held for wanted, held in zip(want, self._held_back, strict=True)):
+        if self._held_back.running or any(map(operator.mul, want, self._held_back)):
             told = f"it waits for room to {verb} behind one that has priority"
             self.answer.refused[one.key] = Problem(NODE_FULL, told)
             return False
+        now, later = self._free.lacks(want), self._coming.lacks(want)
         if not any(now) and not any(later):
             self._free, self._coming = self._free.minus(want), self._coming.minus(want)
             return True
@@ -177,7 +191,7 @@ class _Table:
         return False
 
     def _make_room(self, one: Claim, want: Space, full: Problem) -> Problem:
-        victims = self._victims(one, want)
+        victims = self._victims(one, want) if self._served < _SERVED_AT_ONCE else None
         if victims is None:
             self._wait_for(one)
             self._held_back = self._held_back.plus(self._coming.lacks(want))
@@ -189,6 +203,7 @@ class _Table:
         self._coming = self._coming.minus(want)
         if not victims:
             return Problem(full.reason, f"{full.message}; some of them are ending")
+        self._served += 1
         if victims[0][0].priority == one.priority:
             return full
         return Problem(PREEMPTING, f"{full.message}; others make room for it", usual=True)
@@ -196,35 +211,34 @@ class _Table:
     def _victims(self, one: Claim, want: Space) -> list[tuple[Claim, How]] | None:
         """As few as need be; none when what is on its way out is enough. None: no room can be made now."""
         lacking = self._coming.lacks(want)
-        lower = list(self._lower(one))
-        running = [other for other in lower if other.state == "holds" and self._may_go(other)]
-        still = [other for other in lower if other.state == "yields"]
         hard = Space(boxes=lacking.boxes, memory_bytes=lacking.memory_bytes)
-        ended = _fewest([*running, *still], hard, "End", one.priority)
+        ended = _fewest(self._lower(one, ("holds", "yields")), hard, "End")
         if ended is None:
             return None
-        for victim in ended:
-            lacking = lacking.minus(_freed(victim, "End"))
+        lacking = lacking.minus(_all(ended))
         soft = Space(running=max(0, lacking.running), cpu_millis=max(0, lacking.cpu_millis))
-        others = [other for other in running if other not in ended]
-        frozen = _fewest([*others, *self._equals(one)], soft, "Freeze", one.priority)
+        running = (other for other in self._lower(one, ("holds",)) if other not in ended)
+        frozen = _fewest(itertools.chain(running, self._equals(one)), soft, "Freeze")
         if frozen is None:
             return None
         return [(victim, "End") for victim in ended] + [
             (victim, "End" if victim.ends else "Freeze") for victim in frozen
         ]
 
-    def _lower(self, one: Claim) -> Iterator[Claim]:
-        if one.preempts and self._lowest < one.priority:
-            for other in (*self._running, *self._frozen):
-                if other.priority < one.priority and other.key not in self.answer.victims:
-                    yield other
+    def _lower(self, one: Claim, states: tuple[State, ...]) -> Iterator[Claim]:
+        """Least worth first."""
+        for other in self._there:
+            if other.priority >= one.priority or not one.preempts:
+                return
+            fits = other.state in states and other.key not in self.answer.victims
+            if fits and (other.state != "holds" or self._may_go(other)):
+                yield other
 
     def _equals(self, one: Claim) -> Iterator[Claim]:
-        """Whose time slice is over."""
+        """Whose time slice is over, who has run longest first."""
         if self._node.slice_seconds:
-            for other in self._running:
-                same = other.priority == one.priority and not other.ends
+            for other in reversed(self._there):
+                same = other.priority == one.priority and other.state == "holds" and not other.ends
                 if same and other.key not in self.answer.victims and self._may_go(other, equal=True):
                     yield other
 
@@ -236,7 +250,11 @@ class _Table:
 
     def _wait_for(self, one: Claim) -> None:
         """Look again when the next of those that could make room has run long enough."""
-        for other in self._running:
+        for other in self._there:
+            if other.priority > one.priority:
+                return
+            if other.state != "holds":
+                continue
             equal = other.priority == one.priority and bool(self._node.slice_seconds) and not other.ends
             if equal or (one.preempts and other.priority < one.priority):
                 due = other.since + self._least(equal)
@@ -263,28 +281,34 @@ def _freed(one: Claim, how: How) -> Space:
     return Space(0, 1, one.amount.cpu_millis, 0)
 
 
-def _fewest(candidates: Sequence[Claim], need: Space, how: How, equal: int) -> list[Claim] | None:
-    """Those of them without whom the need would not be met; None when all together do not meet it.
+def _all(claims: Iterable[Claim]) -> Space:
+    boxes = running = cpu_millis = memory_bytes = 0
+    for one in claims:
+        if one.state in THERE:
+            boxes += 1
+            memory_bytes += one.amount.memory_bytes
+            if one.state == "holds":
+                running += 1
+                cpu_millis += one.amount.cpu_millis
+    return Space(boxes, running, cpu_millis, memory_bytes)
 
-    Whoever is most worth keeping is let off first: the highest priority; of lower ones who runs longest, of those
-    whose turn is over, of the `equal` priority, who runs shortest.
-    """
-    if not any(need):
-        return []
-    total = _NOTHING
-    for one in candidates:
-        total = total.plus(_freed(one, how))
-    if any(total.lacks(need)):
-        return None
 
-    def worth(one: Claim) -> tuple[int, float, str, Key]:
-        return -one.priority, -one.since if one.priority == equal else one.since, one.created, one.key
-
+def _fewest(candidates: Iterable[Claim], need: Space, how: How) -> list[Claim] | None:
+    """The first of them that together meet the need, but those without whom it is met too: the last are let off
+    first. None when all of them do not meet it."""
     taken: list[Claim] = []
-    for one in sorted(candidates, key=worth):
-        without = total.minus(_freed(one, how))
-        if any(without.lacks(need)):
+    total = _NOTHING
+    if any(need):
+        for one in candidates:
             taken.append(one)
+            total = total.plus(_freed(one, how))
+            if not any(total.lacks(need)):
+                break
         else:
+            return None
+    for one in reversed(tuple(taken)):
+        without = total.minus(_freed(one, how))
+        if not any(without.lacks(need)):
+            taken.remove(one)
             total = without
     return taken

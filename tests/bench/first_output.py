@@ -76,8 +76,8 @@ def applied(client: Client, number: int) -> float:
     begin = time.monotonic()
     client.apply(kinds.AGENT, "default", obj)
     done = daemons.until(client, name, lambda status: status.get("phase") in ("Succeeded", "Failed"))
-    # CRI: TIME STREAM TAG TEXT
-    text = Path(done["logPath"]).read_text().split(" ", 3)[3]
+    # CRI: TIME STREAM TAG TEXT; the end of the line may have come apart
+    text = Path(done["logPath"]).read_text().split()[3]
     client.delete(kinds.AGENT, "default", name)
     return float(text) - begin
 

@@ -42,7 +42,7 @@ def main() -> None:
         shares(client, "4 of weight 100 on one CPU", [100] * 4, asked.seconds)
         shares(client, "weights 100, 100, 200, 400 on one CPU", [100, 100, 200, 400], asked.seconds)
     with daemons.running(one_place | {"AGENTK_TIME_SLICE": f"{SLICE_SECONDS:g}s"}) as client:
-        shares(client, "3 on one place by slices of 1 s", [100] * 3, max(12.0, asked.seconds))
+        shares(client, "3 on one place by slices of 1 s", [100] * 3, 3 * asked.seconds)
     with daemons.running() as client:
         short(client, asked.short)
 
