@@ -38,7 +38,7 @@ sys.exit(7)
 """
 # What has to be reached first, to get to a point at all.
 BEFORE = {"adopt.after-half-made": "start.after-intent"}
-CASES = [("launcher", point) for point in launcher.POINTS if not point.startswith("environment.")]
+CASES = [("launcher", point) for point in launcher.POINTS if not point.startswith(("environment.", "image."))]
 CASES += [("daemon", point) for point in steward.POINTS]
 if IN_VM:
     CASES = [case for case in CASES if case[1] in ("start.after-handle", "adopt.after-box", "status.after")]

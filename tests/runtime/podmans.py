@@ -19,6 +19,7 @@ def why_no_podman() -> str:
     return "" if service.oci_runtimes() else "no OCI runtime"
 
 
+LABEL_HOLDS = "dev.agentk.holds"  # as images.LABEL_HOLDS, which only the worker may import
 needs_podman = [pytest.mark.jail, pytest.mark.skipif(bool(why := why_no_podman()), reason=why or "-")]
 
 
@@ -30,6 +31,13 @@ def containers(there: Place) -> list[str]:
     """Ids of all that Podman knows of this launcher's."""
     label = f"label={spec.LABEL_INSTANCE}={instance(there)}"
     command = ["podman", "ps", "--all", "--quiet", "--no-trunc", "--filter", label]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def holders(there: Place) -> list[str]:
+    """Names of containers that hold an image for its boxes."""
+    label = f"label={LABEL_HOLDS}={instance(there)}"
+    command = ["podman", "ps", "--all", "--format", "{{.Names}}", "--filter", label]
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 
@@ -56,6 +64,7 @@ def conmons(there: Place) -> list[str]:
 def assert_nothing_is_left(there: Place) -> None:
     """After its launcher ended with all its boxes."""
     assert containers(there) == []
+    assert holders(there) == []
     assert groups(there) == []
     assert conmons(there) == []
     stages = Path("/run/agentk-stages") / instance(there)

@@ -1,7 +1,9 @@
 """Images through a real launcher, a real podman with a storage of its own, and a registry on the loopback."""
 
 import asyncio
+import contextlib
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
@@ -166,6 +168,40 @@ def test_a_registry_that_never_ends_keeps_no_box_waiting(there: Place, served: R
     play(there, story)
 
 
+def test_a_pull_survives_the_worker_and_tells_of_the_end_of_the_service(
+    there: Place, served: Registry
+) -> None:
+    served.push("me/a", "1", {"version": b"1"})
+    name = f"{served.host}/me/a:1"
+
+    async def begin(runtime: jails.Jails) -> "asyncio.Task[box.Image]":
+        served.go_on.clear()
+        served.asked.clear()
+        pulling = asyncio.create_task(get(runtime, name, "Always"))
+        await launching.holds(lambda: any("/blobs/" in line for line in served.asked))
+        return pulling
+
+    async def story(runtime: jails.Jails) -> None:
+        pulling = await begin(runtime)
+        _kill("system\0service", str(there.run))
+        with pytest.raises(errors.UpstreamError, match="service ended"):
+            await pulling
+        pulling = await begin(runtime)
+        _kill("agentk.runtime.podman.worker", str(there.run))
+        served.go_on.set()
+        assert (await pulling).pulled
+
+    play(there, story)
+
+
+def _kill(*words: str) -> None:
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if all(word.encode() in command for word in words):
+                os.kill(int(pid), signal.SIGKILL)
+
+
 # boxes
 
 
@@ -204,6 +240,8 @@ def test_a_box_shows_its_image_and_nothing_of_the_host(there: Place, served: Reg
     assert told["user"] == "user root=0 agent=1000"
     assert told["python"] == "python none"
     assert {"workspace", "door"} <= set(said) and "wrote the image" not in said
+    (root,) = [line for line in said if line.startswith("mount ") and line.split()[5] == "/"]
+    assert {"ro", "nosuid", "nodev"} <= set(root.split()[6].split(",")), root
     assert str(storage) not in "\n".join(said)  # where the host keeps its images is nobody's business
 
 
@@ -251,6 +289,31 @@ def test_an_image_is_let_go_after_the_launcher_died(there: Place, served: Regist
         await launching.holds(lambda: not _removed(name))
 
     play(there, go_on)
+
+
+@pytest.mark.parametrize("point", ["image.after-hold", "podman.after-stage", "podman.after-start"])
+def test_no_image_is_held_for_a_box_that_died_with_its_launcher(
+    there: Place, served: Registry, point: str
+) -> None:
+    served.push("me/a", "1", storages.shell())
+    name = f"{served.host}/me/a:1"
+    image = play(there, lambda runtime: get(runtime, name))
+    there.die()
+    there.launch(crash_at=point)
+    made = there.make("sh", "-c", STAND_STILL, runtime="podman", image=image.id)
+
+    async def begin(runtime: jails.Jails) -> None:
+        starting = asyncio.create_task(runtime.start(made))
+        assert there.process is not None
+        await asyncio.to_thread(there.process.wait, launching.WAIT_SECONDS)
+        there.launch()
+        seen = await starting  # asked again, of the launcher that came after
+        await launching.logged(there, "up")
+        assert len(podmans.holders(there)) == 1
+        await runtime.remove(seen.id)
+        await launching.holds(lambda: not _removed(name))
+
+    play(there, begin)
 
 
 def test_an_image_without_a_shell_is_refused_in_words(there: Place, served: Registry) -> None:

@@ -20,6 +20,7 @@ POINTS = (
     "start.before-handle",
     "start.after-handle",
     "start.after-release",
+    "image.after-hold",
     "podman.after-stage",
     "podman.after-start",
     "enter.after-intent",

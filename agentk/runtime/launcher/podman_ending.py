@@ -71,16 +71,17 @@ def clean(world: "World", box: words.Box) -> None:
     shutil.rmtree(world.fifo_folder(box), ignore_errors=True)
     remove_container(world, world.podman.name(box.id))
     if box.image:
-        let_images_go(world)
+        let_images_go(world, but=box.id)
     point = world.podman.stage(box)
     if point.exists():
         let_stages_go(world, [point])
 
 
-def let_images_go(world: "World") -> None:
-    """Of which no box is made any more: they may be removed again. Said in the order in which things happened, so an
-    image that a box asks for after this is held anew."""
-    used = {live.box.image for live in world.lives.values() if live.phase in ("Starting", "Running")}
+def let_images_go(world: "World", but: str = "") -> None:
+    """Of which no box (but this one) is made any more: they may be removed again. Said in the order in which things
+    happened, so an image that a box asks for after this is held anew."""
+    others = [live for live in world.lives.values() if live.box.id != but]
+    used = {live.box.image for live in others if live.phase in ("Starting", "Running")}
     world.podman.ask("let_go", lambda _: None, used=sorted(used - {""}))
 
 

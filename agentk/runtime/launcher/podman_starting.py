@@ -86,6 +86,8 @@ class Attempt(starting.Attempt):
     def _stage(self, told: Told) -> None:
         assert isinstance(told, dict)
         world, box = self._world, self._box
+        if box.image:
+            crashpoint("image.after-hold")
         point = world.podman.stage(box)
         point.mkdir(mode=0o700, exist_ok=True)
         order = podman_stage.Order(

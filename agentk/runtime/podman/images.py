@@ -11,11 +11,11 @@ import json
 import posixpath
 import re
 import threading
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Protocol
 from urllib.parse import quote
 
-import requests
 from podman.api import encode_auth_header
 from podman.api.client import APIClient
 
@@ -107,26 +107,31 @@ def pull(client: APIClient, reference: str, login: Message | None, told: Told, s
     if _LOCAL_HOSTS.match(reference):
         params["tlsVerify"] = False  # of this machine: TLS when it speaks it, else none
     headers = {"X-Registry-Auth": str(encode_auth_header(_header(login)), "ascii")} if login else {}
-    limits = (_CONNECT_SECONDS, seconds)
+    began = time.monotonic()
     try:
-        answer = client.post("/images/pull", params=params, headers=headers, stream=True, timeout=limits)
-    except OSError as error:
-        raise requests.exceptions.ConnectionError(str(error)) from None
+        _pull(client, params, headers, seconds, told)
+    except (OSError, AttributeError):  # the latter of an answer that was closed while it was read
+        late = time.monotonic() - began >= seconds
+        why = f"no end came within {seconds:.0f} s" if late else "podman's service ended meanwhile"
+        raise Refused(FAILED, f"pulling {reference} was given up: {why}") from None
+
+
+def _pull(
+    client: APIClient, params: Mapping[str, Any], headers: dict[str, str], seconds: float, told: Told
+) -> None:
+    limits = (_CONNECT_SECONDS, seconds)
+    answer = client.post("/images/pull", params=params, headers=headers, stream=True, timeout=limits)
     watch = threading.Timer(seconds, answer.close)
     watch.daemon = True
     watch.start()
     try:
-        _read(answer.iter_lines(chunk_size=_LINE_MAX), reference, answer.status_code, told)
-    except requests.exceptions.RequestException:  # ours or the service's end, or nothing for so long
-        raise Refused(
-            FAILED, f"pulling {reference} was given up: no end came within {seconds:.0f} s"
-        ) from None
+        _read(answer.iter_lines(chunk_size=_LINE_MAX), answer.status_code, told)
     finally:
         watch.cancel()
         answer.close()
 
 
-def _read(lines: Iterator[bytes], reference: str, status: int, told: Told) -> None:
+def _read(lines: Iterator[bytes], status: int, told: Told) -> None:
     layers: set[str] = set()
     done = False
     for line in lines:
@@ -144,7 +149,7 @@ def _read(lines: Iterator[bytes], reference: str, status: int, told: Told) -> No
         elif words.startswith("Copying config"):
             told("its configuration")
     if not done:
-        raise Refused(FAILED, f"podman ended pulling {reference} without a word")
+        raise ConnectionError
 
 
 def _header(login: Message) -> dict[str, str]:
