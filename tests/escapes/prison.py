@@ -1,6 +1,8 @@
 """A real launcher with real boxes, and the look at the host afterwards. What hostile programs run in."""
 
 import base64
+import dataclasses
+import hashlib
 import itertools
 import json
 import os
@@ -70,7 +72,8 @@ def until(what: str, true: Callable[[], Any]) -> Any:
 
 class Prison:
     def __init__(self, runtime: str) -> None:
-        self.runtime = runtime
+        self.runtime, _, how = runtime.partition("-")
+        self.claims = how == "claimed"
         # wide open, so that what guards agentk's own directories is only what the launcher does to them
         self.folder = Path(tempfile.mkdtemp(prefix="agentk-escapes-"))
         self.folder.chmod(0o755)
@@ -80,14 +83,14 @@ class Prison:
         run = os.environ.get("XDG_RUNTIME_DIR", "/tmp") if self.rootless else "/run"
         self.run_dir = Path(tempfile.mkdtemp(prefix="agentk-run-", dir=run))
         self.run_dir.chmod(0o710)
-        self.instance = f"escapes{os.getpid()}"
+        self.instance = f"escapes{os.getpid()}{how}"
         self.agents: list[Agent] = []
         self._group_roots: list[Path] = []
         self._numbers = itertools.count(1)
         self.launch()
         self.block = range(0) if self.rootless else uids.block(self.state, self.instance)
         self.hello = self.ask("hello", version=wire.VERSION)
-        told = self.ask("probe")["probe"]
+        told = self.ask("probe", runtime=runtime)["probe"]
         self.unhappy = "" if told["available"] else str(told["reason"])
         self.quiet_mounts = self.launcher_mounts()
 
@@ -165,6 +168,21 @@ class Prison:
         return self.start_box(self.box(argv, **fields))
 
     def start_box(self, made: words.Box) -> words.Seen:
+        return self.claim(made) if self.claims else self.start_cold(made)
+
+    def claim(self, made: words.Box) -> words.Seen:
+        """The same box, out of one that waited."""
+        uid = f"w-{made.uid}"
+        if uid not in (agent.uid for agent in self.agents):
+            self.agents.append(Agent(uid, made.host_uid))
+        mounts = [mount for mount in made.mounts if mount.kind not in ("files", "workspace")]
+        waiting = dataclasses.replace(
+            made, id=f"w-{made.id}", uid=uid, waits=True, argv=(), env={}, hostname="waiting", mounts=mounts
+        )
+        self.start_cold(waiting)
+        return wire.seen_from(self.ask("claim", waiting_id=waiting.id, box=wire.plain(made))["seen"])
+
+    def start_cold(self, made: words.Box) -> words.Seen:
         return wire.seen_from(self.ask("start", box=wire.plain(made))["seen"])
 
     def see(self, box_id: str) -> words.Seen:
@@ -187,10 +205,17 @@ class Prison:
     def run_beside(self, program: str, facts: Any = None, **fields: Any) -> Ended:
         """As `run`, as a command beside a box that only waits."""
         seen = self.start_box(self.box(["sleep", "1000"], **fields))
+        if self.claims and not self.rootless:
+            self.ask("exec", box_id=seen.id, argv=["python", "-c", ""], timeout_seconds=PATIENCE_SECONDS)
+            until("a Python waits for the next command", lambda: self._waits_beside(seen))
         argv = ["python", f"/hostile/{program}.py", json.dumps(facts)]
         told = self.ask("exec", box_id=seen.id, argv=argv, timeout_seconds=PATIENCE_SECONDS)
         result = wire.exec_result_from(told)
         return Ended(result.exit, seen, (result.stdout + result.stderr).splitlines())
+
+    def _waits_beside(self, seen: words.Seen) -> bool:
+        uid = next(agent.host_uid for agent in self.agents if agent.uid == seen.uid)
+        return any(uid in owners(pid) and oom_score(pid) == "1000" for pid in processes())
 
     def run_box(self, made: words.Box) -> Ended:
         return self.wait(self.start_box(made))
@@ -239,6 +264,8 @@ class Prison:
         # one child of the launcher may be ready for the next box, and one for the next claim
         found += [f"process {pid} of the launcher" for pid in self._kin()[1 + self.claims :]]
         names = {agent.uid for agent in self.agents}
+        found += [f"container {name}" for name in self.containers()]
+        found += [f"keeper {pid}" for pid in processes() if _keeps(pid, names)]
         found += [f"cgroup {path}" for path in self.groups() if path.name in names]
         ours = (self.folder.name, self.run_dir.name)
         found += [f"mount {line}" for line in mounts_of("self") if any(name in line for name in ours)]
@@ -264,14 +291,39 @@ class Prison:
 
     def _kin(self) -> list[int]:
         """Children of the launcher, then what an earlier one left."""
-        told = {pid: status(pid) for pid in processes() if pid != self.process.pid}
+        known = {self.process.pid, *self._speakers()}
+        told = {pid: status(pid) for pid in processes() if pid not in known}
         children = [pid for pid in told if told[pid].get("PPid") == str(self.process.pid)]
         strangers = [pid for pid in told if pid not in children and str(self.state) in command_of(pid)]
         return (children or [0]) + strangers
 
 
+    def _speakers(self) -> list[int]:
+        """What speaks with Podman for this launcher: it is no box's and stays."""
+        mark = str(self.run_dir / "podman")
+        return [
+            pid
+            for pid in processes()
+            if "agentk.runtime.podman.worker" in command_of(pid) and mark in command_of(pid)
+        ]
+
+    def containers(self) -> list[str]:
+        """Names of all that Podman has of this launcher's."""
+        if self.runtime != "podman":
+            return []
+        digest = hashlib.sha256(os.fsencode(self.state)).hexdigest()[:16]
+        command = ["podman", "ps", "--all", "--format={{.Names}}", f"--filter=label=dev.agentk.instance={digest}"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
 def processes() -> list[int]:
     return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def _keeps(pid: int, uids: set[str]) -> bool:
+    """Whether it is a conmon of one of these agents."""
+    command = command_of(pid)
+    return "conmon" in command and any(uid in command for uid in uids)
 
 
 def owners(pid: int) -> list[int]:
@@ -286,6 +338,13 @@ def status(pid: int) -> dict[str, str]:
         return {}
     pairs = (line.partition(":")[::2] for line in text.splitlines())
     return {name: value.strip() for name, value in pairs}
+
+
+def oom_score(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/oom_score_adj").read_text().strip()
+    except OSError:
+        return ""
 
 
 def command_of(pid: int) -> str:

@@ -143,7 +143,8 @@ def test_a_box_is_nobody_on_the_host(prison: prisons.Prison) -> None:
     if prison.rootless:
         assert found == [{os.geteuid()}] * 2
     else:
-        assert found == [{agent.host_uid} for agent in prison.agents] and found[0] != found[1]
+        agents = {agent.uid: agent for agent in prison.agents}
+        assert found == [{agents[one.uid].host_uid} for one in seen] and found[0] != found[1]
         assert all(agent.host_uid in prison.block[1:] for agent in prison.agents)
 
 

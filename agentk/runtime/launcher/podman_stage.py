@@ -110,6 +110,7 @@ def _furnish(tree: Path, point: Path, box: words.Box, entries: Sequence[nsjail.E
     for name in ("/proc", "/sys", "/dev", "/tmp"):
         _point(tree, name, is_folder=True)
     _tmpfs(tree / "tmp", box.tmp_bytes)
+    os.chmod(point / "dev" / "shm", 0o1777)  # the OCI runtime gives what it mounts there the same mode
     for entry in entries:
         if entry.target != "/dev":  # Podman mounts that one, or it would make another
             _bind(entry.source, _point(tree, entry.target, os.path.isdir(entry.source)), entry.read_only)

@@ -146,6 +146,7 @@ class Attempt(starting.Attempt):
             seccomp=world.podman.seccomp(box.seccomp),
             hard_open_files=settings.host.hard_open_files,
             hard_processes=world.podman.hard_processes,
+            masks=settings.host.masks,
             groups=world.groups.version != "none",
         )
         return spec.render(box, place)

@@ -45,6 +45,7 @@ class Place:
     seccomp: str  # a file, "" for no filter
     hard_open_files: int
     hard_processes: int  # what Podman's service may give
+    masks: Sequence[str] = ()  # files of /proc that tell about the host
     groups: bool = True  # False: this host has no cgroups for us
 
 
@@ -75,9 +76,12 @@ def render(box: words.Box, place: Place) -> dict[str, Any]:
         "read_write_tmpfs": False,
         "image_volume_mode": "ignore",
         "mounts": _mounts(stage, box.tmp_bytes),
+        "mask": ["/sys", *place.masks],
         "cap_drop": ["ALL"],
         "no_new_privileges": True,
+        # labels of files that were never given any, and a /proc that nothing can be written to, not even a profile
         "selinux_opts": ["disable"],
+        "apparmor_profile": "unconfined",
         "systemd": "false",
         "terminal": False,
         "stdin": False,
@@ -111,7 +115,8 @@ def _mounts(stage: str, tmp_bytes: int) -> list[dict[str, Any]]:
     ]
     memory = [(at, [*read_only, "size=4k"]) for at in _EMPTY]
     memory.append(("/dev/shm", ["rw", "nosuid", "nodev", f"size={tmp_bytes}", "mode=1777"]))
-    return binds + [
+    proc = {"type": "proc", "source": "proc", "destination": "/proc", "options": read_only}
+    return [proc, *binds] + [
         {"type": "tmpfs", "source": "tmpfs", "destination": at, "options": [*options, "notmpcopyup"]}
         for at, options in memory
     ]
