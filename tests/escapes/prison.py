@@ -297,7 +297,6 @@ class Prison:
         strangers = [pid for pid in told if pid not in children and str(self.state) in command_of(pid)]
         return (children or [0]) + strangers
 
-
     def _speakers(self) -> list[int]:
         """What speaks with Podman for this launcher: it is no box's and stays."""
         mark = str(self.run_dir / "podman")
@@ -312,7 +311,13 @@ class Prison:
         if self.runtime != "podman":
             return []
         digest = hashlib.sha256(os.fsencode(self.state)).hexdigest()[:16]
-        command = ["podman", "ps", "--all", "--format={{.Names}}", f"--filter=label=dev.agentk.instance={digest}"]
+        command = [
+            "podman",
+            "ps",
+            "--all",
+            "--format={{.Names}}",
+            f"--filter=label=dev.agentk.instance={digest}",
+        ]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 

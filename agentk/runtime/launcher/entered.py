@@ -68,6 +68,7 @@ class Program:
     env: Sequence[tuple[str, str]]
     cwd: str
     tty: bool = False
+    open_files: int | None = None  # fewer than the box's
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def _become(order: Order, channel: socket.socket, limits: Sequence[tuple[int, tu
     if program and program.tty:
         fcntl.ioctl(0, termios.TIOCSCTTY, 0)
     child.close_all_but({channel.fileno()})
-    _limit(limits, sealed=program is None)
+    _limit(limits, sealed=program is None, most_files=program.open_files if program else None)
     if order.jailed:
         _give_up(nsjail.INSIDE_UID)
     elif order.host_uid >= 0:
@@ -234,12 +235,16 @@ def _limits_of(pid: int) -> list[tuple[int, tuple[int, int]]]:
     return found
 
 
-def _limit(limits: Sequence[tuple[int, tuple[int, int]]], sealed: bool) -> None:
+def _limit(
+    limits: Sequence[tuple[int, tuple[int, int]]], sealed: bool, most_files: int | None = None
+) -> None:
     """As the box's first process has them; never above our own."""
     for which, (soft, hard) in limits:
         bound = resource.getrlimit(which)[1]
         if sealed and which == resource.RLIMIT_NOFILE:
             soft = hard = max(_SEALED_FILES, hard)
+        elif most_files and which == resource.RLIMIT_NOFILE:
+            soft = hard = _lower(hard, most_files)
         hard = _lower(hard, bound)
         resource.setrlimit(which, (_lower(soft, hard), hard))
 

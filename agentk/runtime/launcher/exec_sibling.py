@@ -19,6 +19,7 @@ from agentk.runtime import nsjail, process
 from agentk.runtime.launcher import checking, child, processes, starting
 from agentk.runtime.launcher.exec_wanted import Wanted
 from agentk.runtime.launcher.world import Live, World
+from agentk.runtime.podman import spec
 
 _FILES_MAX_BYTES = 64 * 1024 * 1024
 _SHELLS_OWN = ("PWD", "OLDPWD", "SHLVL", "_")
@@ -45,10 +46,14 @@ def environment(live: Live) -> Mapping[str, str] | None:
         command_line, text = b"", ""
     if not processes.is_alive(process):
         raise errors.Conflict("the box has just ended")  # what we read may be of another process
-    if not command_line or not text or nsjail.is_bootstrap(command_line) or is_waiting(command_line):
+    if not command_line or not text or _is_first(command_line) or is_waiting(command_line):
         return None
     env = dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
     return {name: value for name, value in env.items() if name not in _SHELLS_OWN}
+
+
+def _is_first(command_line: bytes) -> bool:
+    return nsjail.is_bootstrap(command_line) or spec.is_waiting(command_line)
 
 
 def is_waiting(command_line: bytes) -> bool:
@@ -58,11 +63,13 @@ def is_waiting(command_line: bytes) -> bool:
 
 def fill(world: World, live: Live, box: words.Box, env: Mapping[str, str], wanted: Wanted) -> words.Box:
     """What is to run. Raises Conflict when the box has just ended, BadRequest for a directory it does not have."""
+    mounts: tuple[words.Mount, ...] = ()
     try:
-        mounts = tuple(
-            _read_back(world, live, at, mount) if mount.kind == "files" else mount
-            for at, mount in enumerate(box.mounts)
-        )
+        if box.runtime != "podman":  # it runs in the box itself, where they are
+            mounts = tuple(
+                _read_back(world, live, at, mount) if mount.kind == "files" else mount
+                for at, mount in enumerate(box.mounts)
+            )
     finally:
         if not processes.is_alive(live.guest):
             raise errors.Conflict("the box has just ended")  # what we read may be of another process

@@ -1,6 +1,7 @@
 """One command beside a box that runs: a sibling jail with the same files, uid, network and limits, or lower ones.
 
-It has its own process namespace, /tmp and /dev/shm; /workspace is shared. Its leaf is in the agent's group, so fifty
+It has its own process namespace, /tmp and /dev/shm; /workspace is shared. A Podman box has no siblings: there it is a
+process of the box itself, with the box's rights. Its leaf is in the agent's group, so fifty
 of them share the agent's limits. Output is bounded or sent on as it comes; a command that takes too long, is taken
 back, or whose box or caller is gone, is killed with all it started. It never outlives any of them.
 """
@@ -11,12 +12,23 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import process
-from agentk.runtime.launcher import ending, exec_sibling, loop, processes, reaping, starting, warming, wire
+from agentk.runtime.launcher import (
+    ending,
+    entered,
+    entering,
+    exec_sibling,
+    loop,
+    processes,
+    reaping,
+    starting,
+    warming,
+    wire,
+)
 from agentk.runtime.launcher.calling import Caller
 from agentk.runtime.launcher.exec_streams import NAMES, Feed, Said, note, pipe
 from agentk.runtime.launcher.exec_wanted import Wanted, check_lower
@@ -197,6 +209,10 @@ class Command:
         self._channel = ours
         given: list[int] = []  # descriptors that are only for the child
         try:
+            if box.runtime == "podman":
+                ends = self._pipes(given, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
+                self._keeper_pid = entered.fork(self._entered(ends), theirs)
+                return self._watch(ours)
             stdin, *outputs = self._pipes(given)
             order = dataclasses.replace(
                 starting.make_order(world, box), output=(outputs[0], outputs[1]), stdin=stdin
@@ -210,9 +226,28 @@ class Command:
             theirs.close()
             for fd in given:
                 os.close(fd)
+        return self._watch(ours)
+
+    def _watch(self, channel: socket.socket) -> None:
         self._keeper_fd = os.pidfd_open(self._keeper_pid)
-        world.loop.watch(self._keeper_fd, loop.READ, lambda _: self._ended())
-        world.loop.watch(ours.fileno(), loop.READ, lambda _: self._heard())
+        self._world.loop.watch(self._keeper_fd, loop.READ, lambda _: self._ended())
+        self._world.loop.watch(channel.fileno(), loop.READ, lambda _: self._heard())
+
+    def _entered(self, ends: Sequence[int]) -> entered.Order:
+        """Into a Podman box: a process of its own."""
+        world, box, guest = self._world, self._box, self._live.guest
+        if guest is None or not processes.is_alive(guest):
+            raise errors.Conflict("the box has just ended")
+        most = self._wanted.limits.open_files
+        return entered.Order(
+            guest=guest,
+            entry_files=tuple(world.groups.entry_files(box.namespace, box.cgroup, box.leaf)),
+            keeper_files=tuple(world.groups.keeper_files()),
+            ends=ends,
+            filter=entering.seccomp_of(world, box),
+            program=entered.Program(box.argv, tuple(box.env.items()), box.cwd, open_files=most),
+            host_uid=box.host_uid,
+        )
 
     def _pipes(self, given: list[int], nothing: int = -1) -> list[int]:
         """Its descriptors 0, 1 and 2, which go to `given` as well; `nothing` is its input when it is fed none."""
@@ -234,7 +269,8 @@ class Command:
         return [reads, *outputs]
 
     def _heard(self) -> None:
-        assert self._channel is not None
+        if self._channel is None:
+            return
         try:
             data, ancillary, _, _ = self._channel.recvmsg(4096, socket.CMSG_SPACE(12))
         except BlockingIOError:
@@ -289,13 +325,20 @@ class Command:
     def _ended(self) -> None:
         world, box = self._world, self._box
         _, status = os.waitpid(self._keeper_pid, os.WNOHANG)
+        code: int | None = None
+        if box.runtime == "podman":  # nobody waited for a word: it ran, unless it says why not
+            self._heard()
+            self._released = not self._refused
+            code = os.waitstatus_to_exitcode(status)
+            code = code if code >= 0 else 128 - code
         self._said.finish()
         log = ending.log_text(world, Live(box))
         counters = self._counters()
         if counters.pids_denied is not None:  # some kernels count them for the whole agent
             denied = max(0, counters.pids_denied - self._denied_before)
             counters = dataclasses.replace(counters, pids_denied=denied)
-        ended = reaping.judge(status, log, None, counters, now_text())
+        waited = status if code is None else None
+        ended = reaping.judge(waited, log, None, counters, now_text(), told=code)
         if self._released or self._timed_out or self._cancelled:
             self._tell(ended)
             return
