@@ -6,7 +6,7 @@ What cannot be had late (flags, variables that the interpreter or libc reads at 
 exec: the real thing, and only slower. It must never run two programs, nor outlive a launcher that told it none.
 
 What still tells: the program's outermost frame has a caller, modules imported while waiting are there, and the box's
-init has another command line.
+init has another command line, another environment and a socket that leads nowhere any more.
 """
 
 # imported before anybody can look, and with nothing that would be seen afterwards

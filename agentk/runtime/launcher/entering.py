@@ -102,15 +102,6 @@ def begin(world: World, live: Live, wanted: Wanted, fds: Sequence[int], caller: 
     Hand(world, live, wanted, fds, caller, world.exec_count).begin()
 
 
-def seccomp_of(world: World, box: words.Box) -> bytes:
-    """The filter of a box. Raises RuntimeRefused where this machine has none: never entered without."""
-    if box.runtime == "process" or box.seccomp == "privileged":
-        return b""
-    if box.seccomp not in world.settings.filters:
-        raise errors.RuntimeRefused(f"there is no seccomp filter {box.seccomp} for this machine")
-    return world.settings.filters[box.seccomp]
-
-
 def givers(world: World) -> set[int]:
     """Whose pipes and terminals come in."""
     return {os.geteuid(), world.settings.daemon_uid} - {-1}
@@ -225,7 +216,7 @@ class Hand:
             entry_files=tuple(world.groups.entry_files(box.namespace, box.cgroup, box.leaf)),
             keeper_files=tuple(world.groups.keeper_files()),
             ends=self._ends,
-            filter=seccomp_of(world, box),
+            filter=exec_sibling.seccomp_of(world, box),
             program=entered.Program(
                 wanted.argv, tuple({**env, **wanted.env}.items()), wanted.cwd or box.cwd, wanted.tty
             )

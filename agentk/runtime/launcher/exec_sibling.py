@@ -10,13 +10,13 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import nsjail, process
-from agentk.runtime.launcher import checking, child, processes, starting
+from agentk.runtime.launcher import checking, child, entered, processes, starting
 from agentk.runtime.launcher.exec_wanted import Wanted
 from agentk.runtime.launcher.world import Live, World
 from agentk.runtime.podman import spec
@@ -102,6 +102,35 @@ def fork(world: World, live: Live, order: child.Order, channel: socket.socket) -
     finally:
         for fd in spaces:
             os.close(fd)
+
+
+def enter(
+    world: World, live: Live, box: words.Box, ends: Sequence[int], wanted: Wanted, channel: socket.socket
+) -> int:
+    """Into a Podman box, which has no siblings: a process of its own. The pid of its keeper. Raises Conflict."""
+    if live.guest is None or not processes.is_alive(live.guest):
+        raise errors.Conflict("the box has just ended")
+    order = entered.Order(
+        guest=live.guest,
+        entry_files=tuple(world.groups.entry_files(box.namespace, box.cgroup, box.leaf)),
+        keeper_files=tuple(world.groups.keeper_files()),
+        ends=ends,
+        filter=seccomp_of(world, box),
+        program=entered.Program(
+            box.argv, tuple(box.env.items()), box.cwd, open_files=wanted.limits.open_files
+        ),
+        host_uid=box.host_uid,
+    )
+    return entered.fork(order, channel)
+
+
+def seccomp_of(world: World, box: words.Box) -> bytes:
+    """The filter of a box. Raises RuntimeRefused where this machine has none: never entered without."""
+    if box.runtime == "process" or box.seccomp == "privileged":
+        return b""
+    if box.seccomp not in world.settings.filters:
+        raise errors.RuntimeRefused(f"there is no seccomp filter {box.seccomp} for this machine")
+    return world.settings.filters[box.seccomp]
 
 
 def _read_back(world: World, live: Live, number: int, mount: words.Mount) -> words.Mount:

@@ -12,15 +12,13 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import process
 from agentk.runtime.launcher import (
     ending,
-    entered,
-    entering,
     exec_sibling,
     loop,
     processes,
@@ -49,8 +47,6 @@ def run(world: World, live: Live, wanted: Wanted, caller: Caller) -> None:
         raise errors.Conflict(f"the box is {live.phase}, not Running")
     if live.frozen:
         raise errors.Conflict("the box is frozen")
-    if live.box.runtime == "podman":
-        raise errors.Unavailable("commands beside a Podman box cannot be run yet")
     if live.box.build:
         raise errors.Conflict("an environment is being made in it")
     if live.box.waits:
@@ -211,7 +207,7 @@ class Command:
         try:
             if box.runtime == "podman":
                 ends = self._pipes(given, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC))
-                self._keeper_pid = entered.fork(self._entered(ends), theirs)
+                self._keeper_pid = exec_sibling.enter(world, self._live, box, ends, self._wanted, theirs)
                 return self._watch(ours)
             stdin, *outputs = self._pipes(given)
             order = dataclasses.replace(
@@ -232,22 +228,6 @@ class Command:
         self._keeper_fd = os.pidfd_open(self._keeper_pid)
         self._world.loop.watch(self._keeper_fd, loop.READ, lambda _: self._ended())
         self._world.loop.watch(channel.fileno(), loop.READ, lambda _: self._heard())
-
-    def _entered(self, ends: Sequence[int]) -> entered.Order:
-        """Into a Podman box: a process of its own."""
-        world, box, guest = self._world, self._box, self._live.guest
-        if guest is None or not processes.is_alive(guest):
-            raise errors.Conflict("the box has just ended")
-        most = self._wanted.limits.open_files
-        return entered.Order(
-            guest=guest,
-            entry_files=tuple(world.groups.entry_files(box.namespace, box.cgroup, box.leaf)),
-            keeper_files=tuple(world.groups.keeper_files()),
-            ends=ends,
-            filter=entering.seccomp_of(world, box),
-            program=entered.Program(box.argv, tuple(box.env.items()), box.cwd, open_files=most),
-            host_uid=box.host_uid,
-        )
 
     def _pipes(self, given: list[int], nothing: int = -1) -> list[int]:
         """Its descriptors 0, 1 and 2, which go to `given` as well; `nothing` is its input when it is fed none."""

@@ -141,7 +141,7 @@ class Attempt(starting.Attempt):
             name=world.podman.name(box.id),
             stage=str(world.podman.stage(box)),
             instance=world.podman.instance,
-            cgroup_parent=world.groups.in_hierarchy(box.namespace, box.uid),
+            cgroup_parent=world.groups.in_hierarchy(box.namespace, box.cgroup),
             ids=world.podman.ids(box),
             seccomp=world.podman.seccomp(box.seccomp),
             hard_open_files=settings.host.hard_open_files,
@@ -162,7 +162,7 @@ class Attempt(starting.Attempt):
         if live.keeper is None or live.guest is None:
             raise errors.RuntimeRefused("the box ended before it began")
         if world.groups.version != "none" and live.guest.pid not in world.groups.pids(
-            box.namespace, box.uid, live.leaf
+            box.namespace, box.cgroup, live.leaf
         ):
             raise errors.RuntimeRefused("the box is not in its cgroup")
         pidfd = processes.open_pidfd(live.guest)
