@@ -14,6 +14,8 @@ _IN_VM = (
     "test_suspend_and_resume_stop_and_go_on",
     "test_kill_takes_the_whole_tree_after_the_grace",
     "test_file_survives_a_restart_and_scratch_does_not",
+    "test_the_example_moves_by_its_runtime_alone",
+    "test_people_are_told_the_same_of_both",
     "test_many_agents_at_once",
     "test_nothing_is_left_when_the_command_is_killed[9",
     "test_a_death_at_any_named_point_changes_nothing",

@@ -63,6 +63,7 @@ class Household:
 
     folder: Path
     env: Mapping[str, str] = field(default_factory=dict)
+    has_podman: bool = False  # whether a story here was told on it
 
     def __post_init__(self) -> None:
         self.places = Places(self.folder / "state", self.folder / "run")
@@ -97,10 +98,8 @@ class Household:
     def start(self) -> None:
         self.agentk("daemon", "start")
         if os.geteuid() != 0:
-            best = [
-                manifest("Runtime", name, spec={"type": name, "enforcement": "BestEffort"})
-                for name in available()
-            ]
+            wanted = {name: {"type": name, "enforcement": "BestEffort"} for name in available()}
+            best = (manifest("Runtime", name, spec=spec) for name, spec in wanted.items())
             self.agentk("apply", "-f", "-", stdin=text(*best))
 
     def end(self) -> None:
@@ -111,6 +110,7 @@ class Household:
         self.agentk("daemon", "stop", "--agents", code=None)
         for name in ("keeper", "daemon", "launcher"):
             self.kill(name)
+        until("what they started is gone", lambda: not self._pids())
         if os.geteuid() == 0:
             uids.release(self.places.state)
 
@@ -158,10 +158,11 @@ class Household:
         found = [f"process {pid}: {argv[0]}" for pid, argv in processes() if self._is_in(pid, words)]
         found += [f"cgroup {path}" for path in self._cgroups() if any(word in path for word in words)]
         found += [f"file {path}" for path in self._files() if any(word in path for word in words)]
-        seen = [
-            mount for pid in ("self", self.pid("launcher")) for mount in mounts(pid) if self._is_our(mount)
-        ]
+        seen = {
+            mount for pid in ("self", *self._pids()) for mount in mounts(pid) if str(self.folder) in mount
+        }
         found += [f"mount {mount}" for mount in seen if any(word in mount for word in words)]
+        found += [f"container {told}" for told in self._containers() if any(word in told for word in words)]
         loops = [file.read_text().strip() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
         found += [f"loop device of {path}" for path in loops if any(word in path for word in words)]
         return found
@@ -178,8 +179,19 @@ class Household:
         groups = read(Path(f"/proc/{pid}/cgroup"))
         return f"agentk-{self.places.instance}/" in groups and any(word in groups for word in words)
 
-    def _is_our(self, path: str) -> bool:
-        return str(self.folder) in path
+    def _pids(self) -> list[int]:
+        """Processes of ours that are no box's: each may have mounts of its own."""
+        return [pid for pid, argv in processes() if any(str(self.folder) in word for word in argv)]
+
+    def _containers(self) -> list[str]:
+        if not self.has_podman:
+            return []
+        told = subprocess.run(
+            ["podman", "ps", "--all", "--format", "{{.ID}} {{.Names}} {{.Labels}}"],
+            capture_output=True,
+            text=True,
+        )
+        return told.stdout.splitlines()
 
     def _cgroups(self) -> Iterator[str]:
         root = f"agentk-{self.places.instance}"
@@ -335,6 +347,7 @@ def space(home: Household, runtime: str = "nsjail") -> Iterator[Space]:
     """A namespace in it, which is empty at the end."""
     if runtime not in available():
         pytest.skip(f"{runtime} is not installed")
+    home.has_podman |= runtime == "podman"
     made = Space(home, f"t{secrets.token_hex(4)}", runtime)
     home.api.create(kinds.NAMESPACE, "", {"metadata": {"name": made.name}})
     yield made

@@ -38,8 +38,9 @@ sys.exit(7)
 """
 # What has to be reached first, to get to a point at all.
 BEFORE = {"adopt.after-half-made": "start.after-intent"}
-CASES = [("launcher", point) for point in launcher.POINTS if not point.startswith(("environment.", "image."))]
-CASES += [("daemon", point) for point in steward.POINTS]
+ELSEWHERE = ("environment.", "image.", "podman.")  # told in stories of their own
+CASES = [("launcher", point, "nsjail") for point in launcher.POINTS if not point.startswith(ELSEWHERE)]
+CASES += [("daemon", point, "nsjail") for point in steward.POINTS]  # the daemon knows no runtime
 if IN_VM:
     CASES = [case for case in CASES if case[1] in ("start.after-handle", "adopt.after-box", "status.after")]
 STORIES = itertools.count()
@@ -52,12 +53,12 @@ def fragile() -> Iterator[Household]:
 
 
 @pytest.fixture
-def broken(fragile: Household) -> Iterator[Space]:
+def broken(fragile: Household, runtime: str) -> Iterator[Space]:
     """A namespace in a household whose processes die."""
     if next(STORIES) % 3 == 2:
         fragile.kill("keeper")  # its successor knows of no earlier deaths, and waits less after the next one
         revive(fragile)
-    with household.space(fragile) as made:
+    with household.space(fragile, runtime) as made:
         yield made
 
 
@@ -85,7 +86,7 @@ def check(lines: list[str], end: bool = False, cut: bool = False) -> None:
     assert finished or cut or not end
 
 
-@pytest.mark.parametrize(("who", "point"), CASES, ids=["-".join(case) for case in CASES])
+@pytest.mark.parametrize(("who", "point", "runtime"), CASES, ids=["-".join(case) for case in CASES])
 def test_a_death_at_any_named_point_changes_nothing(broken: Space, who: str, point: str) -> None:
     home = broken.home
     armed = [home.crashes / name for name in (BEFORE.get(point), point) if name]

@@ -118,14 +118,17 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def space() -> Iterator[Space]:
+def space(runtime: str) -> Iterator[Space]:
     """In a household that believes the upstream's authority."""
     with household.folder() as folder:
         folder.chmod(0o755)
         believed = folder / "ca.pem"
         believed.write_text(hosts.authority_pem())
         believed.chmod(0o644)
-        with household.household(AGENTK_CA_FILE=str(believed)) as home, household.space(home) as made:
+        with (
+            household.household(AGENTK_CA_FILE=str(believed)) as home,
+            household.space(home, runtime) as made,
+        ):
             rules = [
                 {"name": "all", "effect": "Allow", "methods": ["*"]},
                 {"name": "here", "effect": "Allow", "methods": ["http.request"], "hosts": ["localhost", "127.0.0.1"],
@@ -154,6 +157,7 @@ def reaching(name: str, program: str, port: int) -> household.Object:
     return made
 
 
+@household.on_both
 def test_an_agent_reaches_its_hosts_with_a_secret_it_never_holds(space: Space, upstream: Upstream) -> None:
     space.apply(reaching("a", ONCE, upstream.server_address[1]))
     assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", space.log("a")

@@ -44,6 +44,7 @@ def children(space: Space) -> list[household.Object]:
     return [obj for obj in agents if obj["metadata"].get("ownerReferences")]
 
 
+@household.on_both
 def test_a_parent_makes_awaits_and_ends_children_of_its_own(space: Space) -> None:
     child = BEGIN + 'agent.exit(code=0, message="done", result={"answer": 42})\ntime.sleep(1000)'
     space.apply(
@@ -81,6 +82,7 @@ time.sleep(1000)
     status = left["status"]
     assert (status["exitCode"], status["message"], status["result"]) == (0, "done", '{"answer":42}')
     assert left["spec"]["resources"]["limits"]["memory"] == household.TINY["memory"]
+    assert left["spec"]["runtimeRef"]["name"] == space.runtime
     space.delete("boss")
     household.until("the child went with its parent", lambda: not children(space))
 
@@ -111,6 +113,7 @@ except errors.CallError as error:
     assert not children(space)
 
 
+@household.on_both
 def test_pause_freezes_and_a_changed_spec_thaws(space: Space) -> None:
     route(space)
     space.apply(program("a", THINKER, budget={"maxCalls": 3}))

@@ -30,12 +30,14 @@ both()
 """
 
 
+@household.on_both
 def test_a_program_reaches_the_gate_by_both_doors(space: Space) -> None:
     space.apply(python("a", ASK))
     assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed"
     assert space.agentk("logs", "a").lines == ["7 MethodNotAllowed 404"]
 
 
+@household.on_both
 def test_a_box_knows_where_models_are_and_holds_no_key(space: Space) -> None:
     script = "import json, os; print(json.dumps(dict(os.environ)))"
     space.apply(python("a", script, network={"egress": {"allow": [{"host": "api.example.com"}]}}))
@@ -57,6 +59,7 @@ with sdk.connect() as agent:
 """
 
 
+@household.on_both
 def test_an_agent_thinks_without_a_key_and_it_is_on_record(space: Space) -> None:
     rules = [{"match": {"lastMessage": {"contains": "France"}}, "reply": {"text": "Paris."}}]
     space.apply(household.manifest("ModelRoute", "default", spec={"scripted": {"rules": rules}}))

@@ -106,6 +106,7 @@ print("torn too", file=sys.stderr)
 """
 
 
+@household.on_both
 def test_what_an_agent_says_is_in_its_log_as_whole_lines(space: Space) -> None:
     space.apply(python("saying", SAYING))
     assert space.phase("saying", "Succeeded", "Failed")["reason"] == "Completed", space.log("saying")

@@ -9,6 +9,7 @@ from tests.flows.household import Space, agent, python, shell
 pytestmark = household.needs
 
 
+@household.on_both
 def test_from_apply_to_delete(space: Space) -> None:
     script = "echo one; echo two >&2; exec sleep 1000"
     assert space.apply(shell("a", script)).out == "agent.agentk.dev/a created\n"
@@ -40,6 +41,7 @@ def test_outputs(space: Space) -> None:
     assert rows[0].split()[:2] == ["NAME", "PHASE"] and rows[1].split()[:2] == ["a", "Running"]
 
 
+@household.on_both
 def test_logs_of_now_before_and_as_they_come(space: Space) -> None:
     script = (
         "echo attempt; for n in 1 2 3; do echo $n; done; test -e ran && exec sleep 1000; touch ran; exit 1"
@@ -67,6 +69,7 @@ def test_wait_fails_at_once_when_it_can_no_longer_come_true(space: Space) -> Non
     assert space.agentk("wait", "--for=jsonpath={.status.exitCode}=3", "agent/a").code == 0
 
 
+@household.on_both
 def test_suspend_and_resume_stop_and_go_on(space: Space) -> None:
     space.apply(
         python(
@@ -84,6 +87,7 @@ def test_suspend_and_resume_stop_and_go_on(space: Space) -> None:
     assert (status["attempt"], status["restartCount"]) == (1, 0)
 
 
+@household.on_both
 def test_restart_gives_a_new_box(space: Space) -> None:
     space.apply(agent("a"))
     before = space.running("a")
@@ -92,6 +96,7 @@ def test_restart_gives_a_new_box(space: Space) -> None:
     assert after["boxID"] != before["boxID"]
 
 
+@household.on_both
 def test_top_shows_what_it_uses(space: Space) -> None:
     space.apply(shell("a", "while :; do :; done"))
     space.running("a")
@@ -105,6 +110,7 @@ def test_doctor_tells_what_the_launcher_found(space: Space) -> None:
     assert {"name", "ok", "message"} <= report["findings"][0].keys()
 
 
+@household.on_both
 def test_kill_takes_the_whole_tree_after_the_grace(space: Space) -> None:
     stubborn = "trap '' TERM; (trap '' TERM; while :; do sleep 1; done) & echo up; while :; do sleep 1; done"
     space.apply(shell("a", stubborn, terminationGracePeriodSeconds=1))
@@ -114,6 +120,7 @@ def test_kill_takes_the_whole_tree_after_the_grace(space: Space) -> None:
     assert (status["phase"], status["reason"], status["signal"]) == ("Failed", "Killed", signal.SIGKILL)
 
 
+@household.on_both
 def test_agent_that_handles_no_signal_ends_by_sigterm(space: Space) -> None:
     space.apply(
         python(
@@ -125,6 +132,7 @@ def test_agent_that_handles_no_signal_ends_by_sigterm(space: Space) -> None:
     assert space.status("a")["signal"] == signal.SIGTERM
 
 
+@household.on_both
 def test_file_survives_a_restart_and_scratch_does_not(space: Space) -> None:
     script = "cd /workspace; cat kept /tmp/gone; echo here > kept; echo here > /tmp/gone; echo done; exec sleep 1000"
     space.apply(shell("a", script))

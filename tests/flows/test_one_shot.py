@@ -34,12 +34,14 @@ def left_behind(folder: Path) -> list[str]:
     return found + [str(file) for file in claims if str(folder) in household.read(file)]
 
 
+@household.on_both
 @pytest.mark.parametrize(
     ("script", "code"), [("exit 0", 0), ("exit 7", 7), ("kill -9 $$", 137), ("kill -15 $$", 143)]
 )
 def test_exit_code_is_the_agents(space: Space, scratch: dict[str, str], script: str, code: int) -> None:
+    on = ("--runtime", space.runtime)
     ran = space.agentk(
-        "run", "--memory", "64Mi", "--", "sh", "-c", f"echo out; {script}", code=code, **scratch
+        "run", *on, "--memory", "64Mi", "--", "sh", "-c", f"echo out; {script}", code=code, **scratch
     )
     assert ran.out == "out\n"
 
@@ -71,11 +73,13 @@ def test_in_the_running_daemon_it_leaves_no_object(space: Space) -> None:
     assert space.agentk("get", "agents", "-o", "name").out == ""
 
 
+@household.on_both
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_nothing_is_left_when_the_command_is_killed(
     space: Space, scratch: dict[str, str], number: signal.Signals
 ) -> None:
-    command = space.begin("run", "--memory", "64Mi", "sh", "-c", "echo up; exec sleep 1000", **scratch)
+    on = ("--runtime", space.runtime)
+    command = space.begin("run", *on, "--memory", "64Mi", "sh", "-c", "echo up; exec sleep 1000", **scratch)
     assert command.stdout is not None
     assert command.stdout.readline() == "up\n"
     command.send_signal(number)

@@ -37,8 +37,8 @@ def home(index: Index) -> Iterator[Household]:
 
 
 @pytest.fixture
-def space(home: Household) -> Iterator[Space]:
-    with household.space(home) as made:
+def space(home: Household, runtime: str) -> Iterator[Space]:
+    with household.space(home, runtime) as made:
         yield made
 
 
@@ -46,6 +46,7 @@ def wants(*requirements: str) -> household.Object:
     return {"python": {"requirements": list(requirements)}}
 
 
+@household.on_both
 def test_an_agent_its_commands_and_the_next_agent_share_what_was_made_once(space: Space) -> None:
     program = "import sys, tree; print(tree.VERSION, sys.prefix, flush=True); import time; time.sleep(1000)"
     space.apply(python("a", program, environment=wants("tree")))

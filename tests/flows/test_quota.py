@@ -48,8 +48,10 @@ def test_larger_quota_lets_the_waiting_in_and_counts_them(space: Space) -> None:
     space.agentk("wait", "--for=jsonpath={.status.used.agents}=2", "quota/q", "--timeout", "100s")
 
 
+@household.on_both
 def test_many_agents_at_once(space: Space) -> None:
-    names = [f"a{number}" for number in range(MANY)]
+    # Podman's boxes cost each a process more; what many at once could break shows with a few tens.
+    names = [f"a{number}" for number in range(MANY if space.runtime == "nsjail" else min(MANY, 40))]
     space.apply(*(agent(name) for name in names))
     for name in names:
         space.running(name)

@@ -25,6 +25,7 @@ def config() -> household.Object:
     return manifest("ConfigMap", "c", data={"level": "high"})
 
 
+@household.on_both
 def test_values_arrive_as_env_and_as_files(space: Space) -> None:
     script = "echo $LEVEL $(cat /config/level); test $TOKEN = $(cat /secret/token) && echo same"
     space.apply(secret(), config(), shell("a", script, env=[FROM_SECRET, FROM_MAP], **VOLUMES))
@@ -40,6 +41,7 @@ def test_agent_waits_for_its_secret(space: Space) -> None:
     space.running("a")
 
 
+@household.on_both
 def test_value_of_a_secret_is_only_where_it_belongs(space: Space) -> None:
     script = "printenv TOKEN > /dev/null && cat /secret/token > /dev/null && echo up; exec sleep 1000"
     space.apply(secret(), config(), shell("a", script, env=[FROM_SECRET], **VOLUMES))

@@ -67,6 +67,7 @@ def test_daemon_cannot_read_what_is_the_launchers(space: Space) -> None:
     assert as_uid(uid, lambda: str(os.listdir(state / "logs"))).startswith("[")
 
 
+@household.on_both
 def test_boxes_have_a_uid_each_and_none_is_the_daemons(space: Space) -> None:
     space.apply(agent("a"), agent("b"))
     seen = {space.running(name)["hostUID"] for name in ("a", "b")}
