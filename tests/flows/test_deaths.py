@@ -38,7 +38,7 @@ sys.exit(7)
 """
 # What has to be reached first, to get to a point at all.
 BEFORE = {"adopt.after-half-made": "start.after-intent"}
-ELSEWHERE = ("environment.", "image.", "podman.")  # told in stories of their own
+ELSEWHERE = ("environment.", "image.", "podman.", "enter.", "claim.")  # told in stories of their own
 CASES = [("launcher", point, "nsjail") for point in launcher.POINTS if not point.startswith(ELSEWHERE)]
 CASES += [("daemon", point, "nsjail") for point in steward.POINTS]  # the daemon knows no runtime
 if IN_VM:
