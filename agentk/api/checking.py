@@ -32,6 +32,7 @@ PATTERNS = {
     r"^[A-Za-z]+$": "letters only, such as GET",
     r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$": "the name of an HTTP header",
     r"^[ -~]*$": "printable ASCII",
+    r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$": "the name of a module, such as json or email.message",
 }
 
 _TYPES = {
@@ -192,6 +193,10 @@ def _is_duration(value: Any) -> bool:
     return not isinstance(value, str) or quantities.parse_duration(value) >= 0
 
 
+def _is_rate(value: Any) -> bool:
+    return not isinstance(value, str) or quantities.parse_rate(value) > 0
+
+
 def _is_base64(value: Any) -> bool:
     if isinstance(value, str):
         try:
@@ -231,6 +236,7 @@ _FORMATS: dict[str, Callable[[Any], bool]] = {
     "quantity": _is_quantity,
     "cpu": _is_cpu,
     "duration": _is_duration,
+    "rate": _is_rate,
     "byte": _is_base64,
     "image": _is_image,
     "date-time": _is_date_time,

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
-from agentk.api import environments, errors, images, kinds, quantities
+from agentk.api import environments, errors, images, kinds, pools, quantities
 from agentk.api.problems import Path, Problem, shown
 
 _MAX_DATA_BYTES = 1024 * 1024  # of a ConfigMap, a Secret or inline files, as in Kubernetes
@@ -53,9 +53,9 @@ def _agent(obj: Mapping[str, Any]) -> Checks:
     spec = obj.get("spec") or {}
     yield from _program(spec)
     yield from _image(spec)
-    yield from _source(spec.get("source") or {})
+    yield from _source(spec.get("source") or {}, ("spec", "source"))
     yield from _mounts(spec)
-    yield from _environment(spec.get("environment") or {})
+    yield from _environment(spec.get("environment") or {}, ("spec", "environment"))
     yield from _limits((spec.get("resources") or {}).get("limits") or {}, ("spec", "resources", "limits"))
     logs = spec.get("logs") or {}
     yield from _bytes(logs, "maxSize", ("spec", "logs"), 4096)
@@ -99,8 +99,7 @@ def _image(spec: Mapping[str, Any]) -> Checks:
             yield Problem((*path, "username"), "a user's name holds neither ':' nor control characters")
 
 
-def _source(source: Mapping[str, Any]) -> Checks:
-    path: Path = ("spec", "source")
+def _source(source: Mapping[str, Any], path: Path) -> Checks:
     if "digest" in source and "path" not in source:
         yield Problem((*path, "digest"), "is only for source.path", at_key=True)
     files = (source.get("inline") or {}).get("files") or {}
@@ -160,12 +159,12 @@ def _package_places(spec: Mapping[str, Any]) -> Iterator[str]:
         yield str(venv).rstrip("/")
 
 
-def _environment(environment: Mapping[str, Any]) -> Checks:
+def _environment(environment: Mapping[str, Any], where: Path) -> Checks:
     for path, message, hint in environments.problems(environment):
-        yield Problem(("spec", "environment", *path), message, hint)
+        yield Problem((*where, *path), message, hint)
     venv = (environment.get("python") or {}).get("venv")
     if venv is not None:
-        path = ("spec", "environment", "python", "venv")
+        path = (*where, "python", "venv")
         yield from _clean_path(venv, path)
         hidden = (*(one for one in _SYSTEM if one not in ("/usr", "/tmp")), *_OURS, _WORKSPACE, _SOURCE)
         if not str(venv).startswith("/usr/"):
@@ -261,6 +260,17 @@ def _runtime(obj: Mapping[str, Any]) -> Checks:
     yield from _limits(resources.get("limits") or {}, ("spec", "defaults", "resources", "limits"))
 
 
+def _pool(obj: Mapping[str, Any]) -> Checks:
+    spec = obj.get("spec") or {}
+    template: Mapping[str, Any] = spec.get("template") or {}
+    where: Path = ("spec", "template")
+    yield from pools.problems(spec)
+    yield from _source(template.get("source") or {}, (*where, "source"))
+    yield from _environment(template.get("environment") or {}, (*where, "environment"))
+    limits = (template.get("resources") or {}).get("limits") or {}
+    yield from _limits(limits, (*where, "resources", "limits"))
+
+
 def _policy(obj: Mapping[str, Any]) -> Checks:
     isolation = (obj.get("spec") or {}).get("isolation") or {}
     for at, allowed in enumerate(isolation.get("hostPaths") or ()):
@@ -321,6 +331,7 @@ _BY_KIND: dict[str, Callable[[Mapping[str, Any]], Checks]] = {
     "Agent": _agent,
     "Runtime": _runtime,
     "Policy": _policy,
+    "Pool": _pool,
     "Namespace": _namespace,
     "Secret": _secret,
     "ConfigMap": _configmap,

@@ -164,6 +164,30 @@ MODELROUTE = Kind(
         _AGE,
     ),
 )
+POOL = Kind(
+    GROUP,
+    VERSION,
+    "Pool",
+    "pools",
+    "pool",
+    (),
+    True,
+    "pool.json",
+    True,
+    (
+        _NAME,
+        Column("Size", "integer", ".spec.size", description="Boxes kept waiting."),
+        Column("Ready", "integer", ".status.ready", description="Boxes that can be handed out at once."),
+        Column("Claimed", "integer", ".status.claimed", description="Agents that run in a box of it."),
+        Column("p95", "string", ".status.handOut.p95Ms", description="Milliseconds of 95 of 100 hand-outs."),
+        _AGE,
+        Column("Runtime", "string", ".spec.runtimeRef.name", True, "The Runtime that makes the boxes."),
+        Column("Creating", "integer", ".status.creating", True, "Boxes being made."),
+        Column("Handed-Out", "integer", ".status.handOut.count", True, "Boxes handed out so far."),
+        Column("Cold", "integer", ".status.handOut.cold", True, "Agents that started cold instead."),
+        Column("p50", "string", ".status.handOut.p50Ms", True, "Milliseconds of half of the hand-outs."),
+    ),
+)
 NAMESPACE = Kind(
     "",
     "v1",
@@ -228,7 +252,18 @@ EVENT = Kind(
     ),
 )
 
-KINDS: tuple[Kind, ...] = (AGENT, RUNTIME, POLICY, QUOTA, MODELROUTE, NAMESPACE, SECRET, CONFIGMAP, EVENT)
+KINDS: tuple[Kind, ...] = (
+    AGENT,
+    RUNTIME,
+    POLICY,
+    QUOTA,
+    MODELROUTE,
+    POOL,
+    NAMESPACE,
+    SECRET,
+    CONFIGMAP,
+    EVENT,
+)
 
 _BY_TYPE = {(kind.api_version, kind.kind): kind for kind in KINDS}
 _BY_WORD = {

@@ -15,6 +15,8 @@ _BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei"
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))", re.ASCII)
+_RATE = re.compile(r"(\d{1,9}(?:\.\d{1,9})?|\.\d{1,9})(?:/([smh]))?", re.ASCII)
+_MAX_RATE = 1000  # above it no machine makes anything
 _UNIT_NANOS = {
     "ns": 1,
     "us": 1_000,
@@ -54,6 +56,17 @@ def parse_duration(text: str) -> float:
     if nanos > MAX:
         raise _bad(text, "a duration below 292 years")
     return nanos / 1e9
+
+
+def parse_rate(text: str | int | float) -> float:
+    """Times a second: `10/s`, `30/m`, `100/h`, `0.5`. More than nothing, and at most 1000."""
+    found = _RATE.fullmatch(str(text)) if len(str(text)) <= _MAX_TEXT else None
+    if not found or isinstance(text, bool):
+        raise _bad(text, "a rate such as 10/s, 30/m or 0.5")
+    per_second = float(found[1]) / (_UNIT_NANOS[found[2] or "s"] / 1e9)
+    if not 0 < per_second <= _MAX_RATE:
+        raise _bad(text, f"more than nothing and at most {_MAX_RATE}/s")
+    return per_second
 
 
 def format_quantity(value: int) -> str:

@@ -12,7 +12,9 @@ from agentk.api.problems import Path, Problem, field_path, shown
 from agentk.broker import policy_globs as globbing
 from agentk.broker import policy_hosts as hosts
 
-FIELDS = frozenset({"source", "env", "volumes", "volumeMounts", "network", "secrets", "environment", "tools"})
+FIELDS = frozenset(
+    {"source", "env", "volumes", "volumeMounts", "network", "secrets", "environment", "tools", "poolRef"}
+)
 Spec = Mapping[str, Any]
 Found = Iterator[Problem]
 _DEFAULT_EMPTY_DIR = "64Mi"  # the schema's
@@ -40,6 +42,7 @@ def problems(child: Spec, parent: Spec) -> Found:
     yield from _secrets(child, parent)
     yield from _environment(child, parent)
     yield from _tools(child, parent)
+    yield from _pool(child.get("poolRef"), parent.get("poolRef"))
 
 
 def covers(wide: str, narrow: str) -> bool:
@@ -256,6 +259,14 @@ def _environment(child: Spec, parent: Spec) -> Found:
         if asked != has.get(language):
             told = "a spawned agent has its parent's environment or none: packages are not fetched for guests"
             yield _problem(("environment", str(language)), told)
+
+
+def _pool(asked: Any, had: Any) -> Found:
+    """What it takes from the Pool's template is compared like all that it asks for."""
+    ref, own = _only(_map(asked, ("poolRef",)), {"name"}, ("poolRef",)), _map(had, ("poolRef",))
+    if ref and ref != own:
+        told = f"its parent has {shown(own.get('name')) if own else 'no Pool'}, asked for {shown(ref.get('name'))}"
+        yield _problem(("poolRef", "name"), told)
 
 
 def _tools(child: Spec, parent: Spec) -> Found:

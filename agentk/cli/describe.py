@@ -126,11 +126,24 @@ def _listed(key: str, items: list[Any], indent: str) -> Iterator[str]:
             yield _line(_title(key), ", ".join(map(str, items)), indent)
         return
     yield f"{indent}{_title(key)}:"
+    if key == "buckets":
+        yield from _histogram(items, indent + "  ")
+        return
     for item in items:
         body = list(_fields(item if isinstance(item, dict) else {"items": item}, indent + "    "))
         if body:
             yield f"{indent}  - {body[0].strip()}"
             yield from body[1:]
+
+
+def _histogram(buckets: list[dict[str, Any]], indent: str) -> Iterator[str]:
+    """How many of each bucket alone; empty ones are left out."""
+    below = 0
+    for bucket in buckets:
+        if bucket["count"] > below:
+            bound = "more" if bucket["leMs"] == "+Inf" else f"up to {bucket['leMs']} ms"
+            yield f"{indent}{bound:<16}{bucket['count'] - below}"
+        below = bucket["count"]
 
 
 def _scalar(key: str, value: Any, indent: str) -> Iterator[str]:

@@ -72,11 +72,11 @@ def resolve(one: manifest.Manifest, namespace_option: str, default_namespace: st
 
 
 def with_source(api: client.Client, wanted: Wanted) -> Wanted:
-    """Pack `spec.source.path`, upload it when the daemon lacks it, and name it by digest in the object."""
-    spec: Any = wanted.obj.get("spec")
-    source: Any = spec.get("source") if isinstance(spec, dict) else None
+    """Pack `source.path`, upload it when the daemon lacks it, and name it by digest in the object."""
+    part: Any = sources.made_of(wanted.kind, wanted.obj)
+    source: Any = part.get("source") if isinstance(part, dict) else None
     path = source.get("path") if isinstance(source, dict) else None
-    if wanted.kind is not kinds.AGENT or not isinstance(path, str):
+    if not isinstance(path, str):
         return wanted
     from agentk.client import packing  # tarfile and tempfile: only for those who have a source
 
@@ -85,23 +85,24 @@ def with_source(api: client.Client, wanted: Wanted) -> Wanted:
         with packing.pack(_folder(one) / path) as packed:
             upload(api, packed.digest, packed.file, packed.size_bytes, str(wanted))
     except errors.AgentkError as error:
-        raise placed(one, ("spec", "source", "path"), error) from None
-    obj = {**wanted.obj, "spec": {**spec, "source": {**source, "digest": packed.digest}}}
-    return replace(wanted, manifest=replace(one, obj=obj))
+        field = f"{sources.part_field(wanted.kind)}.source.path"
+        raise placed(one, tuple(field.split(".")), error) from None
+    return _with_part(wanted, {**part, "source": {**source, "digest": packed.digest}})
 
 
 def with_locks(wanted: Wanted) -> Wanted:
     """The text of lock files in the object. Raises Invalid, at its place, for one that cannot be read."""
-    if wanted.kind is not kinds.AGENT:
-        return wanted
-    one, spec = wanted.manifest, wanted.obj.get("spec")
+    part = sources.made_of(wanted.kind, wanted.obj)
     try:
-        read = packages.with_locks(spec, _folder(one))
+        read = packages.with_locks(part, _folder(wanted.manifest), sources.part_field(wanted.kind))
     except errors.AgentkError as error:
-        raise placed(one, tuple(error.field.split(".")), error) from None
-    return (
-        wanted if read is spec else replace(wanted, manifest=replace(one, obj={**wanted.obj, "spec": read}))
-    )
+        raise placed(wanted.manifest, tuple(error.field.split(".")), error) from None
+    return wanted if read is part else _with_part(wanted, read)
+
+
+def _with_part(wanted: Wanted, part: Any) -> Wanted:
+    obj = sources.with_part(wanted.kind, wanted.obj, part)
+    return replace(wanted, manifest=replace(wanted.manifest, obj=obj))
 
 
 def _folder(one: manifest.Manifest) -> Path:

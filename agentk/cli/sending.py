@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from agentk.api import errors, kinds
 from agentk.cli import manifests, show
-from agentk.client import client, packages
+from agentk.client import client, packages, sources
 
 # From here on several connections at once: the daemon commits what arrives together in one go.
 MANY = 16
@@ -35,8 +35,8 @@ class Sender:
         api = self.connect()
         versions = _versions(api, wanted)
         if not self.dry_run:
-            specs = [one.obj.get("spec") for one in wanted if one.kind is kinds.AGENT]
-            packages.tell_indexes(api, specs, os.environ)
+            parts = [sources.made_of(one.kind, one.obj) for one in wanted]
+            packages.tell_indexes(api, parts, os.environ)
         results: list[Sent | errors.AgentkError] = []
         for batch in _same_kind(wanted):
             if len(batch) < MANY:

@@ -30,16 +30,16 @@ def tell_indexes(api: client.Client, specs: Iterable[Any], environment: Mapping[
     api.request("PUT", "/agentk/v1/indexes", body=indexes.read(environment).to_dict())
 
 
-def with_locks(spec: Any, folder: Path) -> Any:
-    """An Agent's spec with the text of each `lockFile`, which is relative to `folder`, as `lock`. Raises Invalid with
-    the field of one that cannot be read."""
+def with_locks(spec: Any, folder: Path, where: str = "spec") -> Any:
+    """An Agent's spec, or what else is at `where`, with the text of each `lockFile`, which is relative to `folder`, as
+    `lock`. Raises Invalid with the field of one that cannot be read."""
     found = {language: asked for language, asked in _asked(spec).items() if "lockFile" in asked}
     if not found:
         return spec
     read: Object = {}
     for language, asked in found.items():
         others = {key: value for key, value in asked.items() if key != "lockFile"}
-        field = f"spec.environment.{language}.lockFile"
+        field = f"{where}.environment.{language}.lockFile"
         read[language] = {**others, "lock": _text(folder / str(asked["lockFile"]), field)}
     return {**spec, "environment": {**spec["environment"], **read}}
 

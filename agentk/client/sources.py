@@ -13,7 +13,7 @@ Object = dict[str, Any]
 
 SUFFIXES = (".yaml", ".yml", ".json")
 # What others refer to comes first, so that manifests in any order apply in one go.
-_FIRST = ("Namespace", "Runtime", "Policy", "Quota", "Secret", "ConfigMap", "ModelRoute")
+_FIRST = ("Namespace", "Runtime", "Policy", "Quota", "Secret", "ConfigMap", "ModelRoute", "Pool")
 
 
 @dataclass(frozen=True)
@@ -63,26 +63,45 @@ def rank(kind: kinds.Kind) -> int:
 def apply(api: client.Client, one: Source, namespace: str, *, force: bool = False) -> Object:
     """Server-side apply, what it needs of this machine sent before. Answers with the object as it is now."""
     obj = one.obj
-    if one.kind is kinds.AGENT:
-        packages.tell_indexes(api, [obj.get("spec")], os.environ)
-        obj = _packed(api, one)
-        read = packages.with_locks(obj.get("spec"), one.folder)
-        obj = obj if read is obj.get("spec") else {**obj, "spec": read}
+    part = made_of(one.kind, obj)
+    if part is not None:
+        packages.tell_indexes(api, [part], os.environ)
+        part = packages.with_locks(_packed(api, part, one.folder), one.folder, part_field(one.kind))
+        obj = with_part(one.kind, obj, part)
     return api.apply(one.kind, one.namespace(namespace), obj, force=force).obj
 
 
-def _packed(api: client.Client, one: Source) -> Object:
-    """`spec.source.path` named by its digest as well, which the daemon has then."""
-    spec = one.obj.get("spec")
-    source = spec.get("source") if isinstance(spec, dict) else None
-    if not isinstance(spec, dict) or not isinstance(source, dict) or not isinstance(source.get("path"), str):
-        return one.obj
+def made_of(kind: kinds.Kind, obj: Any) -> Any:
+    """The part of an object that has what boxes are made of: an Agent's spec, a Pool's template; None of others."""
+    spec = obj.get("spec")
+    if kind is kinds.POOL:
+        return spec.get("template") if isinstance(spec, dict) else None
+    return spec if kind is kinds.AGENT else None
+
+
+def part_field(kind: kinds.Kind) -> str:
+    """Where `made_of` found it."""
+    return "spec.template" if kind is kinds.POOL else "spec"
+
+
+def with_part(kind: kinds.Kind, obj: Object, part: Any) -> Object:
+    """The object with another such part; itself when it is the same."""
+    if part is made_of(kind, obj):
+        return obj
+    return {**obj, "spec": {**obj["spec"], "template": part} if kind is kinds.POOL else part}
+
+
+def _packed(api: client.Client, part: Any, folder: Path) -> Any:
+    """`source.path` named by its digest as well, which the daemon has then."""
+    source = part.get("source") if isinstance(part, dict) else None
+    if not isinstance(source, dict) or not isinstance(source.get("path"), str):
+        return part
     from agentk.client import packing
 
-    with packing.pack(one.folder / source["path"]) as packed:
+    with packing.pack(folder / source["path"]) as packed:
         if not api.has_blob(packed.digest):
             api.put_blob(packed.digest, packed.file, packed.size_bytes)
-        return {**one.obj, "spec": {**spec, "source": {**source, "digest": packed.digest}}}
+        return {**part, "source": {**source, "digest": packed.digest}}
 
 
 def _source(obj: Object, folder: Path) -> Source:

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from agentk.api import errors, kinds, objects
+from agentk.api import pools as pool_words
 from agentk.broker import egress
-from agentk.control import box, crash, decide, plans, probing, seeing
+from agentk.control import box, crash, decide, plans, pools, probing, seeing
 from agentk.control.run import Run
 from agentk.runtime import box as boxes
 from agentk.store import store as stores
@@ -35,6 +36,8 @@ Object = dict[str, Any]
 Certificates = Callable[[str], str]
 ReleaseHostUid = Callable[[str], Awaitable[None]]
 Doors = Callable[[str], str]
+# An agent and its box without a host uid → its start in a box of its Pool, or the box to start cold.
+Claim = Callable[[Object, boxes.Box], Awaitable[pools.Claimed | boxes.Box]]
 Announce = Callable[[str, str], None]  # box id, run id: its first call may be here before it is seen
 
 
@@ -48,11 +51,12 @@ class Hands:
         release_host_uid: ReleaseHostUid,
         announce: Announce,
         certificates: Certificates,
+        claim: Claim,
         doors: Doors | None = None,
     ) -> None:
         """`certificates`: what is believed in a box whose requests are read along, by its id. `doors`: by its uid,
         where an agent without a jail finds its gate."""
-        self._announce, self._certificates, self._doors = announce, certificates, doors
+        self._announce, self._certificates, self._doors, self._claim = announce, certificates, doors, claim
         self._store, self._eyes, self._probers = store, eyes, probers
         self._runtimes = list({id(one): one for one in runtimes.values()}.values())
         self._release_host_uid = release_host_uid
@@ -104,12 +108,11 @@ class Hands:
     async def _start(self, agent: Object, start: plans.Start, sight: seeing.Sight, run: Run) -> None:
         uid = agent["metadata"]["uid"]
         try:
-            host_uid = await self._eyes.host_uid(agent)
             attempt = box.Attempt(
                 number=start.attempt,
                 token=start.token,
                 run_id=f"{uid}-{run.first_attempt}",
-                host_uid=host_uid,
+                host_uid=-1,  # known once it is known in which box it starts
                 source_path=sight.source_path,
                 certificates=self._believed(agent, f"{uid}-{start.attempt}", sight),
                 given=sight.given,
@@ -118,7 +121,7 @@ class Hands:
             made = box.build(agent, sight.found, attempt)
             runtime = self._eyes.runtime_of(sight.found)
             self._announce(made.id, attempt.run_id)
-            seen = await runtime.start(made)
+            seen, host_uid = await self._begin(agent, made, runtime)
         except errors.AgentkError as error:
             # Also when it only seems so: a box that was made after all is seen at the next look.
             unenforced = [cause.message for cause in error.causes if cause.field == LIMITS]
@@ -129,6 +132,14 @@ class Hands:
         self._eyes.boxes.where[seen.id] = runtime
         there = [*(sight.observed.boxes or ()), seen]
         sight.observed = replace(sight.observed, boxes=there, host_uid=host_uid)
+
+    async def _begin(self, agent: Object, made: boxes.Box, runtime: boxes.Runtime) -> tuple[boxes.Seen, int]:
+        """In a box of its Pool where one waits for it, else in one of its own; and as which host uid."""
+        begun = await self._claim(agent, made) if pool_words.name(agent["spec"]) else made
+        if isinstance(begun, pools.Claimed):
+            return begun.seen, begun.host_uid
+        host_uid = await self._eyes.host_uid(agent)
+        return await runtime.start(replace(begun, host_uid=host_uid)), host_uid
 
     def _believed(self, agent: Object, box_id: str, sight: seeing.Sight) -> str:
         read_along = egress.read_along(agent["spec"]) and _is_jailed(sight)  # else it asks the host's network

@@ -106,6 +106,11 @@ class Ledger:
     def holding(self) -> int:
         return self._holding
 
+    def spare(self) -> int:
+        """How many more boxes than those of agents this machine takes. No agent waits for one of them to go."""
+        there = sum(one.state in claims.THERE for one in self._claims.values())
+        return max(0, self.node.boxes - there)
+
     def _reckoned(self) -> sharing.Reckoning:
         answers, now = self._answers, self.boottime()
         if answers is None or (answers.again is not None and now >= answers.again):

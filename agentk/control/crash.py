@@ -22,6 +22,8 @@ _STEPS = (
     "delete-object",
     "status",
     "adopt",
+    "wait",
+    "claim",
 )
 POINTS = tuple(f"{step}.{when}" for step in _STEPS for when in ("before", "after"))
 

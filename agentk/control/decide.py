@@ -265,6 +265,7 @@ def _note_box(case: deciding.Case, live: boxes.Seen) -> None:
         case.change(started=judging.started_at(case, live))
     if case.run.refusals or case.run.retry:
         case.change(refusals=0, retry=None)
+    standing.note_start(case, live)
     if live.unenforced:
         case.event_once("LimitsNotEnforced", "Warning", "; ".join(live.unenforced))
     status["restartCount"] = max(0, live.attempt - case.run.first_attempt)

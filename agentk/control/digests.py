@@ -26,6 +26,7 @@ _AROUND = frozenset(
         "budget",
         "imagePullPolicy",
         "imagePullSecrets",
+        "poolRef",  # how it comes into its box
         "modelRef",  # the gate reads it at every call
         "livenessProbe",
         "readinessProbe",

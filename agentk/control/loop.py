@@ -21,6 +21,8 @@ from agentk.control import (
     environment_boxes,
     garbage,
     plans,
+    pool_boxes,
+    pools,
     posting,
     preparing,
     probing,
@@ -84,28 +86,27 @@ class Steward:
         certificates: acting.Certificates | None = None,
         doors: acting.Doors | None = None,
         preparations: preparing.Preparing | None = None,
+        host_uids: seeing.HostUids | None = None,
     ) -> None:
-        """`stage` makes a source's digest a directory; `host_uid` and `release_host_uid` are the store's, or -1
-        for all without root; `collect` lets go of sources that nothing uses; `lives` and `certificates` are the
-        gate's, where there is one; `preparations` makes environments and gets images."""
+        """`stage` makes a source's digest a directory; uids are the store's, or -1 without root; `collect` lets go of
+        unused sources; `lives`, `certificates`, `doors` are the gate's, if there is one; `preparations` makes
+        environments and gets images."""
         self._has_gate, self._lives = lives is not None, lives or Lives()
         self._lives.listen(self._wake_budget)
         self._store, self._clock, self._settings = store, clock, settings
         self._runtimes = list({id(one): one for one in runtimes_by_type.values()}.values())
-        self._queue = queueing.Queue(
-            self._look,
-            clock,
-            workers=settings.workers,
-            backoff=settings.backoff,
-            failed=self._failed,
-            name="agents",
-        )
+        self._queue = self._agents(clock, settings)
         self._post = posting.Post(store, clock)
         self._ledger = admission.Ledger(settings.node, lambda: clock.now().boottime)
         if preparations is not None:
             preparations.listen(self._wake_uid)
-        self._eyes = seeing.Eyes(store, runtimes_by_type, clock, stage, host_uid, self._lives, preparations)
-        self._probers = probing.Probers(clock, self._wake_uid)
+        eyes = seeing.Eyes(
+            store, runtimes_by_type, clock, stage, host_uid, self._lives, preparations, host_uids
+        )
+        self._pools = pools.Pools(
+            store, clock, eyes, self._post, self._ledger.spare, host_uid, release_host_uid
+        )
+        self._eyes, self._probers = eyes, probing.Probers(clock, self._wake_uid)
         self._hands = acting.Hands(
             store,
             runtimes_by_type,
@@ -114,11 +115,12 @@ class Steward:
             release_host_uid,
             self._lives.announce,
             certificates or (lambda box_id: ""),
+            self._pools.claim,
             doors,
         )
         self._duties = runtimes.Duty(store, runtimes_by_type, clock, settings.runtimes_seconds)
         self._quotas = quotas.Duty(store, clock, self._ledger, self._lives.usage)
-        self._room = room.Room(self._ledger, clock, self._quotas.changed, self._queue.add, self._tell)
+        self._room = room.Room(self._ledger, clock, self._room_changed, self._queue.add, self._tell)
         self._garbage = garbage.Duty(store, clock, collect)
         self._feed = feeding.Feed(store, clock.sleep, _WATCHED, self._hear)
         self._keys: dict[str, Key] = {}  # agent uid → key
@@ -127,12 +129,23 @@ class Steward:
         self._refs: dict[references.Ref, set[Key]] = {}
         self._agent_refs: dict[Key, frozenset[references.Ref]] = {}
 
+    def _agents(self, clock: Clock, settings: Settings) -> queueing.Queue[Key]:
+        return queueing.Queue(
+            self._look,
+            clock,
+            workers=settings.workers,
+            backoff=settings.backoff,
+            failed=self._failed,
+            name="agents",
+        )
+
     async def run(self) -> None:
         """Until cancelled. Raises only what means that the daemon must end."""
         if self._has_gate:
             await self._lives.opened()  # or what a budget has frozen would be thawed
         since = await self._feed.prime()
         await self._adopt()
+        await self._pools.begin()
         try:
             async with asyncio.TaskGroup() as group:
                 for kind in _WATCHED:
@@ -147,6 +160,7 @@ class Steward:
                 group.create_task(self._quotas.run(), name="quotas")
                 group.create_task(self._room.run(), name="room")
                 group.create_task(self._garbage.run(), name="garbage")
+                group.create_task(self._pools.run(), name="pools")
         finally:
             await self._probers.stop()
 
@@ -154,6 +168,7 @@ class Steward:
         """Returns when nothing is to be done now; timers may still be pending."""
         await self._queue.idle()
         await self._garbage.idle()
+        await self._pools.idle()
         await self._post.written()
 
     def wake(self, namespace: str, name: str) -> None:
@@ -247,6 +262,12 @@ class Steward:
         key = self._keys.get(uid)
         if key is not None:
             self._queue.add(key)
+        else:
+            self._pools.hear_box(uid)  # packages for one may be there; boxes it hears of by itself
+
+    def _room_changed(self, namespace: str) -> None:
+        self._quotas.changed(namespace)
+        self._pools.room_changed()
 
     def _wake_budget(self, uid: str) -> None:
         """Of an Agent or a Quota: what is left for it is another, or it said how it ends."""
@@ -268,8 +289,8 @@ class Steward:
         for uid, seen in listed.items():
             key = self._keys.get(uid)
             if key is None:
-                if seen[0].leaf == environment_boxes.LEAF:
-                    continue  # no agent's: it makes what many will share
+                if seen[0].leaf == environment_boxes.LEAF or pool_boxes.is_waiting(uid):
+                    continue  # no agent's: it makes what many will share, or waits for one
                 await self._release_orphan(seen[0].namespace, uid)
                 continue
             for one in seen:

@@ -24,6 +24,15 @@ Stage = Callable[[str], Awaitable[str]]
 HostUid = Callable[[str, str], Awaitable[int]]
 
 
+@dataclass(frozen=True)
+class HostUids:
+    """The ledger, for boxes that wait. `hand_over`: giver's uid, namespace, uid of the agent → the host uid that is the
+    agent's now, or None when it has one already or the giver none. `held`: all, by uid."""
+
+    hand_over: Callable[[str, str, str], Awaitable[int | None]]
+    held: Callable[[], Awaitable[Mapping[str, int]]]
+
+
 @dataclass
 class Sight:
     """What was seen of one agent, and what a start would be made from."""
@@ -45,8 +54,9 @@ class Eyes:
         host_uid: HostUid,
         lives: Lives,
         preparing: preparing.Preparing | None = None,
+        host_uids: HostUids | None = None,
     ) -> None:
-        self._lives = lives
+        self._lives, self._ledger = lives, host_uids
         self._store, self._runtimes, self._clock = store, runtimes, clock
         self._stage, self._host_uid, self._preparing = stage, host_uid, preparing
         self.boxes = listing.Boxes(list(runtimes.values()))
@@ -79,12 +89,30 @@ class Eyes:
             return Sight(plans.Observed(seen, counters=counters, health=health, host_uid=host_uid))
         return await self._at_rest(agent, seen)
 
+    async def whole(self, agent: Mapping[str, Any]) -> Sight:
+        """What a start of it would be made from, and what keeps it from that. Boxes are left aside."""
+        return await self._at_rest(agent, [])
+
     async def host_uid(self, agent: Mapping[str, Any]) -> int:
         """Its own until it is released; asked for once."""
         metadata = agent["metadata"]
         if metadata["uid"] not in self._host_uids:
             self._host_uids[metadata["uid"]] = await self._host_uid(metadata["namespace"], metadata["uid"])
         return self._host_uids[metadata["uid"]]
+
+    async def take_over(self, agent: Mapping[str, Any], giver: str) -> int | None:
+        """The host uid of a box that waited, the agent's own from now on; None when that cannot be."""
+        metadata = agent["metadata"]
+        if self._ledger is None:
+            return None
+        got = await self._ledger.hand_over(giver, metadata["namespace"], metadata["uid"])
+        if got is not None:
+            self._host_uids[metadata["uid"]] = got
+        return got
+
+    async def held(self) -> Mapping[str, int]:
+        """Every host uid that is given out, by uid."""
+        return await self._ledger.held() if self._ledger else {}
 
     def tell(self, uid: str, boxes_there: Sequence[boxes.Seen]) -> None:
         """Whether it runs, to those who count the time."""
@@ -205,6 +233,14 @@ class Eyes:
                 UNAVAILABLE, f'Runtime "{name}" is not available: {status.get("reason", "")}'
             )
         return None
+
+    def runtime(self, kind: str) -> boxes.Runtime:
+        """Who makes boxes of that type; only of one whose Runtime has no problem."""
+        return self._runtimes[kind]
+
+    def runtimes(self) -> Sequence[boxes.Runtime]:
+        """All of them, each once."""
+        return list({id(one): one for one in self._runtimes.values()}.values())
 
     def runtime_of(self, found: references.Found) -> boxes.Runtime:
         """Who makes boxes for a Runtime object that has no problem."""

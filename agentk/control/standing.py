@@ -7,7 +7,7 @@ that has Succeeded has no Ready condition: it is done, and kstatus counts that a
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agentk.control import deciding, exits
+from agentk.control import deciding, exits, pool_boxes
 from agentk.control.conditions import Condition, find, merge, truth
 from agentk.runtime import box as boxes
 
@@ -42,6 +42,16 @@ def note_packages(case: deciding.Case) -> None:
         case.status.pop("environment", None)
     elif told:
         case.status["environment"] = dict(told)
+
+
+def note_start(case: deciding.Case, live: boxes.Seen) -> None:
+    """Whether it came into a box of its Pool that waited, or why not; told once an attempt."""
+    how, told = live.annotations.get(pool_boxes.START), live.annotations.get(pool_boxes.START_TOLD, "")
+    if not how:
+        case.status.pop("start", None)
+        return
+    case.status["start"] = {"type": how, "message": told}
+    case.event_once(f"Started{how}", "Normal", told)
 
 
 def conditions(case: deciding.Case, live: boxes.Seen | None) -> list[dict[str, Any]]:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from agentk.api import admit, crosschecks, errors, kinds, schemas, shaping
+from agentk.api import admit, crosschecks, errors, kinds, pools, schemas, shaping
 from agentk.broker import admitting
 from agentk.daemon.calls import Call, Write
 from agentk.daemon.paths import Target
@@ -45,7 +45,7 @@ def placed(target: Target, sent: Object) -> Object:
 
 async def admitted(call: Call, obj: Object, how: Write, size_bytes: int) -> Object:
     """The object with its defaults. Raises Invalid with every problem. Large ones are checked off the loop."""
-    defaults = await _runtime_defaults(call, obj)
+    defaults = await _defaults(call, obj)
     strict = how.validation == "Strict"
 
     def check() -> Object:
@@ -77,12 +77,30 @@ def size(obj: Any) -> int:
     return len(json.dumps(obj))
 
 
-async def _runtime_defaults(call: Call, obj: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """What the Runtime that an Agent names puts below its spec."""
-    if call.target.kind is not kinds.AGENT:
-        return None
+async def _defaults(call: Call, obj: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """What the Pool and the Runtime that an Agent names put below its spec. Raises Invalid when a new agent names a
+    Pool that is not there: what it takes from it, it takes now."""
     spec = obj.get("spec")
-    ref = spec.get("runtimeRef") if isinstance(spec, Mapping) else None
-    name = ref.get("name") if isinstance(ref, Mapping) else None
-    runtime = await call.store.find(kinds.RUNTIME, None, name if isinstance(name, str) and name else "nsjail")
-    return (runtime.get("spec") or {}).get("defaults") if runtime else None
+    if call.target.kind is not kinds.AGENT or not isinstance(spec, Mapping):
+        return None
+    below: Object = {}
+    if name := pools.name(spec):
+        pool = await call.store.find(kinds.POOL, call.target.namespace, name)
+        if pool is not None:
+            below = pools.given(spec, pool["spec"])
+        elif not await _is_there(call, obj):
+            told = f'there is no Pool "{name[:100]}" in namespace "{call.target.namespace}"'
+            hint = "apply the Pool first: the agent takes from its template what it does not say itself"
+            raise errors.Invalid(told, hint=hint, field="spec.poolRef.name")
+    ref = {**below, **spec}.get("runtimeRef")
+    runtime_name = ref.get("name") if isinstance(ref, Mapping) else None
+    if not isinstance(runtime_name, str) or not runtime_name:
+        runtime_name = "nsjail"
+    runtime = await call.store.find(kinds.RUNTIME, None, runtime_name)
+    shaping.under(below, ((runtime or {}).get("spec") or {}).get("defaults") or {})
+    return below
+
+
+async def _is_there(call: Call, obj: Mapping[str, Any]) -> bool:
+    name = call.target.name or str((obj.get("metadata") or {}).get("name") or "")
+    return bool(name) and await call.store.find(call.target.kind, call.target.namespace, name) is not None

@@ -21,7 +21,7 @@ from typing import Any
 
 from agentk.api import admit, errors, kinds, manifest, ownership
 from agentk.broker import crash as calls_crash
-from agentk.control import clock, crash, environments, images, loop, preparing, sharing
+from agentk.control import clock, crash, environments, images, loop, preparing, seeing, sharing
 from agentk.daemon import (
     desk,
     flooding,
@@ -188,6 +188,7 @@ class House:
             stage=self._stage,
             host_uid=self._host_uid,
             release_host_uid=self._store.release_host_uid,
+            host_uids=seeing.HostUids(self._store.hand_over_host_uid, self._store.host_uids),
             collect=self._collect,
             lives=self._gatehouse.lives if self._gatehouse else None,
             certificates=self._gatehouse.authorities.bundle if self._gatehouse else None,
@@ -211,13 +212,15 @@ class House:
         return await self._store.host_uid(namespace, agent_uid, self._block[1:-2])
 
     async def _collect(self) -> None:
-        """Sources, their archives and environments that no agent names go, a day after they were last used."""
+        """Sources, archives and environments that no agent and no Pool names go, a day after they were last used."""
         agents = (await self._store.list(kinds.AGENT)).items
-        used = {agent["spec"].get("source", {}).get("digest", "") for agent in agents}
+        pools = (await self._store.list(kinds.POOL)).items
+        parts = [agent["spec"] for agent in agents] + [pool["spec"].get("template") or {} for pool in pools]
+        used = {part.get("source", {}).get("digest", "") for part in parts}
         gone = await self._store.collect_blobs(used, _SOURCES_KEPT_SECONDS)
         if gone:
             await asyncio.to_thread(sources.collect, self._sources, used)
-        await self._packages.collect(environments.used_by(agents))
+        await self._packages.collect(environments.used_by([*agents, *pools]))
 
     async def _back_up(self) -> None:
         while True:

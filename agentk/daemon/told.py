@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from agentk.api import errors, kinds
-from agentk.daemon import answers, discovery, openapi
+from agentk.daemon import answers, discovery, openapi, pool_metrics
 from agentk.daemon.services import Services
 from agentk.store.store import Store
 
@@ -36,7 +36,9 @@ def routes(store: Store, services: Services) -> list[Route]:
         return PlainTextResponse("ok")
 
     async def metrics(request: Request) -> Response:
-        return PlainTextResponse(_metrics(store, services), media_type="text/plain; version=0.0.4")
+        pools = pool_metrics.lines((await store.list(kinds.POOL)).items)
+        text = _metrics(store, services) + "".join(f"{line}\n" for line in pools)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     served: dict[str, Endpoint] = {
         "/": _index,

@@ -234,6 +234,10 @@ class Runtime(Protocol):
         """Make the box and run it. Raises RuntimeRefused (nothing is left behind) when a limit cannot be held."""
         ...
 
+    async def claim(self, waiting_id: str, box: Box) -> Seen:
+        """Make a box that waits this one, and run it. Raises Conflict or NotFound when it cannot be this one."""
+        ...
+
     async def signal(self, box_id: str, signal: int, intent: Intent | None = None) -> None: ...
     async def kill(self, box_id: str, intent: Intent) -> None:
         """SIGKILL to the whole tree at once, through the cgroup."""

@@ -29,6 +29,19 @@ def allocate(tx: Tx, namespace: str, agent: str, block: range) -> int:
     return uid
 
 
+def hand_over(tx: Tx, giver: str, namespace: str, taker: str) -> int | None:
+    """The uid of one is the other's from here on. None, and nothing is changed, when the giver has none or the taker
+    one already: its files belong to that."""
+    held_by = tx.conn.execute("SELECT 1 FROM host_uids WHERE agent = ?", (taker,)).fetchone()
+    given = tx.conn.execute("SELECT host_uid FROM host_uids WHERE agent = ?", (giver,)).fetchone()
+    if held_by or not given:
+        return None
+    tx.conn.execute(
+        "UPDATE host_uids SET agent = ?, namespace = ? WHERE agent = ?", (taker, namespace, giver)
+    )
+    return int(given[0])
+
+
 def release(tx: Tx, agent: str) -> None:
     """Give it back, once none of its files are left. Repeatable."""
     tx.conn.execute("DELETE FROM host_uids WHERE agent = ?", (agent,))

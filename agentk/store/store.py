@@ -261,6 +261,10 @@ class Store:
         """The host uid of an agent, its own until released. Raises Unavailable when the block is used up."""
         return await self._writer.run(lambda tx: host_uids.allocate(tx, namespace, agent_uid, block))
 
+    async def hand_over_host_uid(self, giver: str, namespace: str, taker: str) -> int | None:
+        """Of a box that waits, to the agent that gets it; None when the agent has one of its own."""
+        return await self._writer.run(lambda tx: host_uids.hand_over(tx, giver, namespace, taker))
+
     async def release_host_uid(self, agent_uid: str) -> None:
         """Only once no file of that uid is left. Repeatable."""
         await self._writer.run(lambda tx: host_uids.release(tx, agent_uid))

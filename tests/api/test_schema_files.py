@@ -40,7 +40,7 @@ STRUCTURE_WORDS = {
     "x-kubernetes-map-type",
     "x-kubernetes-validations",
 }
-FORMATS = {"quantity", "cpu", "duration", "date-time", "byte", "image", "int32", "int64"}
+FORMATS = {"quantity", "cpu", "duration", "rate", "date-time", "byte", "image", "int32", "int64"}
 
 
 def nodes(schema: schemas.Schema, path: str = "") -> Iterator[tuple[str, schemas.Schema]]:

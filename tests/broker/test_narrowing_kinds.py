@@ -219,3 +219,26 @@ def test_environments_are_the_parents_or_none() -> None:
 )
 def test_tools(tool: Spec, fits: bool) -> None:
     assert (narrowing.narrower(child(("tools",), [tool]), PARENT) == []) is fits
+
+
+@pytest.mark.parametrize(
+    ("asked", "had", "fits"),
+    [
+        (None, None, True),
+        (None, {"name": "p"}, True),
+        ({"name": "p"}, {"name": "p"}, True),
+        ({"name": "q"}, {"name": "p"}, False),
+        ({"name": "p"}, None, False),
+        ({"name": "p", "more": 1}, {"name": "p"}, False),
+        ("p", {"name": "p"}, False),
+        ({}, {"name": "p"}, True),
+    ],
+)
+def test_pools(asked: Any, had: Any, fits: bool) -> None:
+    parent = {**PARENT, "poolRef": had} if had else PARENT
+    child = {**PARENT, "poolRef": asked} if asked is not None else PARENT
+    assert (narrowing.narrower(child, parent) == []) is fits
+
+
+def test_a_pool_is_not_inherited() -> None:
+    assert "poolRef" not in narrowing.inherit({"command": ["x"]}, {**PARENT, "poolRef": {"name": "p"}})

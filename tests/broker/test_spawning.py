@@ -55,6 +55,55 @@ def test_a_wider_child_is_refused_by_the_field(tmp_path: Path, spec: Object, fie
     asyncio.run(run())
 
 
+POOL = {
+    "apiVersion": "agentk.dev/v1alpha1",
+    "kind": "Pool",
+    "metadata": {"name": "p", "namespace": "default"},
+    "spec": {"size": 1, "template": {"source": {"inline": {"files": {"m.py": "1"}}}}},
+}
+
+
+@told
+async def test_a_child_takes_from_its_parents_pool_what_is_not_bounded(world: World) -> None:
+    limits = {"memory": "512Mi", "pids": 100000}
+    template = {**POOL["spec"]["template"], "resources": {"limits": limits}, "policyRef": {"name": "loose"}}
+    await world.store.create({**POOL, "spec": {"size": 1, "template": template}})
+    await world.make("boss", poolRef={"name": "p"})
+    made = await world.call("boss", "agent.spawn", spec={"command": ["x"], "poolRef": {"name": "p"}})
+    child = (await world.get(made["name"]))["spec"]
+    assert child["source"] == template["source"] and child["poolRef"] == {"name": "p"}
+    boss = (await world.get("boss"))["spec"]
+    assert child["resources"]["limits"]["memory"] == boss["resources"]["limits"]["memory"] == "64Mi"
+    assert child["policyRef"] == boss["policyRef"]
+    made = await world.call("boss", "agent.spawn", spec={"command": ["x"]})
+    assert not {"poolRef", "source"} & set((await world.get(made["name"]))["spec"])
+
+
+@told
+async def test_what_a_pools_template_has_and_the_parent_has_not_is_refused(world: World) -> None:
+    template = {
+        "source": {"path": "x", "digest": "sha256:" + "0" * 64},
+        "environment": {"python": {"venv": "/v"}},
+    }
+    await world.store.create({**POOL, "spec": {"size": 1, "template": template}})
+    await world.make("boss", poolRef={"name": "p"})
+    with pytest.raises(errors.Invalid) as caught:
+        await world.call("boss", "agent.spawn", spec={"command": ["x"], "poolRef": {"name": "p"}})
+    assert {"spec.source.digest", "spec.environment.python"} <= {one.field for one in caught.value.causes}
+
+
+@told
+async def test_a_pool_that_is_not_the_parents_is_refused_whether_it_is_there_or_not(world: World) -> None:
+    await world.store.create({**POOL, "metadata": {"name": "zz", "namespace": "default"}})
+    await world.make("boss")
+    told = []
+    for name in ("zz", "none"):
+        with pytest.raises(errors.Invalid) as caught:
+            await world.call("boss", "agent.spawn", spec={"command": ["x"], "poolRef": {"name": name}})
+        told.append([(one.field, one.message.replace(name, "")) for one in caught.value.causes])
+    assert told[0] == told[1] and told[0][0][0] == "spec.poolRef.name"
+
+
 @told
 async def test_the_same_key_is_the_same_child(world: World) -> None:
     await world.make("boss")

@@ -23,6 +23,7 @@ class Runtime:
         self.made: list[box.Box] = []
         self.most = 0  # running at once, ever
         self.refuse: errors.AgentkError | None = None
+        self.unfit: errors.AgentkError | None = None  # of what is to be claimed
         self.away: errors.AgentkError | None = None
         self.stuck: asyncio.Event | None = None  # starts of agents named "stuck" wait for it
         self.deaf = False  # boxes do not end on SIGTERM
@@ -56,6 +57,19 @@ class Runtime:
             self.most = max(self.most, len(self.live()))
             assert len({one.uid for one in self.live()}) == len(self.live()), "an agent runs twice"
         return self.boxes[made.id]
+
+    async def claim(self, waiting_id: str, made: box.Box) -> box.Seen:
+        if made.id in self.boxes:
+            return self.boxes[made.id]
+        waited = self.boxes.get(waiting_id)
+        if self.unfit is not None:
+            raise self.unfit
+        if waited is None or waited.phase != "Running":
+            raise errors.NotFound(f"no box {waiting_id} waits")
+        asked = next(one for one in self.made if one.id == waiting_id)
+        assert asked.waits and asked.host_uid == made.host_uid and not made.waits
+        del self.boxes[waiting_id]
+        return await self.start(made)
 
     async def signal(self, box_id: str, signal: int, intent: box.Intent | None = None) -> None:
         if not self.deaf:

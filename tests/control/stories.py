@@ -11,7 +11,7 @@ from typing import Any
 
 from agentk.api import errors, kinds, objects
 from agentk.control import clock as clocks
-from agentk.control import loop
+from agentk.control import loop, seeing
 from agentk.runtime import box
 from agentk.store import store as stores
 from tests.control import model, virtual
@@ -48,10 +48,19 @@ class House:
         return f"/sources/{digest.removeprefix('sha256:')}"
 
     async def host_uid(self, namespace: str, uid: str) -> int:
-        return self.host_uids.setdefault(uid, 70000 + len(self.host_uids))
+        return self.host_uids.setdefault(uid, max(self.host_uids.values(), default=69999) + 1)
 
     async def release_host_uid(self, uid: str) -> None:
         self.host_uids.pop(uid, None)
+
+    async def hand_over_host_uid(self, giver: str, namespace: str, taker: str) -> int | None:
+        if giver not in self.host_uids or taker in self.host_uids:
+            return None
+        self.host_uids[taker] = self.host_uids.pop(giver)
+        return self.host_uids[taker]
+
+    async def held_host_uids(self) -> dict[str, int]:
+        return dict(self.host_uids)
 
     def begin(self) -> None:
         self.steward = loop.Steward(
@@ -62,6 +71,7 @@ class House:
             stage=self.stage,
             host_uid=self.host_uid,
             release_host_uid=self.release_host_uid,
+            host_uids=seeing.HostUids(self.hand_over_host_uid, self.held_host_uids),
         )
         self._task = asyncio.create_task(self.steward.run())
 

@@ -163,7 +163,7 @@ class Household:
         }
         found += [f"mount {mount}" for mount in seen if any(word in mount for word in words)]
         found += [f"container {told}" for told in self._containers() if any(word in told for word in words)]
-        loops = [file.read_text().strip() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
+        loops = [read(file).strip() for file in Path("/sys/block").glob("loop*/loop/backing_file")]
         found += [f"loop device of {path}" for path in loops if any(word in path for word in words)]
         return found
 

@@ -38,9 +38,13 @@ sys.exit(7)
 """
 # What has to be reached first, to get to a point at all.
 BEFORE = {"adopt.after-half-made": "start.after-intent"}
-ELSEWHERE = ("environment.", "image.", "podman.", "enter.", "claim.")  # told in stories of their own
+ELSEWHERE = ("environment.", "image.", "podman.", "enter.", "claim.", "wait.")  # told in stories of their own
 CASES = [("launcher", point, "nsjail") for point in launcher.POINTS if not point.startswith(ELSEWHERE)]
-CASES += [("daemon", point, "nsjail") for point in steward.POINTS]  # the daemon knows no runtime
+CASES += [
+    ("daemon", point, "nsjail")  # the daemon knows no runtime
+    for point in steward.POINTS
+    if not point.startswith(ELSEWHERE)
+]
 if IN_VM:
     CASES = [case for case in CASES if case[1] in ("start.after-handle", "adopt.after-box", "status.after")]
 STORIES = itertools.count()

@@ -60,3 +60,28 @@ def test_a_task_is_planned_run_and_partly_given_away(home: Household) -> None:
     assert [line.partition(":")[0] for line in lines] == ["thinks", "run", "thinks", "delegate", "finishes"]
     assert lines[1] == "run: 25" and "differ by two" in lines[3]
     assert lines[4] == "finishes: 25 primes below 100. " + lines[3].removeprefix("delegate: ")
+
+
+def test_agents_start_in_boxes_that_wait(home: Household) -> None:
+    path = str(EXAMPLES / "warm-pool" / "manifest.yaml")
+    home.agentk("apply", "-f", path)
+    there = Space(home, "warm-pool")
+    try:
+        home.agentk("wait", "pool/quick", "-n", "warm-pool", "--for=condition=Ready", "--timeout=100s")
+        there.agentk("delete", "agent", "hello")
+        home.agentk("apply", "-f", path)
+        for name in ("hello", "other"):
+            there.agentk("wait", f"agent/{name}", "--for=condition=Finished", "--timeout=100s")
+        status = there.status("hello")
+        assert (status["reason"], status["start"]["type"]) == ("Completed", "Warm"), there.log("hello")
+        assert there.agentk("logs", "hello").lines == [
+            "hello from hello; email.message was loaded already",
+            "the gate answers: yes",
+        ]
+        other = there.status("other")["start"]
+        assert other["type"] == "Cold" and "open files" in other["message"]
+        assert "email.message was not loaded" in there.agentk("logs", "other").out
+        assert "quick" in there.agentk("get", "pools").out
+        assert "Hand Out" in there.agentk("describe", "pool", "quick").out
+    finally:
+        home.agentk("delete", "-f", path)

@@ -101,6 +101,18 @@ async def test_a_released_uid_is_the_last_to_be_given_again(store: Store) -> Non
     assert given == [5001, 5002, 5000]
 
 
+async def test_a_uid_is_handed_over_to_who_has_none(store: Store) -> None:
+    block = range(5000, 5003)
+    await store.host_uid("ns", "waits", block)
+    assert await store.hand_over_host_uid("waits", "other", "agent") == 5000
+    assert await store.host_uids() == {"agent": 5000}
+    assert await store.host_uid("other", "agent", block) == 5000
+    assert await store.hand_over_host_uid("waits", "other", "late") is None, "it is given once"
+    await store.host_uid("ns", "next", block)
+    assert await store.hand_over_host_uid("next", "other", "agent") is None, "its files belong to the first"
+    assert await store.host_uids() == {"agent": 5000, "next": 5001}
+
+
 async def test_a_full_block_is_refused(store: Store) -> None:
     for n in range(3):
         await store.host_uid("ns", str(n), range(5000, 5003))

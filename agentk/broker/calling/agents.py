@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from agentk.api import errors, kinds, objects, ownership, selectors
+from agentk.api import errors, kinds, objects, ownership, pools, selectors
 from agentk.broker import exits, guests, policy
 from agentk.broker.calling import children, relatives
 from agentk.broker.guests import Guests
@@ -114,11 +114,21 @@ class _Calls:
         runtime = await self._store.find(kinds.RUNTIME, None, name)
         defaults = (runtime.get("spec") or {}).get("defaults") if runtime else None
 
+        pool = await self._pool(wish, parent)
+
         def make() -> dict[str, Any]:
-            child = children.child(wish, parent, effect, defaults, runtime_name)
+            child = children.child(wish, parent, effect, defaults, runtime_name, pool)
             return ownership.own_update(None, child, relatives.MANAGER, stores.now_text())
 
         return await asyncio.to_thread(make) if len(json.dumps(wish.spec)) > _THREAD_BYTES else make()
+
+    async def _pool(self, wish: children.Wish, parent: Object) -> Object | None:
+        """The spec of the Pool it names, if that is its parent's: of others a guest learns nothing."""
+        name = pools.name(wish.spec)
+        if not name or name != pools.name(parent["spec"]):
+            return None
+        pool = await self._store.find(kinds.POOL, parent["metadata"]["namespace"], name)
+        return pool["spec"] if pool else None
 
     @contextlib.contextmanager
     def _room(self, guest: Guest, parent: Object, effect: str) -> Iterator[None]:

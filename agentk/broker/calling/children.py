@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from agentk.api import admit, errors, kinds, objects, problems
+from agentk.api import admit, errors, kinds, objects, pools, problems, shaping
 from agentk.broker import admitting, guests, narrowing
 
 Object = dict[str, Any]
@@ -37,11 +37,13 @@ def child(
     effect: str,
     defaults: Mapping[str, Any] | None,
     runtime: str = "",
+    pool: Mapping[str, Any] | None = None,
 ) -> Object:
     """The admitted object. Raises Invalid naming every field that is wrong, or wider than the parent's.
 
     `effect`: the call's, so that the same call never makes a second one. `defaults`: of the child's Runtime, which is
     the parent's or, when the parent stands for a host program that may have it so, `runtime`: that one and no other.
+    `pool`: the spec of the Pool it names, which fills what neither it nor its parent's bounds say.
     """
     metadata, bounds = parent["metadata"], dict(parent["spec"])
     if runtime:
@@ -64,6 +66,8 @@ def child(
         },
         "spec": narrowing.inherit(wish.spec, bounds),
     }
+    if pool is not None:
+        shaping.under(made["spec"], pools.given(made["spec"], pool))
     if not wish.detached:
         made["metadata"]["ownerReferences"] = [objects.owner_reference(dict(parent))]
     admitted = admit.admit(made, defaults=defaults)

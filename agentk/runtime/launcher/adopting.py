@@ -5,12 +5,14 @@ keeper's log. One that never had a handle is removed with all it had. After a re
 Adopting twice is adopting once: a death on the way leaves the same to find.
 """
 
+import dataclasses
 import os
 import signal
 from pathlib import Path
 
 from agentk.runtime import box as words
 from agentk.runtime.launcher import (
+    claiming,
     doors,
     ending,
     entering,
@@ -70,6 +72,8 @@ def _known(world: World, box: words.Box, told: dict[str, object]) -> None:
         container=str(told.get("container", "")),
     )
     world.lives[box.id] = live
+    if box.group:  # it waited under that name, and who claimed it may have died before the last step
+        claiming.forget_log(world, dataclasses.replace(box, uid=box.group))
     ended = world.records.exit(box.id)
     if ended is not None:
         live.exit, live.phase = ended[0], "Lost" if ended[1] else "Exited"
@@ -128,6 +132,7 @@ def _waiting(world: World, box_id: str, box: words.Box, told: dict[str, object])
     """Nobody's yet, or half claimed: its program was never told. It knows by the end of its channel, and leaves."""
     processes.send(wire.process_from(told.get("guest")), signal.SIGKILL)
     _half_made(world, box_id, box)
+    claiming.forget_log(world, dataclasses.replace(box, uid=box.cgroup))
 
 
 def _half_made(world: World, box_id: str, box: words.Box | None) -> None:
