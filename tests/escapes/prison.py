@@ -8,9 +8,11 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -30,6 +32,11 @@ PATIENCE_SECONDS = (
     100.0  # an emulated machine is ten times slower; nothing here asserts how long something took
 )
 CANARY = "AGENTK_ESCAPES_CANARY"  # in the launcher's environment: no box may see it
+WAYS = [
+    pytest.param((how, level), id=" ".join(filter(None, (how, level))))
+    for how in ("", "beside", "hand")
+    for level in ("baseline", "restricted")
+]
 LIMITS = words.Limits(cpu_millis=2000, memory_bytes=192 * MIB, pids=64, open_files=256, storage_bytes=8 * MIB)
 
 
@@ -213,9 +220,49 @@ class Prison:
         result = wire.exec_result_from(told)
         return Ended(result.exit, seen, (result.stdout + result.stderr).splitlines())
 
+    def run_hand(self, program: str, facts: Any = None, **fields: Any) -> Ended:
+        """As `run`, put into a box that only waits, with ends of ours: its output is a pipe."""
+        seen = self.start_box(self.box(["sleep", "1000"], **fields))
+        read, write = os.pipe()
+        null = os.open("/dev/null", os.O_RDWR)
+        argv = ["python", f"/hostile/{program}.py", json.dumps(facts)]
+        said: list[bytes] = []
+        reading = threading.Thread(target=lambda: said.append(whole(read)))
+        reading.start()
+        try:
+            told = self._enter(seen, argv, (null, write, write))
+        finally:
+            os.close(write)
+            os.close(null)
+            reading.join()
+        return Ended(wire.exit_from(told["exit"]), seen, said[0].splitlines())
+
+    def _enter(self, seen: words.Seen, argv: Sequence[str], fds: Sequence[int]) -> dict[str, Any]:
+        message = {
+            "id": 1,
+            "verb": "enter",
+            "box_id": seen.id,
+            "hand_id": "hand",
+            "argv": argv,
+            "fds": len(fds),
+        }
+        inbox = wire.Inbox()
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(PATIENCE_SECONDS)
+            connection.connect(str(self.run_dir / "launcher.sock"))
+            socket.send_fds(connection, [json.dumps(message).encode() + b"\n"], list(fds))
+            while True:
+                for told, _ in inbox.feed(connection.recv(1 << 16)):
+                    assert "error" not in told, told
+                    return dict(told["ok"])
+
     def _waits_beside(self, seen: words.Seen) -> bool:
         uid = next(agent.host_uid for agent in self.agents if agent.uid == seen.uid)
         return any(uid in owners(pid) and oom_score(pid) == "1000" for pid in processes())
+
+    def how(self, where: str) -> Callable[..., Ended]:
+        """`run`, or what does the same beside a box or in one."""
+        return {"": self.run, "beside": self.run_beside, "hand": self.run_hand}[where]
 
     def run_box(self, made: words.Box) -> Ended:
         return self.wait(self.start_box(made))
@@ -319,6 +366,11 @@ class Prison:
             f"--filter=label=dev.agentk.instance={digest}",
         ]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+
+
+def whole(fd: int) -> bytes:
+    with open(fd, "rb") as file:
+        return file.read()
 
 
 def processes() -> list[int]:

@@ -12,14 +12,13 @@ pytestmark = pytest.mark.jail
 REFUSED = {"EPERM", "ENOSYS"}
 
 
-@pytest.fixture(scope="session", params=["baseline", "restricted", "beside baseline", "beside restricted"])
+@pytest.fixture(scope="session", params=prisons.WAYS)
 def calls(request: pytest.FixtureRequest, built: prisons.Prison) -> Iterator[Any]:
     """What calling.py was answered. One box for all that is asked here, and one command beside a box."""
     if built.unhappy:
         pytest.skip(built.unhappy)
-    where, _, level = request.param.rpartition(" ")
-    run = built.run_beside if where else built.run
-    ended = run("calling", seccomp=level)
+    how, level = request.param
+    ended = built.how(how)("calling", seccomp=level)
     built.release_all()
     yield ended.report
 

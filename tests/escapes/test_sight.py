@@ -22,7 +22,7 @@ SYSTEM += ["/run/agentk/x", "/hostile/attempts.py", "/x", "/dev/x", "/run/x", "/
 SYSTEM += ["/proc/sysrq-trigger", "/proc/sys/kernel/hostname", "/proc/sys/vm/drop_caches"]
 
 
-@pytest.fixture(scope="session", params=["baseline", "restricted", "beside baseline", "beside restricted"])
+@pytest.fixture(scope="session", params=prisons.WAYS)
 def sight(request: pytest.FixtureRequest, built: prisons.Prison) -> Iterator[Any]:
     """What looking.py found, with the host's secrets told to it. One box for all that is asked here, and one command
     beside a box, which may do no more."""
@@ -61,13 +61,14 @@ def sight(request: pytest.FixtureRequest, built: prisons.Prison) -> Iterator[Any
         "kernel_writes": ["/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern", "/proc/self/loginuid"],
         "system_paths": SYSTEM,
     }
-    where, _, level = request.param.rpartition(" ")
-    run = prison.run_beside if where else prison.run
-    ended = run("looking", facts, seccomp=level, env={"LOG_LEVEL": "info"})
+    how, level = request.param
+    ended = prison.how(how)("looking", facts, seccomp=level, env={"LOG_LEVEL": "info"})
     assert (ended.exit.code, ended.exit.signal) == (0, None)
     prison.release_all()
+    # what runs beside a Podman box is in it, too
+    inside = how == "hand" or (prison.runtime == "podman" and how == "beside")
     told = {"uid": ended.seen.uid, "waited": prison.claims, "runtime": prison.runtime}
-    yield {**ended.report, **told, "beside": bool(where)}
+    yield {**ended.report, **told, "inside": inside}
 
 
 def test_the_hosts_files_are_not_there(sight: Any) -> None:
@@ -133,22 +134,19 @@ def test_its_environment_is_its_own(sight: Any) -> None:
 
 
 def test_it_sees_only_its_own_processes(sight: Any) -> None:
-    """PID 1 is its init; nobody else is there but itself."""
+    """PID 1 is its init; nobody else is there but itself, and what is put into a box sees the box's own."""
     assert "1" in sight["pids"] and len(sight["pids"]) <= 4
-    if sight["waited"]:
-        sight["pids"].pop("1")
-    # what runs beside a Podman box is in it, and this box sleeps
-    beside = sight["runtime"] == "podman" and sight["beside"]
-    shown = [line for line in sight["pids"].values() if not (beside and "sleep" in line)]
-    assert all("looking.py" in line for line in shown)
+    known = ("looking.py", "sleep") if sight["inside"] else ("looking.py",)
+    pids = {pid: line for pid, line in sight["pids"].items() if pid != "1" or not sight["waited"]}
+    assert all(any(name in line for name in known) for line in pids.values())
 
 
 def test_its_cgroup_has_no_name_of_the_host(sight: Any) -> None:
-    """Its leaf is the root of its own cgroup namespace. What is put into a Podman box is in the box's, from a leaf
-    beside it: that has a number, and no name."""
+    """Its leaf is the root of its own cgroup namespace. What is put into a box is in the box's, from a leaf beside it:
+    that has a number, and no name."""
     paths = {line.split(":", 2)[2] for line in sight["cgroup"].splitlines()}
-    if sight["runtime"] == "podman" and sight["beside"]:
-        assert all(re.fullmatch(r"(/\.\.)+(/exec-[0-9]+)?|/", path) for path in paths)
+    if sight["inside"]:
+        assert all(re.fullmatch(r"(/\.\.)+(/(exec|hand)-[0-9]+)?|/", path) for path in paths)
     else:
         assert paths == {"/"}
 
