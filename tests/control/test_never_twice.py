@@ -16,6 +16,9 @@ from agentk.runtime import box
 from tests.control import cases
 
 LIVE = ("Starting", "Running")
+FULL = plans.Problem("NodeFull", "no room")
+FREEZE = plans.Preempted("Freeze", "Preempted", ("default", "high"), 9)
+END = plans.Preempted("End", "Preempted", ("default", "high"), 9)
 
 
 class World(RuleBasedStateMachine):
@@ -27,6 +30,7 @@ class World(RuleBasedStateMachine):
         self.boxes: dict[str, box.Seen] = {}
         self.started: list[tuple[int, str]] = []  # attempt and what it was made of
         self.at, self.boot, self.numbers = 0.0, 1, itertools.count(1)
+        self.room: dict[str, Any] = {}  # what others leave it
 
     def now(self) -> clock.Now:
         return cases.now(self.at, boot=f"boot-{self.boot}")
@@ -35,7 +39,7 @@ class World(RuleBasedStateMachine):
         """One pass, cut off by a crash after `steps` durable steps."""
         if self.agent is None:
             return None
-        observed = plans.Observed(boxes=tuple(self.boxes.values()))
+        observed = plans.Observed(boxes=tuple(self.boxes.values()), **self.room)
         decision = decide.decide(self.agent, observed, self.now())
         for action in decision.actions:
             if (steps := steps - 1) < 0:
@@ -98,6 +102,10 @@ class World(RuleBasedStateMachine):
     def exits(self, code: int) -> None:
         self.end(self.live()[0].id, code)
 
+    @rule(room=st.sampled_from([{}, {"admission": FULL}, {"preempted": FREEZE}, {"preempted": END}]))
+    def others(self, room: dict[str, Any]) -> None:
+        self.room = room
+
     @rule()
     def reboot(self) -> None:
         self.boot += 1
@@ -155,6 +163,7 @@ class World(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """Left alone it comes to rest: finished, suspended, or one box of what is asked for now."""
+        self.room = {}
         for _ in range(60):
             decision = self.reconcile(99)
             if decision is None or decision.again is None:
