@@ -54,7 +54,7 @@ class Place:
         """Start a launcher; with `wait`, until it answers."""
         command = [sys.executable, "-m", "agentk.runtime.launcher", "--state", str(self.state)]
         command += ["--run", str(self.run), "--instance", self.instance]
-        given = ("PATH", "PYTHONPATH", "CONTAINERS_STORAGE_CONF", "CONTAINERS_REGISTRIES_CONF")
+        given = ("PATH", "PYTHONPATH", "HOME", "XDG_RUNTIME_DIR", "CONTAINERS_STORAGE_CONF")
         env = {name: os.environ[name] for name in given if name in os.environ}
         env["AGENTK_CRASH_AT"] = crash_at
         self.process = subprocess.Popen(command, env=env, cwd=Path(__file__).parent.parent.parent)

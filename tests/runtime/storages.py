@@ -10,9 +10,9 @@ from pathlib import Path
 def storage(folder: Path) -> Iterator[Mapping[str, str]]:
     """The variables that lead to it. Nothing of it is left."""
     config = folder / "storage.conf"
-    config.write_text(
-        f'[storage]\ndriver="overlay"\ngraphroot="{folder}/graph"\nrunroot="{folder}/run-root"\n'
-    )
+    places = dict.fromkeys(("graphroot", "rootless_storage_path"), f"{folder}/graph")
+    told = {"driver": "overlay", "runroot": f"{folder}/run-root", **places}
+    config.write_text("\n".join(["[storage]", *(f'{name}="{value}"' for name, value in told.items()), ""]))
     try:
         yield {"CONTAINERS_STORAGE_CONF": str(config)}
     finally:

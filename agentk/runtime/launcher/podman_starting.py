@@ -29,6 +29,7 @@ from agentk.runtime.launcher.world import World, boottime, now_text
 from agentk.runtime.podman import spec
 
 _MESSAGE_BYTES = 4096
+_BECOME_SECONDS = 0.002
 Told = dict[str, Any] | errors.AgentkError
 
 
@@ -169,7 +170,19 @@ class Attempt(starting.Attempt):
         if pidfd is None:
             raise errors.RuntimeRefused("the box ended before it began")
         live.keeper_fd, live.ours = pidfd, False
-        self._child, channel = doors.fork_relisten(live.guest.pid, world.settings.rootless)
+        self._join({})
+
+    def _join(self, _: Told) -> None:
+        """Podman answers a moment before the OCI runtime has become our shell. Until then it hides its namespaces, and
+        who is no root may not join them."""
+        world, guest = self._world, self._live.guest
+        if guest is None or processes.identify(guest.pid) != guest:
+            raise errors.RuntimeRefused("the box ended before it began")
+        if not podman_ending.is_waiting(guest.pid):
+            again = self._guarded(self._join)
+            world.loop.after(_BECOME_SECONDS, lambda: again({}))
+            return
+        self._child, channel = doors.fork_relisten(guest.pid, world.settings.rootless)
         self._hear(channel, self._listens)
 
     def _listens(self) -> None:

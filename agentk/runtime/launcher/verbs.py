@@ -284,9 +284,10 @@ def _stop_when_clear(world: World, deadline: float) -> None:
     """Killed processes need a moment to leave their groups, and only an empty group can be removed."""
     for namespace, uid, _ in world.groups.leftovers():
         world.groups.remove_group(namespace, uid)
-    if not world.podman.is_busy:  # it has removed what there was
+    removed = not world.podman.is_busy
+    if removed:
         world.podman.close()
-    if boottime() > deadline or (not world.groups.leftovers() and world.groups.close_root()):
+    if boottime() > deadline or (removed and not world.groups.leftovers() and world.groups.close_root()):
         world.loop.stop()
     else:
         world.loop.after(_LISTEN_SECONDS, lambda: _stop_when_clear(world, deadline))
