@@ -183,10 +183,27 @@ def environment_of(pid: int) -> Mapping[str, str]:
     return dict(pair.split("=", 1) for pair in pairs if "=" in pair)
 
 
+def groups(there: Place) -> list[Path]:
+    """Every cgroup of an agent of this launcher, in every tree. Others come and go meanwhile."""
+    found = (
+        Path(at) / "default"
+        for at, *_ in os.walk("/sys/fs/cgroup")
+        if at.endswith(f"agentk-{there.instance}")
+    )
+    return [namespace / name for namespace in found for name in _folders(namespace)]
+
+
 def leaves(there: Place, wanted: box.Box, prefix: str) -> list[Path]:
-    """Leaf groups beside a box whose names begin so, in the first tree that has them."""
-    found = Path("/sys/fs/cgroup").glob(f"**/agentk-{there.instance}/default/{wanted.cgroup}/{prefix}*")
-    return sorted(found)
+    """Leaf groups beside a box whose names begin so, in every tree."""
+    own = [group for group in groups(there) if group.name == wanted.cgroup]
+    return [group / name for group in own for name in _folders(group) if name.startswith(prefix)]
+
+
+def _folders(folder: Path) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(folder) if entry.is_dir()]
+    except OSError:
+        return []
 
 
 def oom_score(pid: int) -> int:

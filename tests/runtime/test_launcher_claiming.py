@@ -166,13 +166,9 @@ def test_after_its_end_nothing_of_either_is_left(there: Place) -> None:
             assert not await runtime.list()
 
     asyncio.run(flow())
-    assert not groups(there)
+    assert not launching.groups(there)
     for folder in ("boxes", "logs", "workspaces"):
         assert [path.name for path in (there.state / folder).iterdir() if path.name[0] != "."] == []
-
-
-def groups(there: Place) -> list[Path]:
-    return list(Path("/sys/fs/cgroup").glob(f"**/agentk-{there.instance}/default/*"))
 
 
 def test_a_waiting_box_ends_with_its_launcher(there: Place) -> None:
@@ -187,7 +183,7 @@ def test_a_waiting_box_ends_with_its_launcher(there: Place) -> None:
         assert made.process is not None
         pid = made.process.pid
         await launching.holds(lambda: not Path(f"/proc/{pid}/root").exists() or _is_corpse(pid))
-        await launching.holds(lambda: not groups(there))
+        await launching.holds(lambda: not launching.groups(there))
 
     asyncio.run(flow())
     assert [path.name for path in (there.state / "boxes").iterdir() if path.is_dir()] == []
@@ -226,7 +222,7 @@ def test_a_launcher_dead_in_a_claim_leaves_one_box_or_none(there: Place, point: 
             await runtime.kill(wanted.id, box.Intent("Killed"))
             await launching.ended(runtime, wanted.id)
             await runtime.release("default", "u-1")
-            await launching.holds(lambda: not groups(there))
+            await launching.holds(lambda: not launching.groups(there))
 
     asyncio.run(flow())
 

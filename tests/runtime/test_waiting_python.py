@@ -3,6 +3,7 @@ of a box that was used nothing is found in the next."""
 
 import asyncio
 import base64
+import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -139,8 +140,9 @@ async def waits_beside(there: Place, made: box.Box) -> None:
 
     def ready() -> bool:
         for group in launching.leaves(there, made, "exec-"):
-            for pid in (group / "cgroup.procs").read_text().split():
-                if launching.oom_score(int(pid)) == 1000:
+            with contextlib.suppress(OSError):  # gone meanwhile
+                pids = (group / "cgroup.procs").read_text().split()
+                if any(launching.oom_score(int(pid)) == 1000 for pid in pids):
                     return True
         return False
 
