@@ -119,6 +119,11 @@ class Workspaces:
             flags = kernel.MS_REMOUNT | kernel.MS_BIND | kernel.MS_NOSUID | kernel.MS_NODEV
             kernel.mount("none", target, flags=flags)
 
+    def owner(self, uid: str) -> int | None:
+        """The host uid its files belong to; None when there is none."""
+        record = self._read(self._folder(uid))
+        return record.host_uid if record else None
+
     def used_bytes(self, uid: str) -> int | None:
         """What it holds now; None when there is none or nobody counts (a plain directory)."""
         record = self._read(self._folder(uid))

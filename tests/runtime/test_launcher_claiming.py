@@ -4,6 +4,7 @@ import asyncio
 import base64
 import dataclasses
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,21 @@ def test_it_is_claimed_once_and_only_by_what_fits(there: Place) -> None:
                 await runtime.claim(made.id, there.python(COUNT, uid="u-2"))
             with pytest.raises(errors.Conflict):
                 await runtime.claim(fits.id, there.python(COUNT, uid="u-2"))
+
+    asyncio.run(flow())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="boxes of an ordinary user all have its uid")
+def test_a_workspace_of_another_uid_is_not_brought_along(there: Place) -> None:
+    async def flow() -> None:
+        there.launch()
+        async with launching.connected(there) as runtime:
+            await runtime.start(dataclasses.replace(there.python(SAY), host_uid=there.host_uid + 1))
+            await launching.ended(runtime, "u-1-1")
+            made = await runtime.start(waiting(there))
+            with pytest.raises(errors.Conflict, match="another uid"):
+                await runtime.claim(made.id, there.python(SAY, attempt=2))
+            assert [seen.phase for seen in await runtime.list() if seen.waits] == ["Running"]  # as it was
 
     asyncio.run(flow())
 
