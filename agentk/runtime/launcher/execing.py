@@ -334,7 +334,6 @@ class Command:
         """The end of it, once."""
         if self._box.id not in self._world.commands:
             return
-        self._clean()
         result = words.ExecResult(
             exit=ended,
             stdout=self._said.kept("out"),
@@ -345,7 +344,9 @@ class Command:
             cancelled=self._cancelled,
             unenforced=self._unenforced,
         )
+        self._caller.on_gone = self._caller.on_room = None
         self._caller.answer(wire.exec_result(result))
+        self._clean()  # only now: it takes longer than most commands, and nobody need wait for it
 
     def _clean(self) -> None:
         world, box = self._world, self._box
