@@ -13,7 +13,7 @@ import pytest
 
 from agentk.api import errors
 from agentk.runtime import box, jails
-from agentk.runtime.launcher import crash
+from agentk.runtime.launcher import asking, crash
 from tests.runtime import launching
 from tests.runtime.launching import Place
 
@@ -202,6 +202,20 @@ def test_a_waiting_box_ends_with_its_launcher(there: Place) -> None:
         await launching.holds(lambda: not launching.groups(there))
 
     asyncio.run(flow())
+    assert [path.name for path in (there.state / "boxes").iterdir() if path.is_dir()] == []
+
+
+def test_a_launcher_with_nothing_but_waiting_boxes_is_idle(there: Place) -> None:
+    async def flow() -> None:
+        there.launch()
+        async with launching.connected(there) as runtime:
+            await runtime.start(waiting(there))
+
+    asyncio.run(flow())
+    assert there.process is not None
+    asking.end(there.socket, kill_boxes=False)
+    assert there.process.wait(launching.WAIT_SECONDS) == 0
+    assert not launching.groups(there)
     assert [path.name for path in (there.state / "boxes").iterdir() if path.is_dir()] == []
 
 

@@ -267,7 +267,8 @@ def _fork_probe(world: World, kind: str, serving: dict[str, Any]) -> None:
 
 def _shutdown(world: World, message: wire.Message, answer: Answer) -> None:
     """End this launcher; `kill_boxes`: its boxes first, and every group; `if_idle`: only when it keeps none."""
-    busy = any(live.phase in ("Starting", "Running") for live in world.lives.values())
+    running = [live for live in world.lives.values() if live.phase in ("Starting", "Running")]
+    busy = any(not live.box.waits for live in running)  # one that waits ends with us, and keeps nobody
     if message.get("if_idle") and busy:
         answer({"stays": True})
         return
@@ -277,7 +278,19 @@ def _shutdown(world: World, message: wire.Message, answer: Answer) -> None:
             _remove(world, {"box_id": box_id}, lambda _: None)
         _stop_when_clear(world, boottime() + _END_SECONDS)
     else:
+        for live in running:
+            _remove(world, {"box_id": live.box.id}, lambda _: None)
+            _release(world, {"namespace": live.box.namespace, "uid": live.box.uid}, lambda _: None)
+        gone = {(live.box.namespace, live.box.cgroup) for live in running}
+        _stop_without(world, gone, boottime() + _END_SECONDS)
+
+
+def _stop_without(world: World, gone: set[tuple[str, str]], deadline: float) -> None:
+    """When these groups are no more. Others stay: their agents' counters go on."""
+    if boottime() > deadline or gone.isdisjoint(entry[:2] for entry in world.groups.leftovers()):
         world.loop.after(0, world.loop.stop)
+    else:
+        world.loop.after(_LISTEN_SECONDS, lambda: _stop_without(world, gone, deadline))
 
 
 def _stop_when_clear(world: World, deadline: float) -> None:
