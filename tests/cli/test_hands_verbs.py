@@ -257,11 +257,13 @@ def forwarded(*words: str) -> Iterator[tuple[int, Any]]:
         [*AGENTK, "port-forward", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
     with running:
-        assert running.stdout is not None
-        line = running.stdout.readline().decode()
-        assert line.startswith("Forwarding from 127.0.0.1:"), line
-        yield int(line.split(":")[1].split()[0]), running
-        running.send_signal(signal.SIGINT)
+        try:
+            assert running.stdout is not None
+            line = running.stdout.readline().decode()
+            assert line.startswith("Forwarding from 127.0.0.1:"), line
+            yield int(line.split(":")[1].split()[0]), running
+        finally:
+            running.send_signal(signal.SIGINT)
 
 
 def test_port_forward_takes_many_connections(there: Daemon, served: int) -> None:

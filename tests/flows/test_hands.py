@@ -1,5 +1,6 @@
 """Hands inside agents that run: exec, attach, cp and port-forward, in real boxes of a real household."""
 
+import contextlib
 import fcntl
 import os
 import select
@@ -31,6 +32,19 @@ def there(space: Space) -> Space:
     space.create(agent("a"))
     space.running("a")
     return space
+
+
+@contextlib.contextmanager
+def begun(space: Space, *words: str, line: str = "on\n") -> Iterator["subprocess.Popen[str]"]:
+    """A command that has said so; it does not outlive the test."""
+    with space.begin(*words) as running:
+        try:
+            assert running.stdout is not None
+            said = running.stdout.readline()
+            assert line in said, said
+            yield running
+        finally:
+            running.kill()
 
 
 class Terminal:
@@ -104,11 +118,8 @@ def test_a_terminal_with_a_size(there: Space) -> None:
 def test_a_command_ends_with_its_caller(there: Space) -> None:
     """The whole group of the hand: also what left its session."""
     script = "setsid sleep 12321 & echo on; exec sleep 12321"
-    running = there.begin("exec", "a", "--", "sh", "-c", script)
-    with running:
-        assert running.stdout is not None and running.stdout.readline() == "on\n"
-        assert len(sleeping("12321")) == 2
-        running.kill()
+    with begun(there, "exec", "a", "--", "sh", "-c", script):
+        household.until("both sleep", lambda: len(sleeping("12321")) == 2)
     household.until("both are gone", lambda: not sleeping("12321"))
 
 
@@ -117,12 +128,10 @@ def sleeping(seconds: str) -> list[int]:
 
 
 def test_a_command_ends_with_its_box(there: Space) -> None:
-    running = there.begin("exec", "a", "--", "sh", "-c", "echo on; exec sleep 12322")
-    with running:
-        assert running.stdout is not None and running.stdout.readline() == "on\n"
+    with begun(there, "exec", "a", "--", "sh", "-c", "echo on; exec sleep 12322") as running:
         there.agentk("kill", "a", "--grace-period", "0")
-    assert running.returncode in (125, 137)
-    assert not sleeping("12322")
+        assert running.wait(household.SECONDS) in (125, 137)
+    household.until("it is gone", lambda: not sleeping("12322"))
 
 
 def test_visits_are_told_and_kept_without_secrets(there: Space) -> None:
@@ -210,24 +219,27 @@ def serving(space: Space) -> Iterator[Space]:
 
 
 def test_a_server_in_the_box_is_reached(serving: Space) -> None:
-    running = serving.begin("port-forward", "agent/web", ":8080")
-    with running:
-        assert running.stdout is not None
-        port = int(running.stdout.readline().split(":")[1].split()[0])
-        household.until("it listens", lambda: fetched(port, "/x"))
-        found: list[Any] = []
-        threads = [
-            threading.Thread(target=lambda n=n: found.append(fetched(port, f"/{n}"))) for n in range(8)
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(found) == sorted(f"/{n}" * 1000 for n in range(8))
-        serving.agentk("restart", "web")
-        serving.running("web", 2)
-        household.until("it listens again", lambda: fetched(port, "/y"))
-        running.kill()
+    with serving.begin("port-forward", "agent/web", ":8080") as running:
+        try:
+            assert running.stdout is not None
+            reach(serving, int(running.stdout.readline().split(":")[1].split()[0]))
+        finally:
+            running.kill()
+
+
+def reach(serving: Space, port: int) -> None:
+    """By many at once, and again when the agent was started anew."""
+    household.until("it listens", lambda: fetched(port, "/x"))
+    found: list[Any] = []
+    threads = [threading.Thread(target=lambda n=n: found.append(fetched(port, f"/{n}"))) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == sorted(f"/{n}" * 1000 for n in range(8))
+    serving.agentk("restart", "web")
+    serving.running("web", 2)
+    household.until("it listens again", lambda: fetched(port, "/y"))
 
 
 def fetched(port: int, path: str) -> str:
