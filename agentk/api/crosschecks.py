@@ -55,6 +55,7 @@ def _agent(obj: Mapping[str, Any]) -> Checks:
     yield from _image(spec)
     yield from _source(spec.get("source") or {}, ("spec", "source"))
     yield from _mounts(spec)
+    yield from _ports(spec)
     yield from _environment(spec.get("environment") or {}, ("spec", "environment"))
     yield from _limits((spec.get("resources") or {}).get("limits") or {}, ("spec", "resources", "limits"))
     logs = spec.get("logs") or {}
@@ -97,6 +98,17 @@ def _image(spec: Mapping[str, Any]) -> Checks:
             )
         if any(letter == ":" or ord(letter) < 32 for letter in one.get("username") or ""):
             yield Problem((*path, "username"), "a user's name holds neither ':' nor control characters")
+
+
+def _ports(spec: Mapping[str, Any]) -> Checks:
+    taken: dict[Any, int] = {}
+    for at, port in enumerate(spec.get("ports") or ()):
+        number = port.get("hostPort")
+        if number is not None and number in taken:
+            yield Problem(
+                ("spec", "ports", at, "hostPort"), f"{number} is the hostPort of ports[{taken[number]}] too"
+            )
+        taken.setdefault(number, at)
 
 
 def _source(source: Mapping[str, Any], path: Path) -> Checks:

@@ -13,7 +13,18 @@ from agentk.broker import policy_globs as globbing
 from agentk.broker import policy_hosts as hosts
 
 FIELDS = frozenset(
-    {"source", "env", "volumes", "volumeMounts", "network", "secrets", "environment", "tools", "poolRef"}
+    {
+        "source",
+        "env",
+        "volumes",
+        "volumeMounts",
+        "network",
+        "secrets",
+        "environment",
+        "tools",
+        "poolRef",
+        "ports",
+    }
 )
 Spec = Mapping[str, Any]
 Found = Iterator[Problem]
@@ -43,6 +54,7 @@ def problems(child: Spec, parent: Spec) -> Found:
     yield from _environment(child, parent)
     yield from _tools(child, parent)
     yield from _pool(child.get("poolRef"), parent.get("poolRef"))
+    yield from _ports(child)
 
 
 def covers(wide: str, narrow: str) -> bool:
@@ -267,6 +279,12 @@ def _pool(asked: Any, had: Any) -> Found:
     if ref and ref != own:
         told = f"its parent has {shown(own.get('name')) if own else 'no Pool'}, asked for {shown(ref.get('name'))}"
         yield _problem(("poolRef", "name"), told)
+
+
+def _ports(child: Spec) -> Found:
+    """The host's are few, and whose they are its owner says."""
+    for at, _ in enumerate(_list(child.get("ports"), ("ports",))):
+        yield _problem(("ports", at), "a spawned agent has no port of the host")
 
 
 def _tools(child: Spec, parent: Spec) -> Found:

@@ -347,6 +347,7 @@ def _done(case: deciding.Case, live: boxes.Seen | None) -> plans.Decision:
     if case.observed.usage is not None:
         standing.note_usage(status, case.observed.usage, live)
     standing.note_packages(case)
+    standing.note_ports(case)
     case.run = case.run.noted(status.get("phase") == "Suspended", case.now)
     status["run"] = case.run.to_dict()
     status["conditions"] = standing.conditions(case, live)

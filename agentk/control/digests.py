@@ -27,6 +27,7 @@ _AROUND = frozenset(
         "imagePullPolicy",
         "imagePullSecrets",
         "poolRef",  # how it comes into its box
+        "ports",  # whoever listens for them connects anew
         "modelRef",  # the gate reads it at every call
         "livenessProbe",
         "readinessProbe",

@@ -20,6 +20,7 @@ from agentk.control import (
     crash,
     environment_boxes,
     garbage,
+    opened,
     plans,
     pool_boxes,
     pools,
@@ -87,10 +88,11 @@ class Steward:
         doors: acting.Doors | None = None,
         preparations: preparing.Preparing | None = None,
         host_uids: seeing.HostUids | None = None,
+        ports: opened.Opened | None = None,
     ) -> None:
         """`stage` makes a source's digest a directory; uids are the store's, or -1 without root; `collect` lets go of
         unused sources; `lives`, `certificates`, `doors` are the gate's, if there is one; `preparations` makes
-        environments and gets images."""
+        environments and gets images; `ports` knows which listen."""
         self._has_gate, self._lives = lives is not None, lives or Lives()
         self._lives.listen(self._wake_budget)
         self._store, self._clock, self._settings = store, clock, settings
@@ -100,8 +102,10 @@ class Steward:
         self._ledger = admission.Ledger(settings.node, lambda: clock.now().boottime)
         if preparations is not None:
             preparations.listen(self._wake_uid)
+        ports = ports or opened.Opened()
+        ports.wake = self._wake_uid
         eyes = seeing.Eyes(
-            store, runtimes_by_type, clock, stage, host_uid, self._lives, preparations, host_uids
+            store, runtimes_by_type, clock, stage, host_uid, self._lives, preparations, host_uids, ports
         )
         self._pools = pools.Pools(
             store, clock, eyes, self._post, self._ledger.spare, host_uid, release_host_uid

@@ -71,6 +71,7 @@ class Observed:
     said: Exit | None = None  # how its newest attempt said that it ends
     overdrawn: Overdrawn | None = None
     usage: Mapping[str, Any] | None = None  # of its budget; None: nothing yet
+    ports: Sequence[Mapping[str, Any]] | None = None  # as status.ports; None: nobody has looked yet
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from agentk.api import errors, kinds
 from agentk.broker.lives import Lives
-from agentk.control import box, deciding, digests, listing, plans, prepared, preparing, references
+from agentk.control import box, deciding, digests, listing, opened, plans, prepared, preparing, references
 from agentk.control.clock import Clock, parse_stamp
 from agentk.control.run import Run
 from agentk.runtime import box as boxes
@@ -55,8 +55,9 @@ class Eyes:
         lives: Lives,
         preparing: preparing.Preparing | None = None,
         host_uids: HostUids | None = None,
+        ports: opened.Opened | None = None,
     ) -> None:
-        self._lives, self._ledger = lives, host_uids
+        self._lives, self._ledger, self._opened = lives, host_uids, ports or opened.Opened()
         self._store, self._runtimes, self._clock = store, runtimes, clock
         self._stage, self._host_uid, self._preparing = stage, host_uid, preparing
         self.boxes = listing.Boxes(list(runtimes.values()))
@@ -73,6 +74,7 @@ class Eyes:
             said=self._lives.said(uid, max([*attempts, int(status.get("attempt", 0))])),
             overdrawn=self._lives.overdrawn(uid),
             usage=self._lives.usage(uid),
+            ports=self._opened.of(uid),
         )
         return sight
 

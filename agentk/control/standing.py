@@ -13,6 +13,7 @@ from agentk.runtime import box as boxes
 
 # A counter that begins to count is worth a write; one that counts on is not.
 _TELLING = ("oomKills", "pidsDenied", "throttledPeriods", "logHeldBackUsec")
+_TAKEN = "PortUnavailable"
 _AS_IS = ("oomKills", "pidsDenied")
 
 
@@ -54,6 +55,21 @@ def note_start(case: deciding.Case, live: boxes.Seen) -> None:
     case.event_once(f"Started{how}", "Normal", told)
 
 
+def note_ports(case: deciding.Case) -> None:
+    """Where its declared ports are found on this host."""
+    told = case.observed.ports
+    if not case.spec.get("ports"):
+        case.status.pop("ports", None)
+        return
+    if told is None:
+        return
+    before = {one.get("name"): one.get("message") for one in case.status.get("ports") or ()}
+    for one in told:
+        if one.get("message") and one["message"] != before.get(one["name"]):
+            case.event("Warning", _TAKEN, f"port {one['name']}: {one['message']}")
+    case.status["ports"] = [dict(one) for one in told]
+
+
 def conditions(case: deciding.Case, live: boxes.Seen | None) -> list[dict[str, Any]]:
     """All of them, as stored objects."""
     old = case.status.get("conditions") or []
@@ -65,6 +81,7 @@ def conditions(case: deciding.Case, live: boxes.Seen | None) -> list[dict[str, A
         _limits(case, live, find(old, "LimitsEnforced")),
         _finished(case),
         _suspended(case, live),
+        *_ports(case),
         *_budget(case, find(old, deciding.BUDGET_EXCEEDED)),
     ]
     return merge(old, new, case.generation, case.now.wall)
@@ -171,6 +188,20 @@ def _suspended(case: deciding.Case, live: boxes.Seen | None) -> Condition:
     if live is None:
         return Condition("Suspended", "True", "NotStarted", "it is started when spec.suspend is false")
     return Condition("Suspended", "True", "Frozen", "frozen where it was")
+
+
+def _ports(case: deciding.Case) -> Iterator[Condition]:
+    """Only of an agent that declares some."""
+    if not case.spec.get("ports"):
+        return
+    told = case.status.get("ports") or ()
+    problems = [f"{one['name']}: {one['message']}" for one in told if one.get("message")]
+    if problems:
+        yield Condition("PortsOpen", "False", _TAKEN, "; ".join(problems))
+    elif told:
+        yield Condition("PortsOpen", "True", "Listening")
+    else:
+        yield Condition("PortsOpen", "False", "NotListening", "nothing listens for an agent that has ended")
 
 
 def _budget(case: deciding.Case, old: Any) -> Iterator[Condition]:

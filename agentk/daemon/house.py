@@ -21,7 +21,7 @@ from typing import Any
 
 from agentk.api import admit, errors, kinds, manifest, ownership
 from agentk.broker import crash as calls_crash
-from agentk.control import clock, crash, environments, images, loop, preparing, seeing, sharing
+from agentk.control import clock, crash, environments, images, loop, opened, preparing, seeing, sharing
 from agentk.daemon import (
     desk,
     flooding,
@@ -30,6 +30,7 @@ from agentk.daemon import (
     http,
     indexes,
     keeper,
+    ports,
     serving,
     settings,
     sockets,
@@ -105,9 +106,9 @@ class House:
             )
             for notice in gate.journal.notices:
                 _log.warning("%s", notice)
-            self._visits = visiting.Room(
-                hands.Hands(self._jails), self._jails.descriptors, gate.secrecy.redact
-            )
+            reach = hands.Hands(self._jails)
+            self._visits = visiting.Room(reach, self._jails.descriptors, gate.secrecy.redact)
+            self._opened = opened.Opened()
             await self._furnish()
             services = self._services(gate)
             self._ending = services.ending
@@ -119,6 +120,7 @@ class House:
                 asyncio.create_task(self._steward().run(), name="steward"),
                 asyncio.create_task(self._packages.run(), name="environments"),
                 asyncio.create_task(self._back_up(), name="backups"),
+                asyncio.create_task(ports.Ports(self._store, reach, self._opened).run(), name="ports"),
             ]
             for task in eternal:
                 task.add_done_callback(self._must_not_end)
@@ -194,6 +196,7 @@ class House:
             certificates=self._gatehouse.authorities.bundle if self._gatehouse else None,
             preparations=preparing.Preparing(self._packages, self._images),
             doors=self._door,
+            ports=self._opened,
         )
 
     def _door(self, agent_uid: str) -> str:

@@ -60,6 +60,12 @@ def test_inheriting_changes_neither_spec_and_nothing_that_is_given() -> None:
     assert parent == PARENT
 
 
+def test_no_port_of_the_host_is_handed_on() -> None:
+    ports = [{"name": "web", "containerPort": 80}]
+    assert "no port of the host" in told({**child(), "ports": ports}, {**PARENT, "ports": ports})
+    assert narrowing.narrower(child(), {**PARENT, "ports": ports, "stdin": True}) == []
+
+
 @pytest.mark.parametrize("extra", [{"gpu": 1}, {"budget": {"maxImages": 1}}, {"resources": {"claims": []}}])
 def test_an_unknown_field_refuses_in_child_and_parent(extra: Spec) -> None:
     assert len(narrowing.narrower({**child(), **extra}, PARENT)) == 1
