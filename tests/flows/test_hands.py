@@ -11,6 +11,7 @@ import termios
 import threading
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -194,6 +195,37 @@ def test_the_end_of_the_daemon_is_not_the_end_of_the_input(alone: Space) -> None
 
 def test_without_stdin_there_is_nothing_to_read(there: Space) -> None:
     there.agentk("attach", "-i", "a", code=125)
+
+
+# cp
+
+
+def test_files_go_both_ways(there: Space, tmp_path: Path) -> None:
+    (tmp_path / "tree" / "below").mkdir(parents=True)
+    (tmp_path / "tree" / "below" / "f").write_bytes(os.urandom(600_000))
+    (tmp_path / "tree" / "run").write_text("#!/bin/sh\necho ran\n")
+    (tmp_path / "tree" / "run").chmod(0o750)
+    (tmp_path / "tree" / "l").symlink_to("below/f")
+    there.agentk("cp", f"{tmp_path}/tree", "a:/workspace")
+    there.agentk("cp", f"{tmp_path}/tree/run", "a:/workspace/renamed")
+    assert there.agentk(
+        "exec", "a", "--", "sh", "-c", "tree/run; ./renamed; stat -c %a,%u renamed"
+    ).lines == ["ran", "ran", "750,1000"]
+    there.agentk("cp", "a:/workspace/tree", f"{tmp_path}/back")
+    assert (tmp_path / "back" / "l").read_bytes() == (tmp_path / "tree" / "below" / "f").read_bytes()
+    assert (tmp_path / "back" / "run").stat().st_mode & 0o777 == 0o750
+
+
+def test_what_a_box_sends_stays_where_it_belongs(there: Space, tmp_path: Path) -> None:
+    """Links out of the copy are left out, and nothing of the box leads the reader out of the box."""
+    script = "mkdir t; ln -s /etc/passwd t/a; ln -s ../../x t/b; ln -s . t/c; mkfifo t/p; echo good >t/f; ln -s / root"
+    there.agentk("exec", "a", "--", "sh", "-c", script)
+    ran = there.agentk("cp", "a:/workspace/t", f"{tmp_path}/out", code=1)
+    assert sorted(os.listdir(tmp_path / "out")) == ["c", "f"]
+    assert "left out" in ran.err
+    there.agentk("cp", "a:/etc/shadow", f"{tmp_path}/shadow", code=1)
+    there.agentk("cp", f"{tmp_path}/out/f", "a:/usr/f", code=1)
+    assert not (tmp_path / "shadow").exists()
 
 
 # port-forward
