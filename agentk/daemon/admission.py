@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from agentk.api import admit, crosschecks, errors, kinds, pools, schemas, shaping
+from agentk.api import admit, crosschecks, errors, kinds, pools, problems, schemas, shaping
 from agentk.broker import admitting
 from agentk.daemon.calls import Call, Write
 from agentk.daemon.paths import Target
@@ -91,7 +91,10 @@ async def _defaults(call: Call, obj: Mapping[str, Any]) -> Mapping[str, Any] | N
         elif not await _is_there(call, obj):
             told = f'there is no Pool "{name[:100]}" in namespace "{call.target.namespace}"'
             hint = "apply the Pool first: the agent takes from its template what it does not say itself"
-            raise errors.Invalid(told, hint=hint, field="spec.poolRef.name")
+            path = ("spec", "poolRef", "name")
+            about = str((obj.get("metadata") or {}).get("name") or "")
+            found = [problems.Problem(path, told, hint, reason="FieldValueNotFound")]
+            problems.raise_all(found, kinds.AGENT.kind, about, None)
     ref = {**below, **spec}.get("runtimeRef")
     runtime_name = ref.get("name") if isinstance(ref, Mapping) else None
     if not isinstance(runtime_name, str) or not runtime_name:

@@ -63,6 +63,20 @@ def test_metrics_count_objects(api: Api) -> None:
     assert "process_resident_memory_bytes" in text
 
 
+def test_metrics_tell_of_pools_and_an_agent_takes_from_one(api: Api) -> None:
+    limits = {"resources": {"limits": {"memory": "32Mi"}}}
+    pool = {"apiVersion": "agentk.dev/v1alpha1", "kind": "Pool", "metadata": {"name": "p"}}
+    asked = agent("a")
+    asked["spec"]["poolRef"] = {"name": "p"}
+    told = api.fails(422, "POST", AGENTS, asked)
+    assert told["details"]["causes"][0]["field"] == "spec.poolRef.name"
+    api.ok("POST", kinds.POOL.path("default"), pool | {"spec": {"size": 2, "template": limits}})
+    made = api.ok("POST", AGENTS, asked)
+    assert made["spec"]["resources"]["limits"]["memory"] == "32Mi"
+    text = api.get("/metrics").body.decode()
+    assert 'agentk_pool_hand_out_seconds_bucket{namespace="default",pool="p",le="+Inf"} 0' in text
+
+
 def test_discovery_names_every_kind(lasting: Api) -> None:
     assert lasting.ok("GET", "/api")["versions"] == ["v1"]
     assert [group["name"] for group in lasting.ok("GET", "/apis")["groups"]] == ["agentk.dev"]

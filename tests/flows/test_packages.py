@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from agentk.api import kinds
 from agentk.runtime.launcher import crash
 from tests.flows import household
 from tests.flows.household import Household, Space, agent, manifest, python, shell
@@ -179,3 +180,20 @@ def test_a_virtual_environment_of_the_host_is_a_host_path(space: Space, index: I
     space.apply(agent("b", "true", environment={"python": {"venv": str(place)}}, policyRef={"name": name}))
     space.until("b", lambda status: "made for Python 2.7" in status.get("message", ""))
     space.agentk("delete", "policy", name)
+
+
+def test_boxes_that_wait_have_the_packages_of_their_pool_imported(space: Space) -> None:
+    template = {
+        "environment": wants("tree"),
+        "modules": ["tree"],
+        "resources": {"limits": dict(household.TINY)},
+    }
+    space.apply(manifest("Pool", "p", spec={"size": 1, "template": template}))
+    space.agentk("wait", "pool/p", "--for=condition=Ready", "--timeout=100s")
+    program = "import sys; print('tree' in sys.modules); import tree; print(tree.VERSION, sys.prefix)"
+    space.apply(python("a", program, poolRef={"name": "p"}, resources={}))
+    status = space.phase("a", "Succeeded", "Failed")
+    assert status["start"]["type"] == "Warm", status["start"]
+    assert space.log("a") == ["True", "2.1 /opt/env/python"]
+    told = space.get("p", kinds.POOL)["status"]["environment"]["python"]
+    assert told["name"] == status["environment"]["python"]["name"]

@@ -164,6 +164,10 @@ def test_an_agent_of_a_pool_that_is_not_there_is_refused(space: Space) -> None:
     assert 'there is no Pool "none"' in ran.err and "apply the Pool first" in ran.err
     space.apply(agent("a", poolRef={"name": "late"}), pool("late", size=0))
     assert space.running("a")["start"]["type"] == "Cold"
+    gone(space, "late")
+    space.apply(agent("a", poolRef={"name": "late"}, priority=3))
+    assert space.get("a")["spec"]["priority"] == 3, "it may be changed without its Pool"
+    assert space.status("a")["attempt"] == 1
 
 
 def test_words_for_people(space: Space) -> None:

@@ -7,15 +7,13 @@ import pytest
 from agentk.control import crash as steward
 from agentk.runtime.launcher import crash as launcher
 from tests.flows import household
-from tests.flows.household import IN_VM, Household, Space
+from tests.flows.household import Household, Space
 from tests.flows.test_deaths import check, count, revive
 from tests.flows.test_pools import boxes, filled, gone, pool
 
 pytestmark = household.needs
 CASES = [("daemon", point) for point in steward.POINTS if point.split(".")[0] in ("wait", "claim")]
 CASES += [("launcher", point) for point in launcher.POINTS if point.startswith("claim.")]
-if IN_VM:
-    CASES = [case for case in CASES if case[1] in ("claim.before", "claim.after-intent")]
 
 
 @pytest.fixture(scope="module")
