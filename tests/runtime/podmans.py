@@ -3,6 +3,7 @@
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -49,7 +50,11 @@ def groups(there: Place) -> list[Path]:
 
 def conmons(there: Place) -> list[str]:
     """Command lines of processes that watch over its containers, or serve them."""
-    marks = (f"agentk-{instance(there)}-", str(there.run))
+    return [command for _, command in _kin(there)]
+
+
+def _kin(there: Place) -> list[tuple[int, str]]:
+    marks = (f"agentk-{instance(there)}-", f"{there.run}/podman")
     found = []
     for name in os.listdir("/proc"):
         try:
@@ -57,7 +62,7 @@ def conmons(there: Place) -> list[str]:
         except OSError:
             continue
         if any(mark in command for mark in marks):
-            found.append(command)
+            found.append((int(name), command))
     return found
 
 
@@ -69,3 +74,27 @@ def assert_nothing_is_left(there: Place) -> None:
     assert conmons(there) == []
     stages = Path("/run/agentk-stages") / instance(there)
     assert not stages.is_dir() or os.listdir(stages) == []
+
+
+def kill(there: Place, mark: str, *, needed: bool = True) -> None:
+    """kill -9 of this launcher's processes whose command line holds `mark`; without `needed` there may be none."""
+    found = [pid for pid, command in _kin(there) if mark in command]
+    assert found or not needed, f"no {mark}"
+    for pid in found:
+        os.kill(pid, signal.SIGKILL)
+
+
+def touch(pid: int, name: str) -> None:
+    """A file in the workspace of a box, by its first process."""
+    Path(f"/proc/{pid}/root/workspace/{name}").touch()
+
+
+def inspect(there: Place) -> str:
+    """All that Podman tells of its containers, and has of them on its disk."""
+    ids = containers(there)
+    told = subprocess.run(["podman", "inspect", *ids], capture_output=True, text=True, check=True).stdout
+    where = ["podman", "info", "--format", "{{.Store.GraphRoot}} {{.Store.RunRoot}}"]
+    roots = subprocess.run(where, capture_output=True, text=True, check=True).stdout.split()
+    files = [file for root in roots for one in ids for file in Path(root).glob(f"*/{one}/userdata/**/*")]
+    assert any(file.name == "config.json" for file in files)
+    return told + "".join(file.read_text(errors="replace") for file in files if file.is_file())

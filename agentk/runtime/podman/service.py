@@ -5,6 +5,7 @@ in a file of ours: cgroups by their files, events in a file, and limits that fit
 own. Its working directory is a scratch folder, because conmon leaves a file named `oom` where it stands.
 """
 
+import json
 import os
 import resource
 import shutil
@@ -12,7 +13,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Sequence
+import tomllib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from agentk.runtime.launcher import wire
 
 OCI_RUNTIMES = ("crun", "runc", "youki")  # in this order, each by trying
 _START_SECONDS = 20.0
-_CONF, _SOCKET, _SCRATCH = "containers.conf", "podman.sock", "scratch"
+_CONF, _SOCKET, _SCRATCH = "containers.conf", "{}.sock", "scratch"
 
 
 class Unstartable(Exception):
@@ -68,7 +70,19 @@ def oci_runtimes() -> list[str]:
     return [name for name in OCI_RUNTIMES if shutil.which(name)]
 
 
-def settings(runtimes: Sequence[str]) -> str:
+def known_runtimes(files: Sequence[Path]) -> dict[str, list[str]]:
+    """Those that this machine's own settings name, with where their programs are: ours are read instead of them."""
+    found: dict[str, list[str]] = {}
+    for file in files:
+        try:
+            table = tomllib.loads(file.read_text()).get("engine", {}).get("runtimes", {})
+        except (OSError, ValueError, AttributeError):
+            continue
+        found |= {str(name): [str(path) for path in paths] for name, paths in table.items()}
+    return found
+
+
+def settings(runtimes: Sequence[str], known: Mapping[str, Sequence[str]]) -> str:
     """The text of containers.conf."""
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     procs = resource.getrlimit(resource.RLIMIT_NPROC)
@@ -78,21 +92,27 @@ def settings(runtimes: Sequence[str]) -> str:
     engine = ['cgroup_manager="cgroupfs"', 'events_logger="file"']
     engine += [f'runtime="{runtimes[0]}"'] if runtimes else []
     ulimits = ", ".join(f'"{limit}"' for limit in limits)
-    return "\n".join(["[engine]", *engine, "[containers]", f"default_ulimits=[{ulimits}]", ""])
+    lines = ["[engine]", *engine, "[containers]", f"default_ulimits=[{ulimits}]", "[engine.runtimes]"]
+    lines += [f"{json.dumps(name)}={json.dumps(list(paths))}" for name, paths in known.items()]
+    return "\n".join([*lines, ""])
 
 
-def start(folder: Path) -> Service:
-    """A service of ours, which answers. `folder` is ours alone. Raises Unstartable."""
+def start(folder: Path, oci_runtime: str) -> Service:
+    """A service of ours, which answers. `folder` is ours alone. Raises Unstartable.
+
+    One for each OCI runtime: what a container is to be run by is not heard by every Podman's `create`.
+    """
     podman, runtimes = binary(), oci_runtimes()
     if not runtimes:
         raise Unstartable(f"none of {', '.join(OCI_RUNTIMES)} is in PATH")
-    scratch, path = folder / _SCRATCH, folder / _SOCKET
+    scratch, path = folder / _SCRATCH, folder / _SOCKET.format(oci_runtime)
     scratch.mkdir(mode=0o700, exist_ok=True)
-    (folder / _CONF).write_text(settings(runtimes))
+    (folder / _CONF).write_text(settings(runtimes, known_runtimes(_theirs())))
     path.unlink(missing_ok=True)
-    command = [podman, "system", "service", "--time=0", f"unix://{path}"]
+    command = [podman, f"--runtime={oci_runtime}", "system", "service", "--time=0", f"unix://{path}"]
     env = {**os.environ, "CONTAINERS_CONF": str(folder / _CONF)}
-    with (folder / "service.log").open("wb") as log:
+    said = folder / f"{oci_runtime}.log"
+    with said.open("wb") as log:
         process = subprocess.Popen(
             command, env=env, cwd=scratch, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_tie
         )
@@ -101,9 +121,14 @@ def start(folder: Path) -> Service:
         if process.poll() is not None or time.monotonic() > deadline:
             process.kill()
             process.wait()
-            raise Unstartable(f"its service did not start: {_last_words(folder / 'service.log')}")
+            raise Unstartable(f"its service did not start: {_last_words(said)}")
         time.sleep(0.005)
     return Service(process, path, pid)
+
+
+def _theirs() -> list[Path]:
+    home = Path(os.environ.get("XDG_CONFIG_HOME") or Path(os.environ.get("HOME") or "/") / ".config")
+    return [folder / "containers" / _CONF for folder in (Path("/usr/share"), Path("/etc"), home)]
 
 
 def _tie() -> None:

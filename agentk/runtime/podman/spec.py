@@ -142,7 +142,8 @@ def _resources(limits: words.Limits) -> dict[str, Any]:
 def start_script(box: words.Box, door: str) -> bytes:
     """What the first process reads: wait for the word, then become the init of the agent's command.
 
-    `door` is the folder of FIFOs inside. Each is opened to read and write, so that no death breaks a pipe or ends it.
+    `door` is the folder of FIFOs inside. When our launcher dies before the word, the next one says it. Each other FIFO
+    is opened to read and write, so that no death breaks a pipe or ends it.
     """
     stdin = f"<>{door}/in" if box.stdin else "</dev/null"
     env = {**nsjail.environment(box.env), **nsjail.late(box.env)}
@@ -150,7 +151,7 @@ def start_script(box: words.Box, door: str) -> bytes:
     odd = [f"{name}={value}" for name, value in env.items() if name not in plain]
     cwd = shlex.quote(box.cwd)
     lines = [
-        f"read -r _ <{door}/go || exit {nsjail.UNTOLD}",
+        f"until read -r _ <{door}/go; do [ -p {door}/go ] || exit {nsjail.UNTOLD}; done",
         f"exec 0{stdin} 1<>{door}/out 2<>{door}/err",
         f"cd {cwd} 2>/dev/null || {{ echo 'agentk: cannot enter the working directory' >&2; exit 126; }}",
         f"unset OLDPWD {' '.join(_FOREIGN)}",

@@ -7,6 +7,7 @@ records; our end, and our service's, ends no box. Nothing of a guest ever comes 
 
 import argparse
 import concurrent.futures
+import contextlib
 import json
 import os
 import resource
@@ -14,7 +15,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,9 @@ _OTHERS = {"images": 12, "holders": 1}  # threads
 class Worker:
     def __init__(self, channel: socket.socket, folder: Path, instance: str) -> None:
         self._channel, self._folder, self._instance = channel, folder, instance
-        self._service: service.Service | None = None
+        self._services: dict[str, service.Service] = {}  # by their OCI runtime
         self._starting = threading.Lock()
+        self._making = _Locks()
         self._telling = threading.Lock()
         self._local = threading.local()
         self._oci = service.oci_runtimes()
@@ -85,11 +87,17 @@ class Worker:
 
     def _ask(self, method: str, path: str, body: Any = None, **params: Any) -> Any:
         """Podman's answer. Raises Refused. A service that died is started again, and asked again."""
+        return self._ask_of("", method, path, body, params)
+
+    def _ask_of(
+        self, oci: str, method: str, path: str, body: Any = None, params: Message | None = None
+    ) -> Any:
+        """Of the service with that OCI runtime."""
         try:
-            return self._asked(self._serve(), method, path, body, params)
+            return self._asked(self._serve(oci), method, path, body, params or {})
         except requests.exceptions.ConnectionError:
             time.sleep(_PAUSE_SECONDS)  # its end is known in a moment
-            return self._asked(self._serve(), method, path, body, params)
+            return self._asked(self._serve(oci), method, path, body, params or {})
 
     def _asked(self, serving: service.Service, method: str, path: str, body: Any, params: Message) -> Any:
         data = None if body is None else json.dumps(body)
@@ -106,17 +114,25 @@ class Worker:
 
     def _client(self, serving: service.Service) -> APIClient:
         """One for each thread: a session is not for two at once."""
-        known = getattr(self._local, "client", None)
-        if known is None or self._local.serving is not serving:
-            known = APIClient(base_url=f"http+unix://{serving.socket}", version="4.0.0")
-            self._local.client, self._local.serving = known, serving
-        return known
+        if not hasattr(self._local, "clients"):
+            self._local.clients = {}
+        clients: dict[Path, tuple[service.Service, APIClient]] = self._local.clients
+        known = clients.get(serving.socket)
+        if known is None or known[0] is not serving:
+            known = serving, APIClient(base_url=f"http+unix://{serving.socket}", version="4.0.0")
+            clients[serving.socket] = known
+        return known[1]
 
-    def _serve(self) -> service.Service:
+    def _serve(self, oci: str = "") -> service.Service:
+        """The service with that OCI runtime; "" is the one that works on this host."""
+        if not oci and not self._oci:
+            raise service.Unstartable(f"none of {', '.join(service.OCI_RUNTIMES)} is in PATH")
         with self._starting:
-            if self._service is None or self._service.ends():
-                self._service = service.start(self._folder)
-            return self._service
+            name = oci or self._oci[0]
+            serving = self._services.get(name)
+            if serving is None or serving.ends():
+                serving = self._services[name] = service.start(self._folder, name)
+            return serving
 
     # the ops
 
@@ -133,28 +149,29 @@ class Worker:
         """Create and start a container. One of that name is from before: it never ran its agent."""
         wanted: Message = message["spec"]
         chosen = wanted.get("oci_runtime")
-        for number, name in enumerate([chosen] if chosen else list(self._oci)):
-            try:
-                told = self._made({**wanted, "oci_runtime": name})
-            except service.Refused as refused:
-                self._forget(wanted["name"])
-                if chosen or number + 1 == len(self._oci) or "OCI" not in str(refused):
-                    raise
-                continue
-            if number:
-                self._oci.insert(0, self._oci.pop(number))  # what works here is tried first from now on
-            return told
-        raise service.Refused(0, "no OCI runtime")
+        with self._making.of(wanted["name"]):  # who gives it up asks for its removal: that comes after
+            for name in [chosen] if chosen else list(self._oci):
+                try:
+                    told = self._made(wanted, name)
+                except service.Refused as refused:
+                    self._forget(wanted["name"])
+                    if chosen or name == self._oci[-1] or "OCI" not in str(refused):
+                        raise
+                    continue
+                if not chosen and name != self._oci[0]:  # what works here is tried first from now on
+                    self._oci = [name, *(other for other in self._oci if other != name)]
+                return told
+        raise service.Unstartable(f"none of {', '.join(service.OCI_RUNTIMES)} is in PATH")
 
-    def _made(self, wanted: Message) -> Message:
+    def _made(self, wanted: Message, oci: str) -> Message:
         try:
-            made = self._ask("post", "/containers/create", wanted)
+            made = self._ask_of(oci, "post", "/containers/create", wanted)
         except service.Refused as refused:
             if "already in use" not in str(refused):
                 raise
             self._forget(wanted["name"])
-            made = self._ask("post", "/containers/create", wanted)
-        self._ask("post", f"/containers/{made['Id']}/start")
+            made = self._ask_of(oci, "post", "/containers/create", wanted)
+        self._ask_of(oci, "post", f"/containers/{made['Id']}/start")
         state = self._inspect(made["Id"])["State"]
         return {"container": made["Id"], "pid": state["Pid"], "conmon": state["ConmonPid"]}
 
@@ -180,7 +197,8 @@ class Worker:
 
     def _remove(self, message: Message) -> Message:
         """By id or name, dead or alive. Repeatable."""
-        self._forget(message["container"])
+        with self._making.of(message["container"]):
+            self._forget(message["container"])
         return {}
 
     def _forget(self, name: str) -> None:
@@ -226,6 +244,29 @@ def _content(told: APIResponse) -> Any:
         return told.json() if told.content else {}
     except ValueError:
         return told.text.strip()
+
+
+class _Locks:
+    """One for each name, as long as somebody has it."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._held: dict[str, tuple[threading.Lock, int]] = {}
+
+    @contextlib.contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        with self._guard:
+            lock, count = self._held.get(name, (threading.Lock(), 0))
+            self._held[name] = (lock, count + 1)
+        try:
+            with lock:
+                yield
+        finally:
+            with self._guard:
+                lock, count = self._held[name]
+                self._held[name] = (lock, count - 1)
+                if count == 1:
+                    del self._held[name]
 
 
 def main() -> None:
