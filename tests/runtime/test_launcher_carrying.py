@@ -18,11 +18,14 @@ from hypothesis import strategies as st
 from agentk.api import errors
 from agentk.runtime import box, hands, jails
 from agentk.runtime.launcher import tars
-from tests.runtime import launching
+from tests.runtime import launching, podmans
 from tests.runtime.launching import Place
 
-RUNTIMES = [pytest.param("nsjail", marks=launching.needs_jail), "process"]
-JAILED = launching.needs_jail
+RUNTIMES = [
+    pytest.param("nsjail", marks=launching.needs_jail),
+    pytest.param("podman", marks=podmans.needs_podman),
+    "process",
+]
 MIB = 1 << 20
 
 

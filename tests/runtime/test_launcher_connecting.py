@@ -9,10 +9,13 @@ import pytest
 
 from agentk.api import errors
 from agentk.runtime import box, hands
-from tests.runtime import launching
+from tests.runtime import launching, podmans
 from tests.runtime.launching import Place
 
-pytestmark = launching.needs_jail
+RUNTIMES = [
+    pytest.param("nsjail", marks=launching.needs_jail),
+    pytest.param("podman", marks=podmans.needs_podman),
+]
 LISTENS = """
 import socket, time
 with socket.create_server(("127.0.0.1", 8080)) as server:
@@ -37,11 +40,12 @@ def there() -> Iterator[Place]:
         yield made
 
 
-def test_it_reaches_the_port_inside(there: Place) -> None:
+@pytest.mark.parametrize("kind", RUNTIMES)
+def test_it_reaches_the_port_inside(there: Place, kind: str) -> None:
     async def flow() -> None:
         async with launching.connected(there) as runtime:
-            seen = await runtime.start(there.python(LISTENS, uid="port"))
-            await launching.logged(there, "up", uid="port")
+            seen = await runtime.start(there.python(LISTENS, uid=f"port-{kind}", runtime=kind))
+            await launching.logged(there, "up", uid=f"port-{kind}")
             many = [hands.Hands(runtime).connect(seen.id, 8080) for _ in range(20)]
             connected = await asyncio.gather(*many)
             for number, made in enumerate(connected):
@@ -58,10 +62,11 @@ def test_it_reaches_the_port_inside(there: Place) -> None:
     asyncio.run(flow())
 
 
-def test_the_hosts_own_ports_are_not_reached(there: Place) -> None:
+@pytest.mark.parametrize("kind", RUNTIMES)
+def test_the_hosts_own_ports_are_not_reached(there: Place, kind: str) -> None:
     async def flow() -> None:
         async with launching.connected(there) as runtime:
-            seen = await runtime.start(there.make("sleep", "1000", uid="host"))
+            seen = await runtime.start(there.make("sleep", "1000", uid=f"host-{kind}", runtime=kind))
             server = socket.create_server(("127.0.0.1", 0))
             with server, pytest.raises(errors.Unavailable, match="nobody listens there"):
                 await hands.Hands(runtime).connect(seen.id, server.getsockname()[1])
@@ -71,10 +76,11 @@ def test_the_hosts_own_ports_are_not_reached(there: Place) -> None:
 
 
 @pytest.mark.parametrize("port", [0, -1, 65536, 1 << 40, True, "80", None, 1.5])
-def test_what_is_no_port_is_refused(there: Place, port: object) -> None:
+@pytest.mark.parametrize("kind", RUNTIMES[:1])
+def test_what_is_no_port_is_refused(there: Place, port: object, kind: str) -> None:
     async def flow() -> None:
         async with launching.connected(there) as runtime:
-            seen = await runtime.start(there.make("sleep", "1000", uid="bad"))
+            seen = await runtime.start(there.make("sleep", "1000", uid="bad", runtime=kind))
             with pytest.raises(errors.Invalid):
                 await hands.Hands(runtime).connect(seen.id, port)  # type: ignore[arg-type]
             await runtime.remove(seen.id)
@@ -82,17 +88,18 @@ def test_what_is_no_port_is_refused(there: Place, port: object) -> None:
     asyncio.run(flow())
 
 
-def test_a_guest_that_takes_nobody_holds_nobody_up(there: Place) -> None:
+@pytest.mark.parametrize("kind", RUNTIMES)
+def test_a_guest_that_takes_nobody_holds_nobody_up(there: Place, kind: str) -> None:
     """Connections beyond its backlog hang in the kernel: so many at once, and the launcher serves others meanwhile."""
 
     async def flow() -> None:
         async with launching.connected(there) as runtime:
-            seen = await runtime.start(there.python(DEAF, uid="deaf"))
-            await launching.logged(there, "up", uid="deaf")
+            seen = await runtime.start(there.python(DEAF, uid=f"deaf-{kind}", runtime=kind))
+            await launching.logged(there, "up", uid=f"deaf-{kind}")
             waiting = [asyncio.ensure_future(hands.Hands(runtime).connect(seen.id, 8080)) for _ in range(40)]
             with contextlib.suppress(errors.TooManyRequests):
                 await asyncio.gather(*waiting)
-            other = await runtime.start(there.make("true", uid="other"))
+            other = await runtime.start(there.make("true", uid=f"other-{kind}", runtime=kind))
             assert (await launching.ended(runtime, other.id)).exit.code == 0
             await runtime.remove(seen.id)
             for made in await asyncio.gather(*waiting, return_exceptions=True):
@@ -104,12 +111,13 @@ def test_a_guest_that_takes_nobody_holds_nobody_up(there: Place) -> None:
     asyncio.run(flow())
 
 
-def test_only_a_box_that_runs_and_moves(there: Place) -> None:
+@pytest.mark.parametrize("kind", RUNTIMES)
+def test_only_a_box_that_runs_and_moves(there: Place, kind: str) -> None:
     there.need_cgroups()
 
     async def flow() -> None:
         async with launching.connected(there) as runtime:
-            seen = await runtime.start(there.make("sleep", "1000", uid="frozen"))
+            seen = await runtime.start(there.make("sleep", "1000", uid=f"frozen-{kind}", runtime=kind))
             await runtime.freeze(seen.id)
             with pytest.raises(errors.Conflict, match="frozen"):
                 await hands.Hands(runtime).connect(seen.id, 80)
@@ -118,7 +126,9 @@ def test_only_a_box_that_runs_and_moves(there: Place) -> None:
             with pytest.raises(errors.Conflict, match="not Running"):
                 await hands.Hands(runtime).connect(seen.id, 80)
             await runtime.remove(seen.id)
-            plain = there.make("sleep", "1000", uid="plain", runtime="process", enforcement="BestEffort")
+            plain = there.make(
+                "sleep", "1000", uid=f"plain-{kind}", runtime="process", enforcement="BestEffort"
+            )
             await runtime.start(plain)
             with pytest.raises(errors.BadRequest, match="no network of its own"):
                 await hands.Hands(runtime).connect(plain.id, 80)

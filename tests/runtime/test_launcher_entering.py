@@ -5,7 +5,7 @@ import contextlib
 import json
 import os
 import termios
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,25 @@ import pytest
 from agentk.api import errors
 from agentk.runtime import box, hands, jails
 from agentk.runtime.launcher import crash
-from tests.runtime import launching
+from tests.runtime import launching, podmans
 from tests.runtime.launching import Place
 
 SLEEP = "echo up; exec sleep 1000"
-RUNTIMES = [pytest.param("nsjail", marks=launching.needs_jail), "process"]
+RUNTIMES = [
+    pytest.param("nsjail", marks=launching.needs_jail),
+    pytest.param("podman", marks=podmans.needs_podman),
+    "process",
+]
+JAILS = RUNTIMES[:2]
+
+
+def jailed(test: Callable[..., None]) -> Callable[..., None]:
+    """Needs nsjail."""
+    for mark in launching.needs_jail:
+        test = mark(test)
+    return test
+
+
 WHO = """
 import json, os, resource
 told = dict(line.split(":", 1) for line in open("/proc/self/status").read().splitlines())
@@ -105,7 +119,7 @@ def entered(there: Place, uid: str, *argv: str, box_told: Any = None, **told: An
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_it_speaks_through_the_ends_it_was_given(there: Place, runtime: str) -> None:
     script = "cat; echo oh >&2; exit 3"
-    said = entered(there, "io", "sh", "-c", script, fed=b"hello", box_told={"runtime": runtime})
+    said = entered(there, f"io-{runtime}", "sh", "-c", script, fed=b"hello", box_told={"runtime": runtime})
     assert (said.out, said.err) == (b"hello", b"oh\n")
     assert (said.exit.code, said.exit.signal, said.exit.source) == (3, None, "wait")
 
@@ -134,6 +148,9 @@ def test_it_is_what_the_box_is(there: Place, runtime: str, seccomp: str) -> None
     if runtime == "process":
         assert its["env"].pop("AGENTK_BOX") != mine["env"].pop("AGENTK_BOX")
         mine["status"]["SigIgn"] = its["status"]["SigIgn"]  # its keeping shell ignores two for it
+    if runtime == "podman":  # adds its own group once more
+        assert mine["status"].pop("Groups") == ["1000"]
+        assert its["status"].pop("Groups") == []
     for name in ("_", "PWD", "OLDPWD"):
         mine["env"].pop(name, None)
     assert its.pop("session")
@@ -147,9 +164,10 @@ def test_it_is_what_the_box_is(there: Place, runtime: str, seccomp: str) -> None
 def test_it_may_be_elsewhere_and_know_more(there: Place, runtime: str) -> None:
     told = {"cwd": "/workspace", "env": {"MORE": "1"}, "box_told": {"runtime": runtime}}
     script = "echo $MORE; [ -e mark ] || touch mark; ls"
-    assert entered(there, "cwd", "sh", "-c", script, **told).out == b"1\nmark\n"
+    assert entered(there, f"cwd-{runtime}", "sh", "-c", script, **told).out == b"1\nmark\n"
 
 
+@jailed
 def test_programs_that_are_not_there_answer_as_in_a_shell(there: Place) -> None:
     said = entered(there, "no1", "no-such-thing")
     assert (said.exit.code, said.err) == (127, b"agentk: no-such-thing: not found\n")
@@ -157,6 +175,7 @@ def test_programs_that_are_not_there_answer_as_in_a_shell(there: Place) -> None:
     assert (said.exit.code, said.err) == (126, b"agentk: /etc/passwd: cannot be executed\n")
 
 
+@jailed
 @pytest.mark.parametrize(
     ("told", "error"),
     [
@@ -174,6 +193,7 @@ def test_what_cannot_be_is_refused(there: Place, told: Any, error: Any) -> None:
         entered(there, "bad", "true", **told)
 
 
+@jailed
 def test_only_pipes_and_terminals_come_in(there: Place, tmp_path: Path) -> None:
     """A directory or a file of the host's would be a way out of the box."""
     (tmp_path / "file").touch()
@@ -196,6 +216,7 @@ def test_only_pipes_and_terminals_come_in(there: Place, tmp_path: Path) -> None:
     asyncio.run(flow())
 
 
+@jailed
 def test_a_terminal_is_its_own(there: Place) -> None:
     """Its size, its interrupts and its hanging up reach the program."""
 
@@ -270,27 +291,29 @@ def begun(runtime: jails.Jails, box_id: str, script: str, **told: Any) -> "async
     return asyncio.ensure_future(flow())
 
 
+@pytest.mark.parametrize("runtime", JAILS)
 @pytest.mark.parametrize("end", ["by itself", "cancelled", "call", "time", "connection", "box", "removed"])
-def test_its_end_is_the_end_of_all_that_it_started(there: Place, end: str) -> None:
+def test_its_end_is_the_end_of_all_that_it_started(there: Place, end: str, runtime: str) -> None:
     there.need_cgroups()
-    uid = f"end-{end.replace(' ', '')}"
+    uid = f"end-{runtime}-{end.replace(' ', '')}"
     script = TREE + ("sleep 0.2; exit 4" if end == "by itself" else "wait")
 
     async def flow() -> None:
-        async with running(there, uid) as (runtime, seen), launching.connected(there) as other:
+        box_told = {"runtime": runtime}
+        async with running(there, uid, **box_told) as (client, seen), launching.connected(there) as other:
             told = {"timeout_seconds": 1.0} if end == "time" else {}
-            asking = begun(other if end == "connection" else runtime, seen.id, script, hand_id="it", **told)
+            asking = begun(other if end == "connection" else client, seen.id, script, hand_id="it", **told)
             await launching.holds(lambda: len(in_leaves(uid, "hand-", "sleep")) >= 3 or asking.done())
             if end == "cancelled":
-                await hands.Hands(runtime).cancel(seen.id, "it")
+                await hands.Hands(client).cancel(seen.id, "it")
             elif end == "call":
                 asking.cancel()
             elif end == "connection":
                 other.close()
             elif end == "box":
-                await runtime.kill(seen.id, box.Intent("Killed"))
+                await client.kill(seen.id, box.Intent("Killed"))
             elif end == "removed":
-                await runtime.remove(seen.id)
+                await client.remove(seen.id)
             if end in ("call", "connection"):
                 with pytest.raises((asyncio.CancelledError, errors.OutcomeUnknown)):
                     await asking
@@ -304,13 +327,14 @@ def test_its_end_is_the_end_of_all_that_it_started(there: Place, end: str) -> No
                 assert wanted is None or (ended.intent and ended.intent.reason == wanted)
             await launching.holds(lambda: not in_leaves(uid, "hand-"))
             if end in ("by itself", "cancelled", "call", "time", "connection"):
-                await launching.holds(lambda: bool(in_leaves(uid, "box", "sleep")))
-                assert (await enter(runtime, seen.id, "echo", "still")).out == b"still\n"
+                await launching.holds(lambda: bool(in_leaves(uid, "", "sleep")))
+                assert (await enter(client, seen.id, "echo", "still")).out == b"still\n"
 
     asyncio.run(flow())
     assert not [name for name in os.listdir(there.state / "boxes") if "hand-" in name]
 
 
+@jailed
 @pytest.mark.parametrize("point", ["", *(name for name in crash.POINTS if name.startswith("enter."))])
 def test_it_does_not_outlive_its_launcher(point: str) -> None:
     with launching.place() as there:
@@ -339,33 +363,34 @@ def test_it_does_not_outlive_its_launcher(point: str) -> None:
         assert not [name for name in os.listdir(there.state / "boxes") if "hand-" in name]
 
 
-def test_it_stands_still_with_its_box(there: Place) -> None:
+@pytest.mark.parametrize("runtime", JAILS)
+def test_it_stands_still_with_its_box(there: Place, runtime: str) -> None:
     there.need_cgroups()
 
     async def flow() -> None:
-        async with running(there, "still") as (runtime, seen):
+        async with running(there, f"still-{runtime}", runtime=runtime) as (client, seen):
             read, write = os.pipe()
             null = os.open("/dev/null", os.O_RDWR)
             script = "while :; do echo x; done"
             asking = asyncio.ensure_future(
-                hands.Hands(runtime).enter(
+                hands.Hands(client).enter(
                     seen.id, ["sh", "-c", script], stdin=null, stdout=write, stderr=null, hand_id="x"
                 )
             )
             assert await asyncio.to_thread(os.read, read, 1) == b"x"
-            await runtime.freeze(seen.id)
+            await client.freeze(seen.id)
             with pytest.raises(errors.Conflict, match="frozen"):
-                await enter(runtime, seen.id, "true")
+                await enter(client, seen.id, "true")
             os.set_blocking(read, False)
             with contextlib.suppress(BlockingIOError):
                 while os.read(read, 1 << 20):
                     pass
             with pytest.raises(BlockingIOError):  # it is empty, and stays so
                 os.read(read, 1)
-            await runtime.thaw(seen.id)
+            await client.thaw(seen.id)
             os.set_blocking(read, True)
             assert await asyncio.to_thread(os.read, read, 1) == b"x"
-            await hands.Hands(runtime).cancel(seen.id, "x")
+            await hands.Hands(client).cancel(seen.id, "x")
             assert (await asking).signal == 9
             for fd in (read, write, null):
                 os.close(fd)
@@ -373,27 +398,29 @@ def test_it_stands_still_with_its_box(there: Place) -> None:
     asyncio.run(flow())
 
 
-def test_the_agents_limits_hold_them_all(there: Place) -> None:
+@pytest.mark.parametrize("runtime", JAILS)
+def test_the_agents_limits_hold_them_all(there: Place, runtime: str) -> None:
     """Of processes: one that does not fit does not begin, and what is inside gets no more than the rest."""
     there.need_cgroups()
 
     async def flow() -> None:
         told = {"limits": box.Limits(pids=16), "seccomp": "restricted"}
-        async with running(there, "pids", **told) as (runtime, seen):
-            first = begun(runtime, seen.id, f'exec python -c "{GREEDY}"', hand_id="greedy")
-            await launching.holds(lambda: len(in_leaves("pids", "")) >= 16)
+        async with running(there, f"pids-{runtime}", runtime=runtime, **told) as (client, seen):
+            first = begun(client, seen.id, f'exec python -c "{GREEDY}"', hand_id="greedy")
+            await launching.holds(lambda: len(in_leaves(f"pids-{runtime}", "")) >= 16)
             for _ in range(8):
                 with pytest.raises(errors.RuntimeRefused, match="as many processes as it may have"):
-                    await enter(runtime, seen.id, "true")
-            assert len(in_leaves("pids", "")) <= 16
-            await hands.Hands(runtime).cancel(seen.id, "greedy")
+                    await enter(client, seen.id, "true")
+            assert len(in_leaves(f"pids-{runtime}", "")) <= 16
+            await hands.Hands(client).cancel(seen.id, "greedy")
             assert (await first).signal == 9
-            await launching.holds(lambda: len(in_leaves("pids", "")) < 8)
-            assert (await enter(runtime, seen.id, "echo", "room")).out == b"room\n"
+            await launching.holds(lambda: len(in_leaves(f"pids-{runtime}", "")) < 8)
+            assert (await enter(client, seen.id, "echo", "room")).out == b"room\n"
 
     asyncio.run(flow())
 
 
+@jailed
 def test_so_many_at_once_and_each_by_its_own_name(there: Place) -> None:
     async def flow() -> None:
         async with running(there, "many", limits=box.Limits()) as (runtime, seen):
@@ -413,6 +440,7 @@ def test_so_many_at_once_and_each_by_its_own_name(there: Place) -> None:
     asyncio.run(flow())
 
 
+@jailed
 def test_the_guest_sees_nothing_of_what_becomes_it(there: Place) -> None:
     """It looks at every process that appears, as fast as it can: no path of the host, no memory, no descriptor."""
     code = """
