@@ -126,7 +126,7 @@ def test_exit_code_of_a_box_that_ended_meanwhile_is_its_own(there: Place) -> Non
     assert (seen.phase, seen.exit.code) == ("Exited", 9)
 
 
-@pytest.mark.parametrize("victim", ["agentk.runtime.podman.worker", "podman system service"])
+@pytest.mark.parametrize("victim", ["agentk.runtime.podman.worker", " system service "])
 def test_boxes_outlive_what_speaks_with_podman(there: Place, victim: str) -> None:
     async def flow() -> box.Seen:
         there.launch()
@@ -166,7 +166,7 @@ def test_death_of_everything_at_once_leaves_nothing_to_the_next(there: Place) ->
         async with launching.connected(there) as runtime:
             await runtime.start(there.python(SLEEP, runtime="podman"))
         there.die()
-        for victim in ("podman system service", "/conmon "):
+        for victim in (" system service ", "/conmon "):
             podmans.kill(there, victim, needed=False)
         there.launch()
         async with launching.connected(there) as runtime:
