@@ -127,6 +127,7 @@ def route(space: Space) -> None:
     space.apply(household.manifest("ModelRoute", "default", spec={"scripted": {"rules": rules}}))
 
 
+@household.on_both
 @pytest.mark.parametrize("arguments", [[], ["/tmp/clove.sock"], ["/run/agentk/gate.sock"]])
 def test_a_program_runs_unmodified_in_a_jail(space: Space, arguments: list[str]) -> None:
     route(space)

@@ -40,11 +40,11 @@ sys.exit(7)
 BEFORE = {"adopt.after-half-made": "start.after-intent"}
 ELSEWHERE = ("environment.", "image.", "podman.", "enter.", "claim.", "wait.")  # told in stories of their own
 CASES = [("launcher", point, "nsjail") for point in launcher.POINTS if not point.startswith(ELSEWHERE)]
-CASES += [
-    ("daemon", point, "nsjail")  # the daemon knows no runtime
-    for point in steward.POINTS
-    if not point.startswith(ELSEWHERE)
-]
+# The launcher alone is tried at all that Podman boxes pass (test_launcher_podman_deaths); here where a daemon meets it.
+MET = ("podman.after-start", "start.after-handle", "remove.after-leaf", "release.after-group")
+CASES += [("launcher", point, "podman") for point in (*MET, "adopt.after-box")]
+# The daemon knows no runtime.
+CASES += [("daemon", point, "nsjail") for point in steward.POINTS if not point.startswith(ELSEWHERE)]
 if IN_VM:
     CASES = [case for case in CASES if case[1] in ("start.after-handle", "adopt.after-box", "status.after")]
 STORIES = itertools.count()
@@ -137,6 +137,7 @@ def orphan(space: Space) -> None:
     home.clean(uid)
 
 
+@household.on_both
 @pytest.mark.parametrize("point", [name for name in launcher.POINTS if name.startswith("end.")])
 def test_an_end_while_the_launcher_dies_is_told_as_it_was(broken: Space, point: str) -> None:
     (broken.home.crashes / point).touch()
@@ -147,6 +148,7 @@ def test_an_end_while_the_launcher_dies_is_told_as_it_was(broken: Space, point: 
     assert not (broken.home.crashes / point).exists()
 
 
+@household.on_both
 @pytest.mark.parametrize(
     "victims",
     [("daemon",), ("launcher",), ("daemon", "launcher"), ("keeper",), ("keeper", "daemon", "launcher")],
@@ -182,6 +184,7 @@ def keeper_of(home: Household, uid: str) -> int:
     return int(json.loads(handle.read_text())["keeper"]["pid"])
 
 
+@household.on_both
 @pytest.mark.parametrize("seed", range(1 if IN_VM else 3))
 def test_random_deaths(broken: Space, seed: int) -> None:
     chance, home = random.Random(seed), broken.home
@@ -201,6 +204,7 @@ def test_random_deaths(broken: Space, seed: int) -> None:
         check(broken.log(name), end=True, cut="missing" in status["message"])
 
 
+@household.on_both
 @pytest.mark.parametrize("seed", range(1 if IN_VM else 2))
 def test_random_deaths_while_all_are_deleted(broken: Space, seed: int) -> None:
     chance, home = random.Random(seed), broken.home
@@ -237,6 +241,7 @@ def test_the_launcher_stays_while_the_daemon_is_started_again(broken: Space) -> 
     check(broken.log("a"))
 
 
+@household.on_both
 def test_a_reboot_loses_boxes_and_policy_starts_them_again(alone: Space) -> None:
     home = alone.home
     policies = ("Always", "OnFailure", "Never")

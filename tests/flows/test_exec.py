@@ -40,6 +40,7 @@ Running True Cancelled False
 42"""
 
 
+@household.on_both
 def test_an_agent_runs_programs_beside_itself(space: Space) -> None:
     space.apply(python("a", RUN))
     assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", "\n".join(space.log("a"))
@@ -59,6 +60,7 @@ with sdk.connect() as agent:
 """
 
 
+@household.on_both
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs cgroups")
 def test_a_program_has_the_limits_of_its_agent_or_lower_ones(space: Space) -> None:
@@ -88,6 +90,7 @@ with sdk.connect() as agent:
 """
 
 
+@household.on_both
 def test_after_the_daemons_death_it_is_not_known_and_not_run_again(alone: Space) -> None:
     alone.apply(python("a", LOST))
     alone.logged("a", "up")
@@ -97,6 +100,7 @@ def test_after_the_daemons_death_it_is_not_known_and_not_run_again(alone: Space)
     alone.home.clean("/exec-")
 
 
+@household.on_both
 def test_programs_end_with_their_agent(space: Space) -> None:
     run = "sdk.connect().exec(argv=['sleep', '4242'], background=True)"
     space.apply(python("a", f"import agentk.sdk.client as sdk, time; {run}; time.sleep(1000)"))

@@ -69,6 +69,7 @@ def test_finished_one_goes_after_its_time(space: Space) -> None:
     space.agentk("wait", "--for=delete", "agent/a", "--timeout", "100s")
 
 
+@household.on_both
 def test_agent_that_stops_beating_is_started_again(space: Space) -> None:
     probe = {
         "heartbeat": {"maxAgeSeconds": 1},
@@ -83,6 +84,7 @@ def test_agent_that_stops_beating_is_started_again(space: Space) -> None:
     assert "liveness" in status["lastTermination"]["message"]
 
 
+@household.on_both
 def test_ready_follows_its_probe(space: Space) -> None:
     probe = {
         "exec": {"command": ["test", "-e", "/workspace/ready"]},
