@@ -86,7 +86,10 @@ class _Command:
         """Its exit code. Raises Cancelled when the caller hung up."""
         tasks: list[asyncio.Task[Any]] = []
         try:
-            stdin, stdout, stderr = self._open()
+            try:
+                stdin, stdout, stderr = self._open()
+            except OSError as error:
+                raise errors.Unavailable(f"no pipe or terminal can be made: {error.strerror}") from None
             entering = _task(self._enter(stdin, stdout, stderr), "command")
             pumps = [_task(self._pump(channel, reader), "output") for channel, reader in self._readers]
             gone = _task(self._socket.gone(), "caller")

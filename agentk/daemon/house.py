@@ -288,7 +288,7 @@ def agents_ceiling() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return max(1, (hard - _FDS_OF_OURS) // _FDS_AN_AGENT)
+    return max(1, (hard - min(_FDS_OF_OURS, hard // 4)) // _FDS_AN_AGENT)
 
 
 def version() -> str:

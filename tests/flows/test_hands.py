@@ -21,7 +21,7 @@ from agentk.client import client
 from tests.flows import household
 from tests.flows.household import AGENTK, Space, agent, python, shell
 
-pytestmark = household.needs
+pytestmark = [*household.needs, household.on_both]
 
 RIGHTS = "id -u; grep -E '^(Cap(Eff|Bnd|Prm)|NoNewPrivs|Seccomp):' /proc/self/status | tr -s '\\t\\n' ' '"
 NONE = "CapPrm: 0000000000000000 CapEff: 0000000000000000 CapBnd: 0000000000000000 NoNewPrivs: 1 Seccomp: 2"
