@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -266,7 +266,7 @@ class Deaf:
         self.waiting_bytes = calling.FULL_BYTES
         self.sent: list[wire.Message] = []
 
-    def send(self, message: wire.Message) -> None:
+    def send(self, message: wire.Message, fds: Sequence[int] = ()) -> None:
         self.sent.append(message)
 
 
