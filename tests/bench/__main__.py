@@ -6,6 +6,7 @@ import sys
 NAMES = (
     "first_output",
     "waiting",
+    "podman_start",
     "cli_start",
     "store_writes",
     "thousand",

@@ -1,13 +1,12 @@
 """Podman's own service: what it is told, how it is started, and what it says of itself.
 
 It runs as a child of the worker and goes with it; the containers and their conmons do not. Its settings are ours and
-in a file of ours: cgroups by their files, events in a file, and limits that fit this process, which may not raise its
-own. Its working directory is a scratch folder, because conmon leaves a file named `oom` where it stands.
+in a file of ours: cgroups by their files, and events in a file. Its working directory is a scratch folder, because
+conmon leaves a file named `oom` where it stands.
 """
 
 import json
 import os
-import resource
 import shutil
 import signal
 import socket
@@ -84,15 +83,9 @@ def known_runtimes(files: Sequence[Path]) -> dict[str, list[str]]:
 
 def settings(runtimes: Sequence[str], known: Mapping[str, Sequence[str]]) -> str:
     """The text of containers.conf."""
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    procs = resource.getrlimit(resource.RLIMIT_NPROC)
-    limits = [f"nofile={min(1024, files) if files >= 0 else 1024}:{files if files >= 0 else 1 << 20}"]
-    if procs[1] >= 0:
-        limits.append(f"nproc={procs[0]}:{procs[1]}")
     engine = ['cgroup_manager="cgroupfs"', 'events_logger="file"']
     engine += [f'runtime="{runtimes[0]}"'] if runtimes else []
-    ulimits = ", ".join(f'"{limit}"' for limit in limits)
-    lines = ["[engine]", *engine, "[containers]", f"default_ulimits=[{ulimits}]", "[engine.runtimes]"]
+    lines = ["[engine]", *engine, "[engine.runtimes]"]
     lines += [f"{json.dumps(name)}={json.dumps(list(paths))}" for name, paths in known.items()]
     return "\n".join([*lines, ""])
 
