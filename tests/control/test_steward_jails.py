@@ -174,7 +174,7 @@ async def test_steward_and_launcher_die_and_nothing_runs_twice() -> None:
 def _alive(process: Any) -> bool:
     try:
         stat = Path(f"/proc/{process.pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # gone, or going while it is read
         return False
     return int(stat.rsplit(")", 1)[1].split()[19]) == process.start_ticks
 
