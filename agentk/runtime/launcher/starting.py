@@ -42,6 +42,7 @@ from agentk.runtime.launcher.world import Live, World, boottime, now_text
 START_SECONDS = 30.0  # for a machine that swaps; usually 10 ms
 _UCRED = struct.Struct("iII")
 _CHANNEL_BYTES = 4096
+_SAID_LETTERS = 1100  # of what a guest says is wrong
 WAIT = "import agentk.sdk.waiting as _; _.main()"  # the program of a Python that waits
 Answer = Callable[[words.Seen | errors.AgentkError], None]
 
@@ -82,6 +83,7 @@ class Attempt:
         self._timer: loop.Timer | None = None
         self._complaint = ""
         self._folder: Path | None = None
+        self._told_go = False  # from then on the other end of the channel may be the guest's
 
     @property
     def uid(self) -> str:
@@ -134,11 +136,10 @@ class Attempt:
         self._live.unenforced = tuple(unenforced)
 
     def _workspace(self) -> list[str]:
-        box = self._box
-        if box.waits:
+        if self._box.waits:
             return []
-        if box.runtime == "process":
-            return self._plain_workspace(workspace_bytes(box))
+        if self._box.runtime == "process":
+            return self._plain_workspace(workspace_bytes(self._box))
         return ensure_workspace(self._world, self._live)
 
     def _plain_workspace(self, size: int) -> list[str]:
@@ -204,7 +205,7 @@ class Attempt:
         """One message of the child's. False when there is none."""
         if self._channel is None:
             return False
-        space = socket.CMSG_SPACE(_UCRED.size) + socket.CMSG_SPACE(4)
+        space = socket.CMSG_SPACE(_UCRED.size) + (0 if self._told_go else socket.CMSG_SPACE(4))
         try:
             data, ancillary, _, _ = self._channel.recvmsg(_CHANNEL_BYTES, space, socket.MSG_CMSG_CLOEXEC)
         except OSError:  # none, or it died without reading ours
@@ -219,14 +220,26 @@ class Attempt:
             elif kind == socket.SCM_RIGHTS:
                 self._live.inside = socket.socket(fileno=array.array("i", content)[0])
                 crashpoint("start.after-listener")
+        if self._told_go:
+            self._guest_said(data, sender)
+            return True
         for line in data.splitlines():
             if line == b"r":
                 self._ready(sender)
-            elif line == b"w" and self._box.waits:
-                self._waits(sender)
             else:
                 self._complaint = str(message_of(line).get("error", ""))
         return True
+
+    def _guest_said(self, data: bytes, pid: int) -> None:
+        """Of a box that waits: one message is believed and no more is read. Its descriptors find no room."""
+        assert self._channel is not None
+        self._world.loop.forget(self._channel.fileno())
+        if data == b"w\n" and self._box.waits:
+            self._waits(pid)
+            return
+        said = str(message_of(data).get("error", "")) or "its program said what nobody asked"
+        said = "".join(filter(str.isprintable, said))[:_SAID_LETTERS]
+        self.fail(errors.RuntimeRefused(f"cannot make the box: {said}"))
 
     def _ready(self, pid: int) -> None:
         """The box's first process waits for our word. `pid` is the kernel's, not the guest's."""
@@ -245,6 +258,7 @@ class Attempt:
             world.records.write_handle(box.id, handle(live))
             crashpoint("start.after-handle")
             assert self._channel is not None
+            self._told_go = True
             self._channel.send(b"g\n")
             crashpoint("start.after-release")
             world.records.mark_begun(box.id)
@@ -260,8 +274,6 @@ class Attempt:
         self._live.main = processes.identify(pid)
         if self._live.phase != "Starting" or self._live.guest is None or self._live.main is None:
             return
-        assert self._channel is not None
-        self._world.loop.forget(self._channel.fileno())
         self._live.channel, self._channel = self._channel, None
         self._running()
         self._world.movers.refill()
@@ -280,9 +292,10 @@ class Attempt:
     def _keeper_ended(self) -> None:
         while self._heard():
             pass
-        log = ending.log_text(self._world, self._live)
-        said = self._complaint or reaping.complaints(log) or "the jail ended before it began"
-        self.fail(errors.RuntimeRefused(f"cannot make the box: {said}"))
+        if self._world.starting.get(self._live.box.id) is not self:
+            return  # what it said last was believed
+        said = self._complaint or reaping.complaints(ending.log_text(self._world, self._live))
+        self.fail(errors.RuntimeRefused(f"cannot make the box: {said or 'the jail ended before it began'}"))
 
     def _too_slow(self) -> None:
         self.fail(errors.RuntimeRefused(f"the box did not start within {START_SECONDS:.0f} s"))
@@ -382,6 +395,6 @@ def message_of(line: bytes) -> wire.Message:
     """One line of a child's channel; {} for none of ours."""
     try:
         message = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return message if isinstance(message, dict) else {}

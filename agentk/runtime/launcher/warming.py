@@ -178,19 +178,20 @@ class Warm:
         assert self._channel is not None
         try:
             data, ancillary, _, _ = self._channel.recvmsg(_MESSAGE_BYTES, socket.CMSG_SPACE(12))
-            if not data:
-                self._world.loop.forget(self._channel.fileno())
-            for line in data.splitlines():
-                sender = processes.identify(array.array("i", ancillary[0][2])[0])
-                if line == b"r":
-                    self._release(sender)
-                elif line == b"w":
-                    self._main = sender
-                    self._score(_FIRST_TO_GO)
-                    self._world.loop.forget(self._channel.fileno())
+            sender = processes.identify(array.array("i", ancillary[0][2])[0]) if data else None
         except BlockingIOError:
             return
         except OSError:
+            data, sender = b"", None
+        if data == b"r\n" and self.guest is None:
+            self._release(sender)
+            return
+        # Code of the agent's own may be at the other end by now: of all it says one message is read.
+        self._world.loop.forget(self._channel.fileno())
+        if data == b"w\n" and self.guest is not None:
+            self._main = sender
+            self._score(_FIRST_TO_GO)
+        else:
             self.end()
 
     def _release(self, guest: words.Process | None) -> None:
