@@ -124,6 +124,11 @@ class Workspaces:
         record = self._read(self._folder(uid))
         return record.host_uid if record else None
 
+    def tree(self, uid: str) -> int:
+        """For a child that may not `attach` it, without root: its mount as a descriptor, -1 when `attach` will do."""
+        record = self._read(self._folder(uid))
+        return self._holder.tree(uid) if record and record.medium == "tmpfs" and self.users_fd >= 0 else -1
+
     def used_bytes(self, uid: str) -> int | None:
         """What it holds now; None when there is none or nobody counts (a plain directory)."""
         record = self._read(self._folder(uid))

@@ -78,6 +78,10 @@ class Holder:
         os.close(here)
         os.close(tree)
 
+    def tree(self, uid: str) -> int:
+        """Its mount, as a descriptor that is mounted nowhere yet: for who is in a user namespace of another family."""
+        return self._in_child(lambda: kernel.open_tree(Path("/") / uid))[1]
+
     def used(self, uid: str) -> int:
         """Bytes in it. Raises OSError."""
         stat = os.fstatvfs(self._root(uid))

@@ -74,6 +74,7 @@ class Podman:
         self._count = 0
         self._written: set[str] = set()
         self.hard_processes = 0
+        self.removals = 0  # children that unmount stages
         self.folder = world.settings.run / "podman"
         self.instance = hashlib.sha256(os.fsencode(world.settings.state)).hexdigest()[:16]
         self.service_pid = 0  # its namespaces are those that stages are made in
@@ -97,8 +98,8 @@ class Podman:
 
     @property
     def is_busy(self) -> bool:
-        """Whether something that was asked has no answer yet."""
-        return bool(self._questions)
+        """Whether something that was asked has no answer yet, or stages are being unmounted."""
+        return bool(self._questions) or self.removals > 0
 
     def name(self, box_id: str) -> str:
         """Of a box's container."""

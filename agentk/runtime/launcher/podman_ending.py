@@ -111,8 +111,10 @@ def let_stages_go(world: "World", points: Sequence[Path]) -> None:
         for space in joined:
             os.close(space)
     pidfd = os.pidfd_open(pid)
+    world.podman.removals += 1
 
     def ended(_: int) -> None:
+        world.podman.removals -= 1
         world.loop.forget(pidfd)
         os.close(pidfd)
         ours.close()

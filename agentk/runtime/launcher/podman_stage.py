@@ -32,6 +32,7 @@ class Order:
     door: str  # the folder of FIFOs, inside
     image: str  # where the files of its image are mounted; "" shows the host's own
     attach_workspace: Callable[[str, Path], None]
+    workspace: int = -1  # its mount, when it cannot be attached from the namespaces that the stage is in
 
 
 def spaces(pid: int, rootless: bool) -> list[int]:
@@ -55,7 +56,7 @@ def _make(joined: Sequence[int], order: Order, channel: socket.socket) -> NoRetu
     _join(joined)
     box, point = order.box, order.point
     stage = mounts.Stage.make(point)
-    entries = stage.fill(box, order.shown, lambda target: order.attach_workspace(box.uid, target))
+    entries = stage.fill(box, order.shown, lambda target: _attach(order, target))
     tree = point / "root"
     tree.mkdir(mode=0o755)
     if order.image:
@@ -69,6 +70,13 @@ def _make(joined: Sequence[int], order: Order, channel: socket.socket) -> NoRetu
     _furnish(tree, point, box, entries)
     channel.send(MADE)
     os._exit(0)
+
+
+def _attach(order: Order, target: Path) -> None:
+    if order.workspace >= 0:
+        kernel.move_mount(order.workspace, target)
+    else:
+        order.attach_workspace(order.box.uid, target)
 
 
 def _remove(joined: Sequence[int], points: Sequence[Path], channel: socket.socket) -> NoReturn:

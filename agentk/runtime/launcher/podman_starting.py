@@ -5,6 +5,7 @@ Until that word its first process waits at a FIFO that we hold open. Whatever fa
 of ours leaves half-made is removed by the launcher that comes after us, and what is whole is told the word by it.
 """
 
+import getpass
 import os
 import shutil
 import socket
@@ -26,7 +27,7 @@ from agentk.runtime.launcher import (
 from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.loop import READ
 from agentk.runtime.launcher.world import World, boottime, now_text
-from agentk.runtime.podman import spec
+from agentk.runtime.podman import probing, spec
 
 _MESSAGE_BYTES = 4096
 _BECOME_SECONDS = 0.002
@@ -98,16 +99,18 @@ class Attempt(starting.Attempt):
             shown=self._wanted.shown,
             door=f"{doors.INSIDE}/{box.id}",
             attach_workspace=world.workspaces.attach,
+            workspace=world.workspaces.tree(box.uid),
             image=str(told["path"]),
         )
         joined = podman_stage.spaces(world.podman.service_pid, world.settings.rootless)
+        given = [*joined, *([order.workspace] if order.workspace >= 0 else [])]
         ours, theirs = socket.socketpair()
         try:
             self._child = podman_stage.fork(joined, order, theirs)
         finally:
             theirs.close()
-            for space in joined:
-                os.close(space)
+            for fd in given:
+                os.close(fd)
         self._hear(ours, self._staged)
 
     def _hear(self, channel: socket.socket, step: Any) -> None:
@@ -206,4 +209,8 @@ def start(world: World, box: words.Box, answer: starting.Answer) -> None:
     """As `starting.start` for one whose turn it is."""
     if shutil.which("podman") is None:
         raise errors.RuntimeRefused("there is no podman", hint="agentk doctor  # says how to get it")
+    if world.settings.rootless:
+        numbers = probing.uids(True, getpass.getuser())
+        if not numbers.ok:  # the agent would be root inside, or somebody else than the owner of its files
+            raise errors.RuntimeRefused(f"podman: {numbers.message}", hint=numbers.fix)
     Attempt(world, box, answer).begin()
