@@ -22,6 +22,7 @@ from agentk.runtime.launcher import checking, child, doors
 
 _WORKSPACE = "/workspace"
 MARK = "AGENTK_BOX"  # in the agent's environment: finds what left its session
+_ENVIRONMENT_BYTES = 4 * 1024 * 1024  # more than any program is started with
 _INPUT_FD = 9  # above the channel and the cgroups'; shells know one digit
 # Only the inner shell becomes the agent: the outer one waits for it, whatever signal its session gets. A shell gives
 # /dev/null to what it does not wait for, so the agent's input comes by another number, and the log has the outer's 0.
@@ -159,7 +160,9 @@ def kill_all(box_id: str) -> None:
         except OSError:
             continue
         try:
-            if mark in Path(entry.path, "environ").read_bytes().split(b"\0"):
+            with open(f"{entry.path}/environ", "rb", buffering=0) as file:
+                told = file.read(_ENVIRONMENT_BYTES)  # a process may mean all of its memory by it
+            if mark in told.split(b"\0"):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         except OSError:
             continue

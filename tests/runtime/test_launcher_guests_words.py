@@ -33,6 +33,22 @@ PERSONAL = (
     "import time; time.sleep(1000)"
 )
 
+# Says that its environment is a gigabyte that takes nothing.
+BOASTS = """
+import ctypes, time
+libc = ctypes.CDLL(None)
+libc.mmap.restype = libc.sbrk.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+libc.sbrk.argtypes = [ctypes.c_ssize_t]
+nothing = libc.mmap(None, 1 << 30, 1, 0x4022, -1, 0)
+fields = open("/proc/self/stat").read().rpartition(")")[2].split()
+places = [int(fields[at - 3]) if at else libc.sbrk(0) for at in (26, 27, 45, 46, 47, 0, 28, 48, 49, 50, 51)]
+places[-2:] = [nothing, nothing + (1 << 30)]
+whole = (ctypes.c_uint64 * 13)(*places, 0, 0xFFFFFFFF << 32)
+print("set", libc.prctl(35, ctypes.c_ulong(14), whole, ctypes.c_ulong(104), ctypes.c_ulong(0)), flush=True)
+time.sleep(1000)
+"""
+
 
 @pytest.fixture
 def there() -> Iterator[Place]:
@@ -96,5 +112,18 @@ def test_an_agents_own_code_does_not_speak_for_the_python_that_waits_beside_it(t
                 await launching.holds(lambda: set(os.listdir(there.state / "boxes")) == {".drain", wanted.id})
             done = await runtime.exec(wanted.id, ["python3", "-c", "print(1)"], timeout_seconds=30)
             assert done.stdout == b"1\n"
+
+    asyncio.run(flow())
+
+
+def test_what_a_program_calls_its_environment_does_not_fill_the_launcher(there: Place) -> None:
+    async def flow() -> None:
+        async with launching.connected(there) as runtime:
+            waits = await runtime.start(there.make(uid="waits-1", waits=True))
+            wanted = there.python(BOASTS)
+            await runtime.claim(waits.id, wanted)
+            await launching.logged(there, "set 0")
+            with pytest.raises(errors.RuntimeRefused, match="its environment is over"):
+                await runtime.exec(wanted.id, ["true"], timeout_seconds=30)
 
     asyncio.run(flow())

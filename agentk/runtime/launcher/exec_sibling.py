@@ -11,7 +11,6 @@ import os
 import socket
 import stat
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from agentk.api import errors
 from agentk.runtime import box as words
@@ -22,6 +21,8 @@ from agentk.runtime.launcher.world import Live, World
 from agentk.runtime.podman import spec
 
 _FILES_MAX_BYTES = 64 * 1024 * 1024
+_COMMAND_LINE_BYTES = 64 * 1024  # all that we look for is in its beginning
+_ENVIRONMENT_BYTES = 4 * 1024 * 1024  # what a box is given, if every letter takes four
 _SHELLS_OWN = ("PWD", "OLDPWD", "SHLVL", "_")
 
 
@@ -36,20 +37,30 @@ def environment(live: Live) -> Mapping[str, str] | None:
     # of a box that waited, PID 1 has what it waited with, and its main process what it became
     process = live.main or live.guest
     assert process is not None
-    folder = Path(f"/proc/{process.pid}")
     try:
-        command_line = (
-            folder / "cmdline"
-        ).read_bytes()  # first: of a new program it is there before the other is
-        text = (folder / "environ").read_bytes().decode("utf-8", "surrogateescape")
+        # first: of a new program it is there before the other is
+        command_line = _told(process, "cmdline", _COMMAND_LINE_BYTES)
+        data = _told(process, "environ", _ENVIRONMENT_BYTES + 1)
     except OSError:
-        command_line, text = b"", ""
+        command_line = data = b""
     if not processes.is_alive(process):
         raise errors.Conflict("the box has just ended")  # what we read may be of another process
-    if not command_line or not text or _is_first(command_line) or is_waiting(command_line):
+    if len(data) > _ENVIRONMENT_BYTES:
+        raise errors.RuntimeRefused(f"its environment is over {_ENVIRONMENT_BYTES} bytes")
+    if not command_line or not data or _is_first(command_line) or is_waiting(command_line):
         return None
+    text = data.decode("utf-8", "surrogateescape")
     env = dict(pair.split("=", 1) for pair in text.split("\0") if "=" in pair)
     return {name: value for name, value in env.items() if name not in _SHELLS_OWN}
+
+
+def _told(process: words.Process, name: str, most: int) -> bytes:
+    """A process says itself where these are in its memory, and may mean all of it: so no more than `most` bytes."""
+    with open(f"/proc/{process.pid}/{name}", "rb", buffering=0) as file:
+        data = b""
+        while len(data) < most and (more := file.read(most - len(data))):
+            data += more
+    return data
 
 
 def _is_first(command_line: bytes) -> bool:
