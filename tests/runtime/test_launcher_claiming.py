@@ -272,3 +272,25 @@ def test_records_hold_no_secret_of_a_claim(there: Place) -> None:
     asyncio.run(flow())
     told = json.loads((there.state / "boxes" / "u-1-1" / "box.json").read_text())
     assert (told["env"], told["waits"], told["group"]) == ({"A": ""}, False, "waits-1")
+
+
+def test_no_box_takes_the_name_of_a_command(there: Place) -> None:
+    """Its record would be the other's."""
+
+    async def flow() -> None:
+        there.launch()
+        async with launching.connected(there) as runtime:
+            wanted = there.make("sleep", "1000")
+            await runtime.start(wanted)
+            command = asyncio.create_task(runtime.exec(wanted.id, ["sleep", "1000"], timeout_seconds=1000))
+            boxes = there.state / "boxes"
+            await launching.holds(lambda: any(boxes.glob(f"{wanted.id}-exec-*/handle.json")))
+            name = next(boxes.glob(f"{wanted.id}-exec-*")).name
+            waits = await runtime.start(waiting(there))
+            with pytest.raises(errors.Conflict, match="a command beside a box"):
+                await runtime.claim(waits.id, dataclasses.replace(wanted, id=name))
+            assert (boxes / name).is_dir()
+            command.cancel()
+            await asyncio.gather(command, return_exceptions=True)
+
+    asyncio.run(flow())

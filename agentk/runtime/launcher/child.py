@@ -131,6 +131,14 @@ def _wait(site: Site, channel: socket.socket) -> NoReturn:
     _become(site, order, stage, channel)
 
 
+def seal() -> None:
+    """Before paths are the guest's: an import would look for its file in there, so from here on it fails."""
+    sys.meta_path.clear()
+    sys.path_hooks.clear()
+    sys.path.clear()
+    sys.path_importer_cache.clear()
+
+
 def close_all_but(kept: set[int]) -> None:
     """A child that lives for a while must hold nothing open that others believe closed when the launcher is gone."""
     lowest = 3

@@ -41,6 +41,8 @@ _OWN_MOUNTS = ("files", "workspace")
 def claim(world: World, waiting_id: str, box: words.Box, answer: starting.Answer) -> None:
     """Repeatable: a box that is there, or on its way, is answered for."""
     checking.check(box, world.settings.bounds)
+    if box.id in world.commands:
+        raise errors.Conflict(f"{box.id} is a command beside a box")
     if box.id in world.starting:
         world.starting[box.id].answers.append(answer)
         return

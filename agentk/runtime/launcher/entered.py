@@ -17,7 +17,6 @@ import json
 import os
 import resource
 import socket
-import sys
 import termios
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -104,7 +103,7 @@ def _keep(order: Order, channel: socket.socket, launcher: int) -> NoReturn:
     spaces = _open_spaces(order) if order.jailed else None
     order.go_to_folder()
     child.close_all_but({channel.fileno(), *order.ends, *leaf, *outside, *(spaces or ())})
-    _seal()
+    child.seal()
     if os.geteuid() == 0:
         os.setgroups([])
     child.enter(leaf)
@@ -157,14 +156,6 @@ def _nameless() -> None:
         ctypes.memset(start, 0, end - start)
     name = ctypes.create_string_buffer(b"entering")
     kernel.prctl(kernel.PR_SET_NAME, ctypes.addressof(name))
-
-
-def _seal() -> None:
-    """From here on an import fails: it would look for its file in the guest's tree."""
-    sys.meta_path.clear()
-    sys.path_hooks.clear()
-    sys.path.clear()
-    sys.path_importer_cache.clear()
 
 
 def _guarded(order: Order, channel: socket.socket, limits: Sequence[tuple[int, tuple[int, int]]]) -> NoReturn:

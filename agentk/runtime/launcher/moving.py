@@ -126,6 +126,7 @@ def _move(site: child.Site, keeper: int, channel: socket.socket) -> NoReturn:
     entries = stage.fill_own(box, owner, lambda target: site.attach_workspace(box.uid, target))
     entries.append(stage.show_door(Path(door)))
     trees = [(_tree(entry), entry.target) for entry in sorted(entries, key=lambda entry: len(entry.target))]
+    child.seal()
     kernel.setns(guest, kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS)
     root = os.open("/", _ENTER)
     for tree, target in trees:

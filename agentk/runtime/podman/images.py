@@ -32,7 +32,6 @@ _CWD_MAX = 1000
 _WORDS_MAX = 600
 _LINE_MAX = 64 * 1024
 _CONNECT_SECONDS = 10.0
-_LETTERS = 12  # of an id, in the name of a holder
 Message = dict[str, Any]
 Told = Callable[[str], None]
 
@@ -204,4 +203,5 @@ def let_go(ask: Ask, used: Collection[str], instance: str) -> None:
 
 
 def _holder(image: str, instance: str) -> str:
-    return f"agentk-image-{instance}-{image[:_LETTERS]}"
+    """By the whole id: what begins as another image does is soon made, and would be shown in its place."""
+    return f"agentk-image-{instance}-{image}"
