@@ -97,16 +97,18 @@ def run(root: Path, number: int) -> Took:
         "--cap-drop=all",
     ]
     command += ["--log-driver=k8s-file", f"--log-opt=path={log}", "-v", "/usr:/usr:ro", "--rootfs", str(root)]
-    begin = time.monotonic()
-    subprocess.run(
-        [*command, first_output.PYTHON, "-c", first_output.PROGRAM], check=True, capture_output=True
-    )
-    stands = time.monotonic() - begin
-    while not (log.is_file() and len(log.read_text().split()) > 3):
-        time.sleep(0.001)
-    acted = float(log.read_text().split()[3]) - begin
-    subprocess.run(["podman", "rm", "--force", name], check=True, capture_output=True)
-    log.unlink(missing_ok=True)
+    try:
+        begin = time.monotonic()
+        subprocess.run(
+            [*command, first_output.PYTHON, "-c", first_output.PROGRAM], check=True, capture_output=True
+        )
+        stands = time.monotonic() - begin
+        while not (log.is_file() and len(log.read_text().split()) > 3):
+            time.sleep(0.001)
+        acted = float(log.read_text().split()[3]) - begin
+    finally:
+        subprocess.run(["podman", "rm", "--force", name], check=True, capture_output=True)
+        log.unlink(missing_ok=True)
     return stands, acted
 
 
