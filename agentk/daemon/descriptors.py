@@ -12,6 +12,7 @@ import termios
 from collections.abc import Callable
 
 CHUNK_BYTES = 32 * 1024
+_HELD_BYTES = 1024 * 1024  # the most that a pipe of an ordinary user's holds
 
 
 class Reader:
@@ -20,13 +21,17 @@ class Reader:
     def __init__(self, fd: int) -> None:
         self._fd = fd
         self._hurries = asyncio.Event()
+        self._left: int | None = None  # bytes that are still read; None: all that come
         os.set_blocking(fd, False)
 
     async def read(self) -> bytes:
         """Some of what came; b"" at the end."""
-        while True:
+        while self._left is None or self._left > 0:
             try:
-                return os.read(self._fd, CHUNK_BYTES)
+                data = os.read(self._fd, CHUNK_BYTES)
+                if self._left is not None:
+                    self._left -= len(data)
+                return data
             except BlockingIOError:
                 if self._hurries.is_set():
                     return b""
@@ -35,9 +40,12 @@ class Reader:
                 if error.errno == errno.EIO:  # a terminal that nobody has open any more
                     return b""
                 raise
+        return b""
 
     def hurry(self, seconds: float) -> None:
-        """From then on the end is where nothing more is there, whoever could still write."""
+        """From then on the end is where nothing more is there, whoever could still write. Call it when nobody should:
+        what is in the pipe by now is still read, and of somebody who writes all the same no more than that may be."""
+        self._left = _HELD_BYTES
         asyncio.get_running_loop().call_later(seconds, self._hurries.set)
 
     async def _ready_or_hurried(self) -> None:
