@@ -9,6 +9,7 @@ import pytest
 
 from agentk.api import errors
 from agentk.runtime import box, hands
+from agentk.runtime.launcher import doors
 from tests.runtime import launching, podmans
 from tests.runtime.launching import Place
 
@@ -133,5 +134,18 @@ def test_only_a_box_that_runs_and_moves(there: Place, kind: str) -> None:
             with pytest.raises(errors.BadRequest, match="no network of its own"):
                 await hands.Hands(runtime).connect(plain.id, 80)
             await runtime.remove(plain.id)
+
+    asyncio.run(flow())
+
+
+def test_the_gate_of_a_box_is_no_port_to_reach(there: Place) -> None:
+    """Whoever is on the loopback that it is forwarded to would be the agent."""
+
+    async def flow() -> None:
+        async with launching.connected(there) as runtime:
+            seen = await runtime.start(there.make("sleep", "1000", uid="gate"))
+            with pytest.raises(errors.BadRequest, match="its own gate's"):
+                await hands.Hands(runtime).connect(seen.id, doors.PORT)
+            await runtime.remove(seen.id)
 
     asyncio.run(flow())

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from agentk.api import errors
 from agentk.runtime import kernel
-from agentk.runtime.launcher import child, ending, loop, processes, wire
+from agentk.runtime.launcher import child, doors, ending, loop, processes, wire
 from agentk.runtime.launcher.calling import Caller
 from agentk.runtime.launcher.world import Live, World
 
@@ -28,6 +28,8 @@ def connect(world: World, live: Live, message: wire.Message, caller: Caller) -> 
     port = message.get("port")
     if not isinstance(port, int) or isinstance(port, bool) or not 0 < port <= _PORT_MAX:
         raise errors.Invalid(f"must be a number of 1 to {_PORT_MAX}", field="connect.port")
+    if port == doors.PORT:  # everybody on this machine's loopback could be the agent there
+        raise errors.BadRequest(f"port {port} of every box is its own gate's, which is for the agent alone")
     if live.phase != "Running" or live.guest is None:
         raise errors.Conflict(f"the box is {live.phase}, not Running")
     if live.frozen:
