@@ -139,5 +139,5 @@ def _waiting(made: boxes.Box, modules: Sequence[str]) -> boxes.Box:
         waits=True,
         modules=tuple(modules),
         env={name: made.env[name] for name in _VARIABLES if name in made.env},
-        mounts=tuple(mount for mount in made.mounts if mount.kind not in pooling.LATE),
+        mounts=tuple(mount for mount in made.mounts if mount.kind not in boxes.BROUGHT_MOUNTS),
     )

@@ -24,13 +24,9 @@ QUIET_SECONDS = 600.0  # without anybody asking until `min` is enough
 _BURST_SECONDS = 0.1  # boxes of that time may be made at once
 _FIRST_RETRY_SECONDS, _MAX_RETRY_SECONDS = 1.0, 60.0
 
-LATE = ("files", "workspace")  # mounts that a box gets when it is handed out
 State = Literal["creating", "ready", "gone"]
-# What a box gets when it is handed out, and what is every waiting box's own. All else makes its shape.
-_LATE_FIELDS = frozenset(
-    {"id", "uid", "namespace", "attempt", "argv", "env", "cwd", "hostname", "host_uid", "mounts", "limits"}
-    | {"log", "enforcement", "annotations", "waits", "modules", "group"}
-)
+# What is the same for all boxes of a Pool, or taken over with the box. All else that is not brought makes its shape.
+_TAKEN_OVER = frozenset({"namespace", "host_uid"})
 _WORDS = {
     "runtime": "its Runtime",
     "seccomp": "the system calls that its Policy and Runtime allow",
@@ -184,10 +180,14 @@ def _again(wish: Wish, fresh: Sequence[Waiting], history: History, more: bool, n
 def parts(made: boxes.Box) -> dict[str, Any]:
     """What of a box is settled when it is made."""
     settled: dict[str, Any] = {
-        field.name: getattr(made, field.name) for field in fields(made) if field.name not in _LATE_FIELDS
+        field.name: getattr(made, field.name)
+        for field in fields(made)
+        if field.name not in boxes.BROUGHT | _TAKEN_OVER
     }
     settled["open_files"] = made.limits.open_files
-    mounts = sorted((one for one in made.mounts if one.kind not in LATE), key=lambda one: one.target)
+    mounts = sorted(
+        (one for one in made.mounts if one.kind not in boxes.BROUGHT_MOUNTS), key=lambda one: one.target
+    )
     for name in ("source", "packages", "volumes"):
         settled[name] = [asdict(one) for one in mounts if _role(one) == name]
     return settled

@@ -66,10 +66,8 @@ class Pools:
     ) -> None:
         """`room()`: how many boxes more than those of agents this machine takes."""
         self._store, self._clock, self._eyes, self._room = store, clock, eyes, room
-        self._release_host_uid, self._short = (
-            release_host_uid,
-            False,
-        )  # too little room for all boxes that are wanted
+        self._release_host_uid = release_host_uid
+        self._short = False  # too little room for all boxes that are wanted
         self._filling = pool_filling.Filling(store, clock, eyes, post, host_uid, release_host_uid)
         self._pools: dict[Key, Pool] = {}
         self._since: dict[str, str] = {}

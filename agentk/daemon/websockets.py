@@ -110,10 +110,8 @@ class WebSocket(asyncio.Protocol):
         self._write(self._speaker.answers())
         if self._speaker.ended:
             assert self._transport is not None
-            self._transport.close()  # once all is sent …
-            asyncio.get_running_loop().call_later(
-                _LAST_WORDS_SECONDS, self._transport.abort
-            )  # … or never will be
+            self._transport.close()  # once all is sent, or never will be:
+            asyncio.get_running_loop().call_later(_LAST_WORDS_SECONDS, self._transport.abort)
             self._leave()
         elif self._held_bytes > _HELD_BYTES and not self._paused and self._transport is not None:
             self._paused = True

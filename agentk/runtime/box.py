@@ -120,6 +120,14 @@ class Box:
         return self.group or self.uid
 
 
+# What a waiting box gets when it becomes another. All else is settled when it is made, and must be the same.
+BROUGHT = frozenset(
+    {"id", "uid", "attempt", "argv", "env", "cwd", "hostname", "mounts", "limits", "log", "enforcement"}
+    | {"annotations", "waits", "modules", "group"}
+)
+BROUGHT_MOUNTS = ("files", "workspace")  # of its mounts, by kind
+
+
 @dataclass(frozen=True)
 class Process:
     """Identity of a process that a reused pid cannot fake."""

@@ -20,22 +20,6 @@ from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.world import Live, World, boottime, now_text
 
 _SECONDS = 30.0  # for a machine that swaps; usually a few ms
-# What a claim brings. All else was made while the box waited, and must be the same.
-_BROUGHT = {
-    "id",
-    "uid",
-    "attempt",
-    "argv",
-    "env",
-    "cwd",
-    "hostname",
-    "mounts",
-    "limits",
-    "log",
-    "enforcement",
-}
-_BROUGHT |= {"annotations", "waits", "modules", "group"}
-_OWN_MOUNTS = ("files", "workspace")
 
 
 def claim(world: World, waiting_id: str, box: words.Box, answer: starting.Answer) -> None:
@@ -66,7 +50,7 @@ def check_fits(waiting: words.Box, box: words.Box) -> None:
     if box.waits or box.group:
         raise errors.BadRequest("a box that is claimed neither waits nor names a group")
     for field in dataclasses.fields(words.Box):
-        if field.name not in _BROUGHT and getattr(waiting, field.name) != getattr(box, field.name):
+        if field.name not in words.BROUGHT and getattr(waiting, field.name) != getattr(box, field.name):
             raise errors.Conflict(f"the waiting box has another {field.name}")
     if _made(waiting) != _made(box):
         raise errors.Conflict("the waiting box has other mounts")
@@ -76,7 +60,7 @@ def check_fits(waiting: words.Box, box: words.Box) -> None:
 
 
 def _made(box: words.Box) -> list[words.Mount]:
-    mounts = [mount for mount in box.mounts if mount.kind not in _OWN_MOUNTS]
+    mounts = [mount for mount in box.mounts if mount.kind not in words.BROUGHT_MOUNTS]
     return sorted(mounts, key=lambda mount: mount.target)
 
 

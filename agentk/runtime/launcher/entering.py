@@ -254,9 +254,8 @@ class Hand:
         world.groups.kill(box.namespace, box.cgroup, box.leaf, wait_seconds=0)
         if box.runtime == "process":
             process.kill_all(box.id)
-        if (
-            self._keeper_fd >= 0
-        ):  # it may not be in the leaf, or not have forked, and then its child goes with it
+        if self._keeper_fd >= 0:
+            # it may not be in the leaf, or not have forked, and then its child goes with it
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._keeper_fd, signal.SIGKILL)
 

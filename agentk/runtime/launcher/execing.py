@@ -240,9 +240,8 @@ class Command:
         if self._wanted.stdin:
             reads, writes = pipe(self._box.host_uid)
             self._feed = Feed(self._world.loop, writes, self._wanted.stdin)
-            self._wanted = dataclasses.replace(
-                self._wanted, stdin=b""
-            )  # the feed has it, as long as it needs it
+            # the feed has it, as long as it needs it
+            self._wanted = dataclasses.replace(self._wanted, stdin=b"")
         else:
             reads = nothing
         given += [reads] if reads >= 0 else []

@@ -28,10 +28,8 @@ _TRIES = 3  # of one question, each with a worker of its own
 _PAUSE_SECONDS = 0.2  # before the next worker
 _READ_BYTES = 1 << 16
 _LINE_MAX_BYTES = 16 << 20
-_NOT_FOUND, _UPSTREAM = (
-    404,
-    502,
-)  # what the worker says of an image that is not here, and of a registry's refusal
+# What the worker says of an image that is not here, and of a registry's refusal.
+_NOT_FOUND, _UPSTREAM = 404, 502
 # What of our environment concerns Podman; the rest is nobody's.
 _GIVEN = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "PYTHONPATH", "REGISTRY_AUTH_FILE", "SSL_CERT_FILE")
 _GIVEN_PREFIXES = (

@@ -23,10 +23,8 @@ from agentk.runtime.launcher.world import Live, World
 
 _PAUSE_SECONDS = 0.03  # the command that was asked for has the processor first
 _IDLE_SECONDS = 60.0
-_ROOM_BYTES, _ROOM_PIDS = (
-    48 * 1024 * 1024,
-    8,
-)  # that an agent must have left, for one that takes 12 MiB and two
+# What an agent must have left, for one that takes 12 MiB and two.
+_ROOM_BYTES, _ROOM_PIDS = 48 * 1024 * 1024, 8
 _PYTHONS = ("python", "python3")
 _FIRST_TO_GO, _AS_ALL = b"1000", b"0"  # oom_score_adj
 _MESSAGE_BYTES = 4096
