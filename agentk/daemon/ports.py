@@ -90,6 +90,8 @@ class Ports:
         self._want(agent, [] if over else wanted, before)
         if gone:
             self._agents.pop(uid, None)
+            if agent.retry is not None:
+                agent.retry.cancel()  # or it would tell of an agent that was forgotten
             self._opened.forget(uid)
 
     def _want(self, agent: _Agent, wanted: Sequence[Object], before: Mapping[Any, Any]) -> None:

@@ -70,6 +70,13 @@ class Room:
     running: set[asyncio.Task[None]] = field(default_factory=set)
     visits: set[str] = field(default_factory=set)  # those that are being recorded
 
+    def check(self) -> None:
+        """Whether one more may come in. Raises TooManyRequests."""
+        if len(self.visits) >= _MOST:
+            raise errors.TooManyRequests(
+                f"{_MOST} visits to boxes are as many as there may be at once", retry_after_seconds=1
+            )
+
     async def close(self) -> None:
         """Ends every visit. Repeatable."""
         for task in list(self.running):
@@ -105,21 +112,23 @@ class Visit:
     async def recorded(self) -> AsyncIterator[dict[str, Any]]:
         """While it lasts. What is put into the answer is kept with how it ended. Raises when it cannot be kept."""
         told: dict[str, Any] = {}
-        await self._event()
-        effect = await self._intend()
-        status: Any = "ok"
+        self.room.check()  # others may have come in since this one was let in
         self.room.visits.add(self.id)
         try:
-            yield told
-        except (asyncio.CancelledError, GeneratorExit, errors.Cancelled):
-            status = "cancelled"
-            raise
-        except BaseException:
-            status = "error"
-            raise
+            await self._event()
+            effect, status = await self._intend(), "ok"
+            try:
+                yield told
+            except (asyncio.CancelledError, GeneratorExit, errors.Cancelled):
+                status = "cancelled"
+                raise
+            except BaseException:
+                status = "error"
+                raise
+            finally:
+                await self._settle(effect, status, told)
         finally:
             self.room.visits.discard(self.id)
-            await self._settle(effect, status, told)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self.room.running.discard(task)
@@ -177,10 +186,7 @@ async def visit(call: calls.Call, verb: str, about: Sequence[str], *, running: b
     room = call.services.visits
     if room is None:
         raise errors.Unavailable("this daemon reaches into no box")
-    if len(room.visits) >= _MOST:
-        raise errors.TooManyRequests(
-            f"{_MOST} visits to boxes are as many as there may be at once", retry_after_seconds=1
-        )
+    room.check()
     name = call.target.name
     agent = await call.store.get(kinds.AGENT, call.target.namespace, name)
     status = agent.get("status") or {}
