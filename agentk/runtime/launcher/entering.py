@@ -38,9 +38,6 @@ from agentk.runtime.launcher.world import Live, World, now_text
 LEAF = "hand-"
 _AT_ONCE = 32  # of one box
 _TOLD_MAX_BYTES = 64 * 1024
-# As of a command: a box that has only just begun has not its environment yet.
-_LOOK_SECONDS, _LOOK_MAX_SECONDS = 0.002, 0.1
-_LOOKS = 45
 
 
 @dataclass(frozen=True)
@@ -83,14 +80,7 @@ def enter(world: World, live: Live, message: wire.Message, fds: Sequence[int], c
 
 def begin(world: World, live: Live, wanted: Wanted, fds: Sequence[int], caller: Caller) -> None:
     """Raises Conflict when the box does not run, TooManyRequests."""
-    if live.phase != "Running" or live.guest is None:
-        raise errors.Conflict(f"the box is {live.phase}, not Running")
-    if live.frozen:
-        raise errors.Conflict("the box is frozen")
-    if live.box.build:
-        raise errors.Conflict("an environment is being made in it")
-    if live.box.waits:
-        raise errors.Conflict("the box waits to be claimed")
+    exec_sibling.check_open(live)
     others = world.commands_of(live.box.id)
     if sum(isinstance(other, Hand) for other in others) >= _AT_ONCE:
         raise errors.TooManyRequests(
@@ -122,6 +112,7 @@ class Hand:
         self, world: World, live: Live, wanted: Wanted, fds: Sequence[int], caller: Caller, number: int
     ) -> None:
         self.box_id, self.exec_id = live.box.id, wanted.hand_id
+        self.needs_env = bool(wanted.argv)
         self._world, self._live, self._wanted, self._caller = world, live, wanted, caller
         self._box = dataclasses.replace(
             live.box, id=f"{live.box.id}-{LEAF}{number}", leaf=f"{LEAF}{number}", env={}, mounts=()
@@ -135,12 +126,12 @@ class Hand:
         self._denied_before = 0
 
     def begin(self) -> None:
-        """As soon as the box stands. Answers by itself."""
+        """As soon as the box stands; what is ours needs nothing of it. Answers by itself."""
         self._world.commands[self._box.id] = self
         self._caller.on_gone = self.end
         if self._wanted.seconds is not None:
             self._timer = self._world.loop.after(self._wanted.seconds, self._too_long)
-        self._look(0)
+        exec_sibling.when_it_stands(self._world, self._live, self)
 
     def end(self) -> None:
         """Kill it with all it started; it answers when it is dead. Repeatable."""
@@ -156,26 +147,19 @@ class Hand:
             box, groups = self._box, self._world.groups
             (groups.freeze if frozen else groups.thaw)(box.namespace, box.cgroup, box.leaf)
 
-    def _look(self, looks: int) -> None:
-        if self._cancelled or self._timed_out:
-            return  # answered meanwhile
-        try:
-            env = exec_sibling.environment(self._live) if self._wanted.argv else {}
-            if env is None and looks < _LOOKS and not self._live.is_bare:
-                wait = min(_LOOK_SECONDS * 2**looks, _LOOK_MAX_SECONDS)
-                self._world.loop.after(wait, lambda: self._look(looks + 1))
-                return
-            self._make(env or {})
-        except (OSError, ValueError, errors.AgentkError) as error:
-            self._clean()
-            self._caller.answer(
-                error if isinstance(error, errors.AgentkError) else errors.RuntimeRefused(str(error))
-            )
+    @property
+    def is_over(self) -> bool:
+        """Whether it was answered already."""
+        return self._cancelled or self._timed_out
 
-    def _make(self, env: Mapping[str, str]) -> None:
+    def fail(self, error: errors.AgentkError) -> None:
+        """It could not be made."""
+        self._clean()
+        self._caller.answer(error)
+
+    def make(self, env: Mapping[str, str]) -> None:
+        """As far as the fork."""
         world, box = self._world, self._box
-        if self._live.frozen:
-            raise errors.Conflict("the box is frozen")
         order = self._order(env)
         self._intended = True
         world.records.intend(box)  # so that a launcher that comes after us ends what we leave

@@ -11,6 +11,7 @@ import os
 import socket
 import stat
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from agentk.api import errors
 from agentk.runtime import box as words
@@ -23,12 +24,59 @@ from agentk.runtime.podman import spec
 _FILES_MAX_BYTES = 64 * 1024 * 1024
 _COMMAND_LINE_BYTES = 64 * 1024  # all that we look for is in its beginning
 _ENVIRONMENT_BYTES = 4 * 1024 * 1024  # what a box is given, if every letter takes four
+# Between looks at a box that has only just begun; after so many (4 s) a guest has emptied its environment itself.
+_LOOK_SECONDS, _LOOK_MAX_SECONDS = 0.002, 0.1
+_LOOKS = 45
 _SHELLS_OWN = ("PWD", "OLDPWD", "SHLVL", "_")
 
 
 def named(box: words.Box, number: int) -> words.Box:
     """The sibling of a box, as yet without what makes it run."""
     return dataclasses.replace(box, id=f"{box.id}-exec-{number}", leaf=f"exec-{number}")
+
+
+def check_open(live: Live) -> None:
+    """Whether a command can be run beside the box, or in it. Raises Conflict."""
+    if live.phase != "Running" or live.guest is None:
+        raise errors.Conflict(f"the box is {live.phase}, not Running")
+    if live.frozen:
+        raise errors.Conflict("the box is frozen")
+    if live.box.build:
+        raise errors.Conflict("an environment is being made in it")
+    if live.box.waits:
+        raise errors.Conflict("the box waits to be claimed")
+
+
+class Newcomer(Protocol):
+    """What is to be run as soon as its box stands."""
+
+    needs_env: bool  # the box's own
+
+    @property
+    def is_over(self) -> bool: ...  # answered already
+    def make(self, env: Mapping[str, str]) -> None: ...
+    def fail(self, error: errors.AgentkError) -> None: ...
+
+
+def when_it_stands(world: World, live: Live, one: Newcomer, looks: int = 0) -> None:
+    """Make it as soon as the box has an environment; it fails with what keeps it from that. Never waits."""
+    if one.is_over:
+        return
+    try:
+        env = environment(live) if one.needs_env else {}
+        if env is None and looks < _LOOKS and not live.is_bare:
+            wait = min(_LOOK_SECONDS * 2**looks, _LOOK_MAX_SECONDS)
+            world.loop.after(wait, lambda: when_it_stands(world, live, one, looks + 1))
+            return
+        if one.needs_env:
+            live.is_bare = env is None
+        if live.frozen:
+            raise errors.Conflict("the box is frozen")
+        one.make(env or {})
+    except errors.AgentkError as error:
+        one.fail(error)
+    except (OSError, ValueError) as error:
+        one.fail(errors.RuntimeRefused(str(error)))
 
 
 def environment(live: Live) -> Mapping[str, str] | None:

@@ -36,21 +36,11 @@ from agentk.runtime.launcher.world import Live, World, now_text
 _AT_ONCE = 64
 _FED_MAX_BYTES = 64 * 1024 * 1024
 _KEPT_MAX_BYTES = 128 * 1024 * 1024
-# Between looks at a box that has only just begun; after so many (4 s) a guest has emptied its environment itself.
-_LOOK_SECONDS, _LOOK_MAX_SECONDS = 0.002, 0.1
-_LOOKS = 45
 
 
 def run(world: World, live: Live, wanted: Wanted, caller: Caller) -> None:
     """Answers with the result when the command has ended. Raises Conflict when the box does not run."""
-    if live.phase != "Running" or live.guest is None:
-        raise errors.Conflict(f"the box is {live.phase}, not Running")
-    if live.frozen:
-        raise errors.Conflict("the box is frozen")
-    if live.box.build:
-        raise errors.Conflict("an environment is being made in it")
-    if live.box.waits:
-        raise errors.Conflict("the box waits to be claimed")
+    exec_sibling.check_open(live)
     others = [other for other in world.commands_of(live.box.id) if isinstance(other, Command)]
     if len(others) >= _AT_ONCE:
         raise errors.TooManyRequests(f"{_AT_ONCE} commands run in this box already", retry_after_seconds=1)
@@ -84,6 +74,8 @@ def allow(world: World, box_id: str, exec_id: str, more: int) -> None:
 class Command:
     """One that runs."""
 
+    needs_env = True
+
     def __init__(self, world: World, live: Live, wanted: Wanted, caller: Caller, number: int) -> None:
         self.box_id, self.exec_id = live.box.id, wanted.exec_id
         self._world, self._live, self._wanted, self._caller = world, live, wanted, caller
@@ -111,29 +103,21 @@ class Command:
         self._world.commands[self._box.id] = self
         self._caller.on_gone, self._caller.on_room = self.end, self._said.resume
         self._timer = self._world.loop.after(self._wanted.seconds, self._too_long)
-        self._look(0)
+        exec_sibling.when_it_stands(self._world, self._live, self)
 
-    def _look(self, looks: int) -> None:
-        if self._cancelled or self._timed_out:
-            return  # answered meanwhile
-        try:
-            env = exec_sibling.environment(self._live)
-            if env is None and looks < _LOOKS and not self._live.is_bare:
-                wait = min(_LOOK_SECONDS * 2**looks, _LOOK_MAX_SECONDS)
-                self._world.loop.after(wait, lambda: self._look(looks + 1))
-                return
-            self._live.is_bare = env is None
-            self._make(env or {})
-        except (OSError, ValueError, errors.AgentkError) as error:
-            self._clean()
-            self._caller.answer(
-                error if isinstance(error, errors.AgentkError) else errors.RuntimeRefused(str(error))
-            )
+    @property
+    def is_over(self) -> bool:
+        """Whether it was answered already."""
+        return self._cancelled or self._timed_out
 
-    def _make(self, env: Mapping[str, str]) -> None:
+    def fail(self, error: errors.AgentkError) -> None:
+        """It could not be made."""
+        self._clean()
+        self._caller.answer(error)
+
+    def make(self, env: Mapping[str, str]) -> None:
+        """As far as the fork."""
         world = self._world
-        if self._live.frozen:
-            raise errors.Conflict("the box is frozen")
         if warming.serves(self._live, self._wanted):
             warming.refill(world, self._live)
         warm = warming.take(world, self._live, self._wanted)
