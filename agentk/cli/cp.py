@@ -1,19 +1,21 @@
 """`agentk cp`: files into the box of an agent that runs, and out of it."""
 
+import contextlib
 import posixpath
 import re
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentk.api import kinds
+from agentk.api import errors, kinds
 from agentk.cli import columns, connect, options, show, usage, working
 from agentk.client import client
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
 app = typer.Typer(**options.APP)
 _IN_BOX = re.compile(r"((?:(?:agents?|ag)(?:\.agentk\.dev)?/)?[a-z0-9][a-z0-9.-]*):(.*)", re.DOTALL)
@@ -84,7 +86,12 @@ def _out(api: client.Client, path: str, source: _Place, target: str) -> "Sequenc
     folder, name = Path(target), posixpath.basename(posixpath.normpath(source.path)) or source.agent
     if not (folder.is_dir() or target.endswith("/")):
         folder, name = folder.parent, folder.name
-    response = api.stream(path, query={"path": source.path})
+    if not folder.is_dir():
+        raise errors.NotFound(f"{folder}: no such directory", hint=f"mkdir -p {shlex.quote(str(folder))}")
+    with _named(
+        source, f"agentk exec {source.agent} -- ls -la {shlex.quote(posixpath.dirname(source.path))}"
+    ):
+        response = api.stream(path, query={"path": source.path})
     bar = working.Working(f"copying {name}", verbose=False)
     try:
         made = landing.Landing(folder, name)
@@ -108,11 +115,25 @@ def _in(api: client.Client, path: str, source: Path, target: _Place) -> "Sequenc
         folder, name = posixpath.dirname(folder), posixpath.basename(folder)
     sent = leaving.Leaving(source, name, _progress(bar, total))
     try:
-        told = api.upload(path, {"path": folder}, sent)
+        with _named(target, "an agent writes below /workspace and /tmp, within its ephemeral-storage"):
+            told = api.upload(path, {"path": folder}, sent)
     finally:
         bar.clear()
     refused = [str(one).partition(": ") for one in told.get("refused") or ()]
     return [*sent.left_out, *((file, why) for file, _, why in refused)]
+
+
+@contextlib.contextmanager
+def _named(place: _Place, hint: str) -> "Iterator[None]":
+    """What the box refused is told with the whole place, and with what to do next."""
+    try:
+        yield
+    except (errors.NotFound, errors.RuntimeRefused) as error:
+        if error.hint or error.message.startswith("cannot enter"):
+            raise
+        base = posixpath.basename(place.path)
+        why = error.message.removeprefix(f"{place.path}: ").removeprefix(f"{base}: ")
+        raise type(error)(f"{place.agent}:{place.path}: {why}", hint=hint) from None
 
 
 def _progress(bar: working.Working, total: int) -> "Callable[[int], None]":

@@ -149,7 +149,7 @@ def _named(tag: str, what: str) -> str:
             f"say how the image of {what} is to be named",
             hint="--tag localhost/my/agent; agentk's own are " + " and ".join(recipes.NAMES),
         )
-    return _full(tag)
+    return images.parse(tag).asked
 
 
 def _full(name: str) -> str:

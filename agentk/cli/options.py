@@ -85,9 +85,7 @@ def agent_names(words: list[str]) -> list[str]:
     for word in words:
         kind, slash, name = word.rpartition("/")
         if slash and kinds.resource(kind) is not kinds.AGENT:
-            raise usage.Usage(
-                f"{word} is not an agent", hint=f"agentk {kind} has no such verb; name an agent"
-            )
+            raise usage.Usage(f"{word} is not an agent", hint="agentk get agents  # shows those there are")
         if not name:
             raise usage.Usage(f"{word!r} names no agent")
         names.append(name)

@@ -2,19 +2,22 @@
 
 import ipaddress
 import re
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from agentk.api import kinds
+from agentk.api import errors, kinds
 from agentk.cli import connect, options, usage
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from agentk.client import forwarding
 
 app = typer.Typer(**options.APP)
 _PORTS = re.compile(r"(?:([0-9]{0,5}):)?([0-9]{1,5})")
 _HIGHEST = 65535
+_ENDED = ("Succeeded", "Failed")
 
 
 @app.command("port-forward")
@@ -24,7 +27,7 @@ def port_forward(
         list[str],
         typer.Argument(
             metavar="[LOCAL:]PORT…",
-            help="LOCAL here, PORT in the box; ':80' chooses LOCAL.",
+            help="LOCAL here, PORT in the box; ':8000' chooses LOCAL.",
             show_default=False,
         ),
     ],
@@ -42,8 +45,8 @@ def port_forward(
 
     \b
       agentk port-forward triage 8080
-      agentk port-forward triage 8080:80 9000:9000
-      agentk port-forward triage :80
+      agentk port-forward triage 8080:8000 9000:9000
+      agentk port-forward triage :8000
     """
     name, where = options.agent_names([agent])[0], options.namespace(namespace)
     asked = [_pair(word) for word in ports]
@@ -51,13 +54,22 @@ def port_forward(
     from agentk.client import forwarding  # what speaks WebSocket costs 20 ms, and help needs none of it
 
     api = connect.connect()
-    api.get(kinds.AGENT, where, name)  # starts a daemon that is not running
+    _check(name, api.get(kinds.AGENT, where, name))  # starts a daemon that is not running
     path = kinds.AGENT.path(where, name, "portforward")
     with forwarding.Forwarder(api.socket, path, _say) as forwarder:
         for local, port in asked:
             _tell(forwarder, host, local, port)
         forwarder.run()
     return 0
+
+
+def _check(name: str, agent: "Mapping[str, Any]") -> None:
+    """One that waits or is between two attempts may yet be reached; one that has ended will not."""
+    phase = (agent.get("status") or {}).get("phase", "")
+    if phase in _ENDED:
+        raise errors.Conflict(
+            f'agent "{name}" is not running: {phase}', hint=f"agentk restart {name}  # begins it again"
+        )
 
 
 def _tell(forwarder: "forwarding.Forwarder", host: str, local: int, port: int) -> None:
@@ -78,7 +90,7 @@ def _pair(word: str) -> tuple[int, int]:
     local, port = (found[1], int(found[2])) if found else ("", 0)
     number = port if local is None else int(local or 0)
     if not 0 < port <= _HIGHEST or not 0 <= number <= _HIGHEST:
-        raise usage.Usage(f"{word!r} is no port", hint="for example 8080:80, 80 or :80")
+        raise usage.Usage(f"{word!r} is no port", hint="for example 8080:8000, 8000 or :8000")
     return number, port
 
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from agentk.api import errors
+from agentk.api import errors, kinds
 from agentk.cli import columns
 
 
@@ -17,7 +17,8 @@ def describe(problem: errors.AgentkError) -> list[str]:
     lines = [f"error: {problem.message}"]
     if problem.field and not problem.causes:
         lines = [f"error: {problem.field}: {problem.message}"]
-    lines += _place_and_hint(problem.file, problem.line, problem.column, problem.hint, "  ")
+    hint = problem.hint or _those_there(problem)
+    lines += _place_and_hint(problem.file, problem.line, problem.column, hint, "  ")
     for cause in problem.causes:
         if cause.message == problem.message and len(problem.causes) == 1:
             lines += _place_and_hint(cause.file or problem.file, cause.line, cause.column, cause.hint, "  ")
@@ -25,6 +26,14 @@ def describe(problem: errors.AgentkError) -> list[str]:
         lines.append(f"  {cause.field}: {cause.message}" if cause.field else f"  {cause.message}")
         lines += _place_and_hint(cause.file, cause.line, cause.column, cause.hint, "    ")
     return lines
+
+
+def _those_there(problem: errors.AgentkError) -> str:
+    """What to do when an object is not there: it may have another name, or be in another namespace."""
+    kind = next((one for one in kinds.KINDS if one.plural == problem.kind), None)
+    if kind is None or not isinstance(problem, errors.NotFound) or not problem.message.endswith(" not found"):
+        return ""
+    return f"agentk get {kind.plural}{' -A' if kind.namespaced else ''}  # shows those there are"
 
 
 def _place_and_hint(file: str, line: int, column: int, hint: str, indent: str) -> list[str]:

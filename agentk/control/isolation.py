@@ -34,7 +34,8 @@ def problems(
 ) -> Iterator[Problem]:
     """Why the Policy, or a missing one, forbids this agent."""
     if runtime is None:
-        yield Problem("RuntimeNotFound", f'Runtime "{references.runtime_name(spec)}" does not exist')
+        told = f'Runtime "{references.runtime_name(spec)}" does not exist; agentk get runtimes shows those that do'
+        yield Problem("RuntimeNotFound", told)
     if policy is None:
         yield Problem("PolicyNotFound", f'Policy "{references.policy_name(spec)}" does not exist')
         return

@@ -24,6 +24,7 @@ _MOST = 64  # visits at once: each costs the daemon up to eight descriptors
 _ABOUT_MAX = 160  # letters of a command in an Event
 _WORDS_KEPT = 256  # of a command in the journal
 _COMPONENT = "agentk-hands"
+_BY_A_PERSON = "Suspended"  # of the reasons of the phase of that name
 # Verb → reason of its Event. One that only looks what a path is has none.
 _REASONS = {
     "exec": "Exec",
@@ -178,6 +179,21 @@ class Visit:
             await self.desk.journal.settle(effect, outcome)
 
 
+def _frozen(name: str, status: Mapping[str, Any]) -> errors.Conflict:
+    """Only what a person has suspended goes on when a person says so."""
+    reason = status.get("reason", _BY_A_PERSON)
+    if reason == _BY_A_PERSON:
+        return errors.Conflict(
+            f'agent "{name}" is suspended', hint=f"agentk resume {name}", kind="agents", name=name
+        )
+    return errors.Conflict(
+        f'agent "{name}" is frozen: {reason}',
+        hint=f"agentk describe agent {name}  # says what it waits for",
+        kind="agents",
+        name=name,
+    )
+
+
 async def visit(call: calls.Call, verb: str, about: Sequence[str], *, running: bool = True) -> Visit:
     """Whether the caller may come in now. `running`: not while it is suspended, when nothing in it moves.
 
@@ -199,9 +215,7 @@ async def visit(call: calls.Call, verb: str, about: Sequence[str], *, running: b
             name=name,
         )
     if running and phase == "Suspended":
-        raise errors.Conflict(
-            f'agent "{name}" is suspended', hint=f"agentk resume {name}", kind="agents", name=name
-        )
+        raise _frozen(name, status)
     peer = call.request.scope.get("state", {}).get("peer")
     who = f"uid {peer.uid}" if isinstance(peer, sockets.Peer) else "somebody"
     return Visit(room, call.store, call.services.desk, agent, str(status["boxID"]), verb, list(about), who)

@@ -99,9 +99,18 @@ def test_exec_options_after_the_agent_are_the_commands_own(there: Daemon) -> Non
 def test_exec_tells_what_is_wrong(there: Daemon) -> None:
     told = ran("exec", "b", "--", "true")
     assert (told.code, "not found" in told.err) == (125, True)
+    assert "hint: agentk get agents -A" in told.err
+    assert "hint: agentk get agents" in ran("exec", "pool/a", "--", "true").err
     there.status("a", phase="Succeeded")
     told = ran("exec", "a", "--", "true")
     assert (told.code, "not running: Succeeded" in told.err) == (125, True)
+    told = ran("port-forward", "a", ":80")
+    assert (told.code, "not running: Succeeded" in told.err) == (1, True)
+    there.status("a", phase="Suspended", reason="Suspended")
+    assert "hint: agentk resume a" in ran("exec", "a", "--", "true").err
+    there.status("a", phase="Suspended", reason="Preempted")
+    told = ran("exec", "a", "--", "true")
+    assert "frozen: Preempted" in told.err and "hint: agentk describe agent a" in told.err
     assert "hint: agentk exec a -- COMMAND" in ran("exec", "a").err
     assert "no terminal" in ran("exec", "-it", "a", "--", "true").err
 

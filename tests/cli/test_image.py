@@ -97,6 +97,9 @@ def test_a_build_needs_a_name_of_its_own(agentk: Run, podman: Callable[..., str]
     ran = agentk("image", "build", str(context))
     assert ran.code == 2
     assert "--tag" in ran.err
+    ran = agentk("image", "build", "python", "--tag", "My Image")
+    assert (ran.code, "not the name of an image" in ran.err) == (1, True)
+    assert "pulling" not in ran.err
 
 
 def test_without_podman_it_says_how_to_get_it(agentk: Run, monkeypatch: pytest.MonkeyPatch) -> None:

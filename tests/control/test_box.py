@@ -223,7 +223,7 @@ def test_the_stricter_seccomp_counts(runtime: str, rules: dict[str, Any], seccom
 def test_missing_runtime_and_policy_are_named() -> None:
     told = problems(agent(runtimeRef={"name": "rt"}, policyRef={"name": "pol"}), Found())
     assert told == [
-        'RuntimeNotFound: Runtime "rt" does not exist',
+        'RuntimeNotFound: Runtime "rt" does not exist; agentk get runtimes shows those that do',
         'PolicyNotFound: Policy "pol" does not exist',
     ]
 

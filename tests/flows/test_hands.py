@@ -223,8 +223,11 @@ def test_what_a_box_sends_stays_where_it_belongs(there: Space, tmp_path: Path) -
     ran = there.agentk("cp", "a:/workspace/t", f"{tmp_path}/out", code=1)
     assert sorted(os.listdir(tmp_path / "out")) == ["c", "f"]
     assert "left out" in ran.err
-    there.agentk("cp", "a:/etc/shadow", f"{tmp_path}/shadow", code=1)
-    there.agentk("cp", f"{tmp_path}/out/f", "a:/usr/f", code=1)
+    ran = there.agentk("cp", "a:/etc/shadow", f"{tmp_path}/shadow", code=1)
+    assert "a:/etc/shadow: No such file" in ran.err and "hint: agentk exec a -- ls" in ran.err
+    ran = there.agentk("cp", f"{tmp_path}/out/f", "a:/usr/f", code=1)
+    assert "a:/usr/f: Read-only file system" in ran.err and "below /workspace" in ran.err
+    assert "hint: mkdir" in there.agentk("cp", "a:/workspace/t", f"{tmp_path}/no/t", code=1).err
     assert not (tmp_path / "shadow").exists()
 
 
