@@ -94,8 +94,8 @@ def told(lines: Sequence[str]) -> dict[str, Any]:
         pytest.fail("\n".join(lines)[-2000:])
 
 
-def same(first: dict[str, Any], second: dict[str, Any]) -> None:
-    for name in first:
+def same(first: dict[str, Any], second: dict[str, Any], but: str = "") -> None:
+    for name in first.keys() - {but}:
         assert first[name] == second[name], name
 
 
@@ -132,7 +132,8 @@ def test_a_warm_command_is_the_command(there: Place, way: str) -> None:
             return results
 
     first, second = asyncio.run(flow())
-    same(told([first.stdout.decode() + first.stderr.decode()]), told([second.stdout.decode()]))
+    # the network is the whole box's: sockets of the one that is made for the next command may be in it already
+    same(told([first.stdout.decode() + first.stderr.decode()]), told([second.stdout.decode()]), but="unix")
 
 
 async def waits_beside(there: Place, made: box.Box) -> None:
