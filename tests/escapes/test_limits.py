@@ -103,7 +103,7 @@ def test_descriptors_end_at_the_limit(prison: prisons.Prison) -> None:
 
 def test_a_flood_of_lines_is_held_back_and_none_is_lost(prison: prisons.Prison) -> None:
     """Every line is there once and in order, over several files; the time it had to wait is counted."""
-    log = words.LogLimits(max_bytes=256 * 1024, max_files=20, bytes_per_second=1024 * 1024)
+    log = words.LogLimits(max_bytes=256 * 1024, max_files=20, bytes_per_second=512 * 1024)
     ended = prison.run("greedy", {"kind": "flood", "amount": 20_000, "width": 80}, log=log)
     numbers = [int(line.split()[1]) for line in ended.lines if line.startswith(b"LINE ")]
     assert numbers == list(range(20_000)) and ended.report["written"] == 20_000

@@ -43,8 +43,10 @@ def holders(there: Place) -> list[str]:
 
 
 def groups(there: Place) -> list[Path]:
-    """Every group of this instance, in every hierarchy."""
+    """Every group of this instance, in every hierarchy, but the one that made room by moving us into it."""
     name = f"agentk-{there.instance}"
+    if f"/{name}/" in Path("/proc/self/cgroup").read_text():
+        return []
     return [Path(at) / name for at, folders, _ in os.walk("/sys/fs/cgroup") if name in folders]
 
 
