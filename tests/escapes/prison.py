@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -25,6 +24,7 @@ import pytest
 from agentk.runtime import box as words
 from agentk.runtime import logs, uids
 from agentk.runtime.launcher import asking, wire
+from tests.escapes import outside
 
 HOSTILE = Path(__file__).parent / "hostile"
 MIB = 1024 * 1024
@@ -258,7 +258,9 @@ class Prison:
 
     def _waits_beside(self, seen: words.Seen) -> bool:
         uid = next(agent.host_uid for agent in self.agents if agent.uid == seen.uid)
-        return any(uid in owners(pid) and oom_score(pid) == "1000" for pid in processes())
+        return any(
+            uid in outside.owners(pid) and outside.oom_score(pid) == "1000" for pid in outside.processes()
+        )
 
     def how(self, where: str) -> Callable[..., Ended]:
         """`run`, or what does the same beside a box or in one."""
@@ -306,19 +308,21 @@ class Prison:
         host_uids = {agent.host_uid for agent in self.agents} - {-1}
         # a corpse whose keeper died with it waits for the host's init, which takes its time
         found = [
-            f"process {pid}" for pid in processes() if set(owners(pid)) & host_uids and not is_corpse(pid)
+            f"process {pid}"
+            for pid in outside.processes()
+            if set(outside.owners(pid)) & host_uids and not outside.is_corpse(pid)
         ]
         # one child of the launcher may be ready for the next box, and one for the next claim
         found += [f"process {pid} of the launcher" for pid in self._kin()[1 + self.claims :]]
         names = {agent.uid for agent in self.agents}
         found += [f"container {name}" for name in self.containers()]
-        found += [f"keeper {pid}" for pid in processes() if _keeps(pid, names)]
+        found += [f"keeper {pid}" for pid in outside.processes() if _keeps(pid, names)]
         found += [f"cgroup {path}" for path in self.groups() if path.name in names]
         ours = (self.folder.name, self.run_dir.name)
-        found += [f"mount {line}" for line in mounts_of("self") if any(name in line for name in ours)]
+        found += [f"mount {line}" for line in outside.mounts_of("self") if any(name in line for name in ours)]
         now = self.launcher_mounts()
         found += [f"{len(now)} mounts of the launcher"] if len(now) > len(self.quiet_mounts) else []
-        found += [f"loop device {file}" for file in loops() if str(self.folder) in file]
+        found += [f"loop device {file}" for file in outside.loops() if str(self.folder) in file]
         folders = [self.state / place for place in ("boxes", "workspaces", "logs")]
         for folder in [*folders, self.run_dir / "doors"]:
             entries = os.listdir(folder) if folder.is_dir() else []
@@ -334,14 +338,16 @@ class Prison:
         return [Path(at) for root in self._group_roots for at, *_ in os.walk(root)]
 
     def launcher_mounts(self) -> list[str]:
-        return mounts_of(str(self.process.pid))
+        return outside.mounts_of(str(self.process.pid))
 
     def _kin(self) -> list[int]:
         """Children of the launcher, then what an earlier one left."""
         known = {self.process.pid, *self._speakers()}
-        told = {pid: status(pid) for pid in processes() if pid not in known}
+        told = {pid: outside.status(pid) for pid in outside.processes() if pid not in known}
         children = [pid for pid in told if told[pid].get("PPid") == str(self.process.pid)]
-        strangers = [pid for pid in told if pid not in children and str(self.state) in command_of(pid)]
+        strangers = [
+            pid for pid in told if pid not in children and str(self.state) in outside.command_of(pid)
+        ]
         return (children or [0]) + strangers
 
     def _speakers(self) -> list[int]:
@@ -349,8 +355,8 @@ class Prison:
         mark = str(self.run_dir / "podman")
         return [
             pid
-            for pid in processes()
-            if "agentk.runtime.podman.worker" in command_of(pid) and mark in command_of(pid)
+            for pid in outside.processes()
+            if "agentk.runtime.podman.worker" in outside.command_of(pid) and mark in outside.command_of(pid)
         ]
 
     def containers(self) -> list[str]:
@@ -373,93 +379,7 @@ def whole(fd: int) -> bytes:
         return file.read()
 
 
-def processes() -> list[int]:
-    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
-
-
 def _keeps(pid: int, uids: set[str]) -> bool:
     """Whether it is a conmon of one of these agents."""
-    command = command_of(pid)
+    command = outside.command_of(pid)
     return "conmon" in command and any(uid in command for uid in uids)
-
-
-def owners(pid: int) -> list[int]:
-    """Real, effective, saved and file-system uid of a process, in our numbering; [] when it is gone."""
-    return [int(word) for word in status(pid).get("Uid", "").split()]
-
-
-def status(pid: int) -> dict[str, str]:
-    try:
-        text = Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return {}
-    pairs = (line.partition(":")[::2] for line in text.splitlines())
-    return {name: value.strip() for name, value in pairs}
-
-
-def oom_score(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/oom_score_adj").read_text().strip()
-    except OSError:
-        return ""
-
-
-def command_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
-
-
-def is_corpse(pid: int) -> bool:
-    return status(pid).get("State", "X")[0] in "ZX"
-
-
-def mounts_of(pid: str) -> list[str]:
-    try:
-        return Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
-    except OSError:
-        return []
-
-
-def loops() -> list[str]:
-    """Files that a loop device shows."""
-    found = []
-    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
-        try:
-            found.append(file.read_text().strip())
-        except OSError:
-            continue  # let go of just now
-    return found
-
-
-def as_uid(uid: int, act: Callable[[], str]) -> str:
-    """What `act` answers in a forked child that has nothing but `uid`."""
-    read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setresgid(uid, uid, uid)
-            os.setresuid(uid, uid, uid)
-            os.write(write, act().encode())
-        except BaseException as error:
-            os.write(write, repr(error).encode())
-        finally:
-            os._exit(0)
-    os.close(write)
-    with os.fdopen(read) as answer:
-        said = answer.read()
-    os.waitpid(child, 0)
-    return said
-
-
-def bystander(uid: int) -> subprocess.Popen[bytes]:
-    """A process of the host with the uid of a box (-1: our own)."""
-    user = {} if uid < 0 else {"user": uid, "group": uid, "extra_groups": ()}
-    return subprocess.Popen(["/bin/sleep", "1000"], **user)  # type: ignore[call-overload, no-any-return]
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGKILL)
-    process.wait()

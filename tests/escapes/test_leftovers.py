@@ -6,6 +6,7 @@ import pytest
 
 from agentk.api import errors
 from agentk.runtime import box as words
+from tests.escapes import outside
 from tests.escapes import prison as prisons
 
 pytestmark = pytest.mark.jail
@@ -17,7 +18,7 @@ def test_a_box_outlives_its_launcher_and_is_ended_by_the_next(prison: prisons.Pr
     made = prison.start("victim", VICTIM)
     prison.said(made, b"VICTIM")
     prison.murder()
-    assert made.process and prisons.owners(made.process.pid)
+    assert made.process and outside.owners(made.process.pid)
     prison.launch()
     assert prison.see(made.id).process == made.process
     ended = prison.kill(made)
@@ -33,7 +34,7 @@ def test_a_launcher_dead_in_the_middle_leaves_no_process(prison: prisons.Prison)
     podman = prison.runtime == "podman"
     prison.launch(crash_at="podman.after-start" if podman else "start.after-ready")
     agent = prison.agent()
-    before = set(prisons.processes())
+    before = set(outside.processes())
     with pytest.raises(errors.Unavailable):
         prison.start("victim", VICTIM, agent=agent)
     prison.process.wait(prisons.PATIENCE_SECONDS)
@@ -52,7 +53,7 @@ def _new_guests(before: set[int]) -> list[int]:
     """Processes since then that are a box's, or on the way to be one."""
     return [
         pid
-        for pid in set(prisons.processes()) - before
-        if prisons.status(pid).get("Name") in ("nsjail", "sh", "init", "python")
-        and len(prisons.status(pid).get("NSpid", "").split()) > 1
+        for pid in set(outside.processes()) - before
+        if outside.status(pid).get("Name") in ("nsjail", "sh", "init", "python")
+        and len(outside.status(pid).get("NSpid", "").split()) > 1
     ]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from agentk.runtime import nsjail
+from tests.escapes import outside
 from tests.escapes import prison as prisons
 
 pytestmark = pytest.mark.jail
@@ -46,9 +47,9 @@ def _play(prison: prisons.Prison, left: ExitStack, seccomp: str) -> Scene:
     attacker = prison.agent()
     victim = prison.start("victim", {"secret": SECRET, "name": "victim", "port": PORT}, agent=prison.agent())
     prison.said(victim, b"VICTIM")
-    standing = [prisons.bystander(attacker.host_uid), prisons.bystander(-1)]
+    standing = [outside.bystander(attacker.host_uid), outside.bystander(-1)]
     for process in standing:
-        left.callback(prisons.end, process)
+        left.callback(outside.end, process)
     listeners = _listeners(prison, left)
     key = 0x41470000 + os.getpid() % 0xFFFF
     left.callback(_shared_memory(key))
@@ -64,10 +65,10 @@ def _play(prison: prisons.Prison, left: ExitStack, seccomp: str) -> Scene:
         "shm_key": key,
     }
     report = prison.run("reaching", facts, agent=attacker, seccomp=seccomp).report
-    states = [prisons.status(one.pid).get("State", "gone") for one in standing]
+    states = [outside.status(one.pid).get("State", "gone") for one in standing]
     phase = prison.see(victim.id).phase
     for one in standing:
-        prisons.end(one)
+        outside.end(one)
     prison.release_all()
     return Scene(report, victim.uid, phase, states, [str(one) for one in listeners if _heard(one)])
 
@@ -139,7 +140,7 @@ def test_the_hosts_shared_memory_is_not_there(scene: Scene) -> None:
 def test_a_box_is_nobody_on_the_host(prison: prisons.Prison) -> None:
     """Its uid is of the reserved block and its agent's alone; without root it is our own and no other."""
     seen = [prison.start("victim", {"secret": SECRET, "name": "v", "port": PORT}) for _ in range(2)]
-    found = [set(prisons.owners(one.process.pid)) for one in seen if one.process]
+    found = [set(outside.owners(one.process.pid)) for one in seen if one.process]
     if prison.rootless:
         assert found == [{os.geteuid()}] * 2
     else:
@@ -210,7 +211,7 @@ def _heard(listener: socket.socket) -> bool:
 
 
 def _refused(uid: int, act: Callable[[], object]) -> bool:
-    return prisons.as_uid(uid, lambda: str(act())).startswith("PermissionError")
+    return outside.as_uid(uid, lambda: str(act())).startswith("PermissionError")
 
 
 def _shared_memory(key: int) -> Callable[[], object]:

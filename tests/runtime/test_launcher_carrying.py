@@ -2,13 +2,10 @@
 
 import asyncio
 import contextlib
-import fcntl
 import io
 import os
-import struct
 import tarfile
-import termios
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -18,7 +15,7 @@ from hypothesis import strategies as st
 from agentk.api import errors
 from agentk.runtime import box, hands, jails
 from agentk.runtime.launcher import tars
-from tests.runtime import launching, podmans
+from tests.runtime import launching, podmans, tarring
 from tests.runtime.launching import Place
 
 RUNTIMES = [
@@ -52,73 +49,6 @@ async def running(there: Place, script: str, **told: Any) -> AsyncIterator[tuple
             await runtime.remove(seen.id)
 
 
-async def packed(runtime: jails.Jails, box_id: str, path: str) -> tuple[Mapping[str, Any], bytes]:
-    read, write = os.pipe()
-    reading = asyncio.ensure_future(asyncio.to_thread(whole, read))
-    try:
-        told = await hands.Hands(runtime).pack(box_id, path, write)
-    finally:
-        os.close(write)
-        data = await reading
-    return told, data
-
-
-async def unpacked(runtime: jails.Jails, box_id: str, path: str, data: bytes) -> Mapping[str, Any]:
-    read, write = os.pipe()
-    writing = asyncio.ensure_future(asyncio.to_thread(feed, write, data))
-    try:
-        return await hands.Hands(runtime).unpack(box_id, path, read)
-    finally:
-        os.close(read)
-        await writing
-
-
-def whole(fd: int) -> bytes:
-    with open(fd, "rb") as file:
-        return file.read()
-
-
-def waiting(fd: int) -> int:
-    """Bytes in a pipe."""
-    return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, b"1234"))[0])
-
-
-def feed(fd: int, data: bytes) -> None:
-    with contextlib.suppress(BrokenPipeError), open(fd, "wb") as file:
-        file.write(data)
-
-
-def members(data: bytes) -> dict[str, tarfile.TarInfo]:
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        return {member.name: member for member in tar}
-
-
-def content(data: bytes, name: str) -> bytes:
-    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-        file = tar.extractfile(name)
-        assert file is not None
-        return file.read()
-
-
-def made(*entries: tuple[str, bytes | str | None], form: int = tarfile.PAX_FORMAT, **told: Any) -> bytes:
-    """A stream: bytes make a file, a text a symbolic link, None a directory."""
-    stream = io.BytesIO()
-    with tarfile.open(fileobj=stream, mode="w", format=form) as tar:
-        for name, what in entries:
-            member = tarfile.TarInfo(name)
-            for key, value in told.items():
-                setattr(member, key, value)
-            if what is None:
-                member.type = tarfile.DIRTYPE
-                member.mode = told.get("mode", 0o755)
-            elif isinstance(what, str):
-                member.type, member.linkname = tarfile.SYMTYPE, what
-            else:
-                member.size = len(what)
-            tar.addfile(member, io.BytesIO(what) if isinstance(what, bytes) else None)
-    return stream.getvalue()
-
-
 @pytest.mark.parametrize("seccomp", ["baseline", "restricted"])
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_tree_comes_out_as_it_is(there: Place, runtime: str, seccomp: str) -> None:
@@ -134,25 +64,25 @@ def test_a_tree_comes_out_as_it_is(there: Place, runtime: str, seccomp: str) -> 
         async with running(
             there, script, uid=f"out-{runtime}-{seccomp}", runtime=runtime, seccomp=seccomp
         ) as (client, seen):
-            told, data = await packed(client, seen.id, "/workspace/tree")
-            found = members(data)
+            told, data = await tarring.packed(client, seen.id, "/workspace/tree")
+            found = tarring.members(data)
             names = ["tree", "tree/b\udcffd", "tree/empty", "tree/link", "tree/one"]
             names += [f"tree/{long}", f"tree/{long}/deep", f"tree/{long}/deep/big"]
             assert sorted(found) == sorted(names)
-            assert content(data, "tree/one") == b"one\n"
-            assert content(data, f"tree/{long}/deep/big") == bytes(300000)
+            assert tarring.content(data, "tree/one") == b"one\n"
+            assert tarring.content(data, f"tree/{long}/deep/big") == bytes(300000)
             assert (found["tree/one"].mode, found["tree/link"].linkname) == (0o750, "one")
             assert (told["files"], told["bytes"], told["refused_count"]) == (3, 300005, 2)
             assert sorted(told["refused"]) == [
                 "tree/fifo: it is neither a file, a directory nor a link",
                 "tree/old: Permission denied",
             ]
-            told, data = await packed(client, seen.id, "/workspace/tree/one")
-            assert list(members(data)) == ["one"]
+            told, data = await tarring.packed(client, seen.id, "/workspace/tree/one")
+            assert list(tarring.members(data)) == ["one"]
             with pytest.raises(errors.NotFound, match="no/where"):
-                await packed(client, seen.id, "/workspace/no/where")
+                await tarring.packed(client, seen.id, "/workspace/no/where")
             with pytest.raises(errors.BadRequest):
-                await packed(client, seen.id, "/workspace/tree/fifo")
+                await tarring.packed(client, seen.id, "/workspace/tree/fifo")
 
     asyncio.run(flow())
 
@@ -161,7 +91,7 @@ def test_a_tree_comes_out_as_it_is(there: Place, runtime: str, seccomp: str) -> 
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_a_tree_goes_in_as_it_is(there: Place, runtime: str, form: int) -> None:
     long = "/".join("y" * 60 for _ in range(3))
-    stream = made(
+    stream = tarring.made(
         ("dir", None),
         ("dir/one", b"one\n"),
         ("dir/link", "one"),
@@ -178,14 +108,16 @@ def test_a_tree_goes_in_as_it_is(there: Place, runtime: str, form: int) -> None:
         async with running(
             there, "mkdir at; echo old >at/two", uid=f"in-{runtime}-{form}", runtime=runtime
         ) as (client, seen):
-            told = await unpacked(client, seen.id, "/workspace/at/new" if form else "/workspace/at", stream)
+            told = await tarring.unpacked(
+                client, seen.id, "/workspace/at/new" if form else "/workspace/at", stream
+            )
             assert (told["files"], told["refused_count"]) == (6, 0)
-            _, data = await packed(client, seen.id, "/workspace/at/new" if form else "/workspace/at")
+            _, data = await tarring.packed(client, seen.id, "/workspace/at/new" if form else "/workspace/at")
             top = "new" if form else "at"
-            found = members(data)
-            assert content(data, f"{top}/dir/one") == b"again\n"
-            assert content(data, f"{top}/two") == b"2"
-            assert content(data, f"{top}/{long}/big") == b"z" * 300000
+            found = tarring.members(data)
+            assert tarring.content(data, f"{top}/dir/one") == b"again\n"
+            assert tarring.content(data, f"{top}/two") == b"2"
+            assert tarring.content(data, f"{top}/{long}/big") == b"z" * 300000
             one, link = found[f"{top}/dir/one"], found[f"{top}/dir/link"]
             assert (one.mode, one.mtime, link.linkname) == (0o751, 1000000, "one")
 
@@ -201,11 +133,11 @@ def test_what_came_out_goes_in(there: Place) -> None:
 
     async def flow() -> None:
         async with running(there, script, uid="again", runtime="process") as (client, seen):
-            _, data = await packed(client, seen.id, "/workspace/t")
-            told = await unpacked(client, seen.id, "/workspace/copy", data)
+            _, data = await tarring.packed(client, seen.id, "/workspace/t")
+            told = await tarring.unpacked(client, seen.id, "/workspace/copy", data)
             assert told["refused_count"] == 0
-            _, again = await packed(client, seen.id, "/workspace/copy/t")
-            first, second = members(data), members(again)
+            _, again = await tarring.packed(client, seen.id, "/workspace/copy/t")
+            first, second = tarring.members(data), tarring.members(again)
             assert {name: (it.mode, it.size, it.linkname) for name, it in first.items()} == {
                 name: (it.mode, it.size, it.linkname) for name, it in second.items()
             }
@@ -258,10 +190,12 @@ def test_a_hostile_stream_gets_nowhere(there: Place, runtime: str) -> None:
 
     async def flow() -> None:
         async with running(there, script, uid=f"bad-{runtime}", runtime=runtime) as (client, seen):
-            told = await unpacked(client, seen.id, "/workspace/at", hostile())
-            _, data = await packed(client, seen.id, "/workspace")
+            told = await tarring.unpacked(client, seen.id, "/workspace/at", hostile())
+            _, data = await tarring.packed(client, seen.id, "/workspace")
             top = "workspace"
-            found = {name.removeprefix(f"{top}/"): it for name, it in members(data).items() if name != top}
+            found = {
+                name.removeprefix(f"{top}/"): it for name, it in tarring.members(data).items() if name != top
+            }
             assert sorted(found) == sorted(
                 [
                     "secret",
@@ -279,8 +213,8 @@ def test_a_hostile_stream_gets_nowhere(there: Place, runtime: str) -> None:
                     "at/zero",
                 ]
             )
-            assert content(data, f"{top}/secret") == b"s\n"
-            assert content(data, f"{top}/at/guestsfile") == b"over"
+            assert tarring.content(data, f"{top}/secret") == b"s\n"
+            assert tarring.content(data, f"{top}/at/guestsfile") == b"over"
             assert found["at/first"].mode == 0o777
             assert told["refused_count"] == 17
             assert len(told["refused"]) == 17
@@ -300,8 +234,8 @@ def test_a_hostile_stream_gets_nowhere(there: Place, runtime: str) -> None:
     [
         (b"no tar" * 200, "no tar stream"),
         (b"x", "ends in the middle"),
-        (made(("half", b"x" * 5000))[:2048], "ends in the middle"),
-        (made(("n" * 200_000, b"")), "too long"),
+        (tarring.made(("half", b"x" * 5000))[:2048], "ends in the middle"),
+        (tarring.made(("n" * 200_000, b"")), "too long"),
         (tars.header(tars.Member("bomb", tars.FILE, tars.BYTES_MAX + 1)), "bomb: with it"),
     ],
     ids=["none", "short", "half", "name", "bytes"],
@@ -310,7 +244,7 @@ def test_a_broken_stream_or_too_much_of_one_ends_it(there: Place, stream: bytes,
     async def flow() -> None:
         async with running(there, "", uid=f"broken-{len(stream)}", runtime="process") as (client, seen):
             with pytest.raises(errors.BadRequest, match=why):
-                await unpacked(client, seen.id, "/workspace", stream)
+                await tarring.unpacked(client, seen.id, "/workspace", stream)
 
     asyncio.run(flow())
 
@@ -329,7 +263,7 @@ def test_no_header_breaks_the_reader(content: bytes, at: int, change: bytes) -> 
     block = bytearray(tars.header(tars.Member("name", b"x", len(content))))
     block[at : at + len(change)] = change[: 512 - at]
     block[148:156] = b"%06o\0 " % (sum(block) - sum(block[148:156]) + 8 * 32)
-    stream = io.BytesIO(bytes(block) + content + tars.filling(len(content)) + made(("last", b"")))
+    stream = io.BytesIO(bytes(block) + content + tars.filling(len(content)) + tarring.made(("last", b"")))
     members = tars.Reader(stream.read)
     with contextlib.suppress(tars.Bad):
         while (member := members.next()) is not None:
@@ -347,22 +281,22 @@ def test_only_what_the_box_has(there: Place, runtime: str) -> None:
         async with running(there, script, uid=f"only-{runtime}", runtime=runtime) as (client, seen):
             for path in ("/proc/self", "/proc/1/environ", "/workspace/link/maps", "/workspace/link/fd/0"):
                 with pytest.raises((errors.RuntimeRefused, errors.BadRequest, errors.NotFound)):
-                    await packed(client, seen.id, path)
+                    await tarring.packed(client, seen.id, path)
                 with pytest.raises((errors.RuntimeRefused, errors.BadRequest, errors.NotFound)):
-                    await unpacked(client, seen.id, path, made(("x", b"x")))
+                    await tarring.unpacked(client, seen.id, path, tarring.made(("x", b"x")))
             for path in ("relative", "/../x", "/a/./b", "/a\0b", "", None, 7):
                 with pytest.raises(errors.Invalid):
-                    await packed(client, seen.id, path)  # type: ignore[arg-type]
+                    await tarring.packed(client, seen.id, path)  # type: ignore[arg-type]
             if runtime == "process":
                 for path in ("/etc/passwd", "/workspace/root/etc", "/"):
                     with pytest.raises((errors.RuntimeRefused, errors.BadRequest)):
-                        await packed(client, seen.id, path)
+                        await tarring.packed(client, seen.id, path)
             else:
-                told, data = await packed(client, seen.id, "/workspace/root/etc/passwd")
+                told, data = await tarring.packed(client, seen.id, "/workspace/root/etc/passwd")
                 assert b"agent:x:1000" in data
                 assert told["files"] == 1
                 with pytest.raises(errors.RuntimeRefused, match="Read-only"):
-                    await unpacked(client, seen.id, "/etc", made(("x", b"x")))
+                    await tarring.unpacked(client, seen.id, "/etc", tarring.made(("x", b"x")))
 
     asyncio.run(flow())
 
@@ -386,13 +320,15 @@ def test_a_guest_that_changes_everything_meanwhile_fools_only_itself(there: Plac
             seen = await client.start(there.python(swap, uid="swap"))
             await launching.logged(there, "up", uid="swap")
             for _ in range(30):
-                _, data = await packed(client, seen.id, "/workspace/t")
+                _, data = await tarring.packed(client, seen.id, "/workspace/t")
                 assert b"SECRET" not in data
-                members(data)
-                await unpacked(client, seen.id, "/workspace/t", made(("d/file", b"mine"), ("d/new", b"n")))
-            _, data = await packed(client, seen.id, "/workspace/elsewhere")
-            assert sorted(members(data)) == ["elsewhere", "elsewhere/file"]
-            assert content(data, "elsewhere/file") == b"SECRET"
+                tarring.members(data)
+                await tarring.unpacked(
+                    client, seen.id, "/workspace/t", tarring.made(("d/file", b"mine"), ("d/new", b"n"))
+                )
+            _, data = await tarring.packed(client, seen.id, "/workspace/elsewhere")
+            assert sorted(tarring.members(data)) == ["elsewhere", "elsewhere/file"]
+            assert tarring.content(data, "elsewhere/file") == b"SECRET"
             await client.remove(seen.id)
 
     asyncio.run(flow())
@@ -405,8 +341,8 @@ def test_files_of_holes_are_left_out_by_name(there: Place) -> None:
             client,
             seen,
         ):
-            told, data = await packed(client, seen.id, "/workspace")
-            assert sorted(members(data)) == ["workspace", "workspace/plain"]
+            told, data = await tarring.packed(client, seen.id, "/workspace")
+            assert sorted(tarring.members(data)) == ["workspace", "workspace/plain"]
             assert sorted(line.split(":")[0] for line in told["refused"]) == [
                 "workspace/abyss",
                 "workspace/hole",
@@ -433,7 +369,7 @@ def test_it_ends_with_its_box_its_caller_and_its_reader(there: Place, verb: str)
                     await asyncio.to_thread(os.read, read, 10)
                 else:
                     os.write(write, tars.header(tars.Member("big", tars.FILE, MIB)) + b"x")
-                    await launching.holds(lambda: not waiting(read))  # noqa: B023 (awaited at once)
+                    await launching.holds(lambda: not tarring.waiting(read))  # noqa: B023 (awaited at once)
                 if end == "box":
                     await client.kill(seen.id, box.Intent("Killed"))
                 elif end == "caller":

@@ -5,8 +5,7 @@ import contextlib
 import json
 import os
 import termios
-from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import pytest
 from agentk.api import errors
 from agentk.runtime import box, hands, jails
 from agentk.runtime.launcher import crash
-from tests.runtime import launching, podmans
+from tests.runtime import hand_rig, launching, podmans
 from tests.runtime.launching import Place
 
 SLEEP = "echo up; exec sleep 1000"
@@ -51,13 +50,6 @@ print(json.dumps({
 """
 
 
-@dataclass(frozen=True)
-class Said:
-    exit: box.Exit
-    out: bytes
-    err: bytes
-
-
 @pytest.fixture(scope="module")
 def there() -> Iterator[Place]:
     with launching.place() as made:
@@ -69,57 +61,12 @@ def python(runtime: str) -> str:
     return "/usr/bin/python3" if runtime == "process" else "python"
 
 
-@contextlib.asynccontextmanager
-async def running(there: Place, uid: str, **told: Any) -> AsyncIterator[tuple[jails.Jails, box.Seen]]:
-    """A box that sleeps, removed at the end."""
-    async with launching.connected(there) as runtime:
-        if told.get("runtime") == "process":
-            told["enforcement"] = "BestEffort"
-        seen = await runtime.start(there.make("sh", "-c", SLEEP, uid=uid, **told))
-        try:
-            yield runtime, seen
-        finally:
-            await runtime.remove(seen.id)
-
-
-async def enter(runtime: jails.Jails, box_id: str, *argv: str, fed: bytes = b"", **told: Any) -> Said:
-    """One program with three pipes, read to their ends."""
-    ends = [os.pipe() for _ in range(3)]
-    (stdin, feed), (out, stdout), (err, stderr) = ends
-    os.write(feed, fed)  # as much as a pipe holds
-    os.close(feed)
-    try:
-        ended = await hands.Hands(runtime).enter(
-            box_id, argv, stdin=stdin, stdout=stdout, stderr=stderr, **told
-        )
-    finally:
-        for fd in (stdin, stdout, stderr):
-            os.close(fd)
-        said = [b"", b""]
-        for number, fd in enumerate((out, err)):
-            said[number] = await asyncio.to_thread(whole, fd)
-    return Said(ended, *said)
-
-
-def whole(fd: int) -> bytes:
-    with open(fd, "rb") as file:
-        return file.read()
-
-
-def entered(there: Place, uid: str, *argv: str, box_told: Any = None, **told: Any) -> Said:
-    """One program in a box of its own."""
-
-    async def flow() -> Said:
-        async with running(there, uid, **(box_told or {})) as (runtime, seen):
-            return await enter(runtime, seen.id, *argv, **told)
-
-    return asyncio.run(flow())
-
-
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_it_speaks_through_the_ends_it_was_given(there: Place, runtime: str) -> None:
     script = "cat; echo oh >&2; exit 3"
-    said = entered(there, f"io-{runtime}", "sh", "-c", script, fed=b"hello", box_told={"runtime": runtime})
+    said = hand_rig.entered(
+        there, f"io-{runtime}", "sh", "-c", script, fed=b"hello", box_told={"runtime": runtime}
+    )
     assert (said.out, said.err) == (b"hello", b"oh\n")
     assert (said.exit.code, said.exit.signal, said.exit.source) == (3, None, "wait")
 
@@ -139,7 +86,7 @@ def test_it_is_what_the_box_is(there: Place, runtime: str, seccomp: str) -> None
             first = await client.start(there.make(python(runtime), "-c", code, **told))
             await launching.logged(there, "status", uid=first.uid)
             mine = json.loads(next(line for line in there.log(uid=first.uid) if "status" in line))
-            said = await enter(client, first.id, python(runtime), "-c", WHO)
+            said = await hand_rig.enter(client, first.id, python(runtime), "-c", WHO)
             await client.remove(first.id)
             return mine, json.loads(said.out)
 
@@ -168,14 +115,14 @@ def test_it_is_what_the_box_is(there: Place, runtime: str, seccomp: str) -> None
 def test_it_may_be_elsewhere_and_know_more(there: Place, runtime: str) -> None:
     told = {"cwd": "/workspace", "env": {"MORE": "1"}, "box_told": {"runtime": runtime}}
     script = "echo $MORE; [ -e mark ] || touch mark; ls"
-    assert entered(there, f"cwd-{runtime}", "sh", "-c", script, **told).out == b"1\nmark\n"
+    assert hand_rig.entered(there, f"cwd-{runtime}", "sh", "-c", script, **told).out == b"1\nmark\n"
 
 
 @jailed
 def test_programs_that_are_not_there_answer_as_in_a_shell(there: Place) -> None:
-    said = entered(there, "no1", "no-such-thing")
+    said = hand_rig.entered(there, "no1", "no-such-thing")
     assert (said.exit.code, said.err) == (127, b"agentk: no-such-thing: not found\n")
-    said = entered(there, "no2", "/etc/passwd")
+    said = hand_rig.entered(there, "no2", "/etc/passwd")
     assert (said.exit.code, said.err) == (126, b"agentk: /etc/passwd: cannot be executed\n")
 
 
@@ -194,7 +141,7 @@ def test_programs_that_are_not_there_answer_as_in_a_shell(there: Place) -> None:
 )
 def test_what_cannot_be_is_refused(there: Place, told: Any, error: Any) -> None:
     with pytest.raises(error):
-        entered(there, "bad", "true", **told)
+        hand_rig.entered(there, "bad", "true", **told)
 
 
 @jailed
@@ -203,7 +150,7 @@ def test_only_pipes_and_terminals_come_in(there: Place, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
     async def flow() -> None:
-        async with running(there, "fds") as (runtime, seen):
+        async with hand_rig.running(there, "fds") as (runtime, seen):
             null = os.open("/dev/null", os.O_RDWR)
             link = await runtime.linked()
             for path in (tmp_path, tmp_path / "file", "/dev/zero", "/proc/self/status"):
@@ -226,7 +173,7 @@ def test_a_terminal_is_its_own(there: Place) -> None:
     there.need_cgroups()
 
     async def flow() -> None:
-        async with running(there, "tty") as (runtime, seen):
+        async with hand_rig.running(there, "tty") as (runtime, seen):
             ours, theirs = os.openpty()
             termios.tcsetwinsize(ours, (33, 99))
             script = "stty size; tty >/dev/null; trap 'echo caught; exit 7' INT; echo ready; while :; do read x; done"
@@ -305,7 +252,10 @@ def test_its_end_is_the_end_of_all_that_it_started(there: Place, end: str, runti
 
     async def flow() -> None:
         box_told = {"runtime": runtime}
-        async with running(there, uid, **box_told) as (client, seen), launching.connected(there) as other:
+        async with (
+            hand_rig.running(there, uid, **box_told) as (client, seen),
+            launching.connected(there) as other,
+        ):
             told = {"timeout_seconds": 1.0} if end == "time" else {}
             asking = begun(other if end == "connection" else client, seen.id, script, hand_id="it", **told)
             await launching.holds(lambda: len(in_leaves(uid, "hand-", "sleep")) >= 3 or asking.done())
@@ -333,7 +283,7 @@ def test_its_end_is_the_end_of_all_that_it_started(there: Place, end: str, runti
             await launching.holds(lambda: not in_leaves(uid, "hand-"))
             if end in ("by itself", "cancelled", "call", "time", "connection"):
                 await launching.holds(lambda: bool(in_leaves(uid, "", "sleep")))
-                assert (await enter(client, seen.id, "echo", "still")).out == b"still\n"
+                assert (await hand_rig.enter(client, seen.id, "echo", "still")).out == b"still\n"
 
     asyncio.run(flow())
     assert not [name for name in os.listdir(there.state / "boxes") if "hand-" in name]
@@ -362,7 +312,7 @@ def test_it_does_not_outlive_its_launcher(point: str) -> None:
                 await launching.holds(lambda: not in_leaves("u-1", "hand-"))
                 now = await launching.until(runtime, seen.id, lambda told: told.phase == "Running")
                 assert now.process == seen.process
-                assert (await enter(runtime, seen.id, "echo", "again")).out == b"again\n"
+                assert (await hand_rig.enter(runtime, seen.id, "echo", "again")).out == b"again\n"
 
         asyncio.run(flow())
         assert not [name for name in os.listdir(there.state / "boxes") if "hand-" in name]
@@ -373,7 +323,7 @@ def test_it_stands_still_with_its_box(there: Place, runtime: str) -> None:
     there.need_cgroups()
 
     async def flow() -> None:
-        async with running(there, f"still-{runtime}", runtime=runtime) as (client, seen):
+        async with hand_rig.running(there, f"still-{runtime}", runtime=runtime) as (client, seen):
             read, write = os.pipe()
             null = os.open("/dev/null", os.O_RDWR)
             script = "while :; do echo x; done"
@@ -385,7 +335,7 @@ def test_it_stands_still_with_its_box(there: Place, runtime: str) -> None:
             assert await asyncio.to_thread(os.read, read, 1) == b"x"
             await client.freeze(seen.id)
             with pytest.raises(errors.Conflict, match="frozen"):
-                await enter(client, seen.id, "true")
+                await hand_rig.enter(client, seen.id, "true")
             os.set_blocking(read, False)
             with contextlib.suppress(BlockingIOError):
                 while os.read(read, 1 << 20):
@@ -410,17 +360,17 @@ def test_the_agents_limits_hold_them_all(there: Place, runtime: str) -> None:
 
     async def flow() -> None:
         told = {"limits": box.Limits(pids=16), "seccomp": "restricted"}
-        async with running(there, f"pids-{runtime}", runtime=runtime, **told) as (client, seen):
+        async with hand_rig.running(there, f"pids-{runtime}", runtime=runtime, **told) as (client, seen):
             first = begun(client, seen.id, f'exec python -c "{GREEDY}"', hand_id="greedy")
             await launching.holds(lambda: len(in_leaves(f"pids-{runtime}", "")) >= 16)
             for _ in range(8):
                 with pytest.raises(errors.RuntimeRefused, match="as many processes as it may have"):
-                    await enter(client, seen.id, "true")
+                    await hand_rig.enter(client, seen.id, "true")
             assert len(in_leaves(f"pids-{runtime}", "")) <= 16
             await hands.Hands(client).cancel(seen.id, "greedy")
             assert (await first).signal == 9
             await launching.holds(lambda: len(in_leaves(f"pids-{runtime}", "")) < 8)
-            assert (await enter(client, seen.id, "echo", "room")).out == b"room\n"
+            assert (await hand_rig.enter(client, seen.id, "echo", "room")).out == b"room\n"
 
     asyncio.run(flow())
 
@@ -428,7 +378,7 @@ def test_the_agents_limits_hold_them_all(there: Place, runtime: str) -> None:
 @jailed
 def test_so_many_at_once_and_each_by_its_own_name(there: Place) -> None:
     async def flow() -> None:
-        async with running(there, "many", limits=box.Limits()) as (runtime, seen):
+        async with hand_rig.running(there, "many", limits=box.Limits()) as (runtime, seen):
             asking = [begun(runtime, seen.id, "sleep 1000", hand_id=f"h{number}") for number in range(32)]
             with pytest.raises((errors.TooManyRequests, errors.Conflict)):
                 await begun(runtime, seen.id, "true", hand_id="h0")
@@ -441,67 +391,5 @@ def test_so_many_at_once_and_each_by_its_own_name(there: Place) -> None:
             for one in asking:
                 one.cancel()
             await asyncio.gather(*asking, return_exceptions=True)
-
-    asyncio.run(flow())
-
-
-@pytest.mark.parametrize("seccomp", ["baseline", "privileged"])
-@jailed
-def test_the_guest_sees_nothing_of_what_becomes_it(there: Place, seccomp: str) -> None:
-    """It looks at every process that appears, as fast as it can: no path of the host, no memory, no descriptor. Nor
-    can it trace one, where no filter keeps it from trying."""
-    code = """
-import ctypes, os
-seen, opened = set(), set()
-looks = {"mem": open, "environ": open, "maps": open, "fd": os.listdir, "fdinfo": os.listdir, "root": os.listdir}
-looks |= {"exe": os.readlink, "ns/mnt": os.readlink}
-libc = ctypes.CDLL(None)
-
-def said(pid, name):
-    with open(f"/proc/{pid}/{name}") as file:
-        return file.read().replace(chr(0), " ")
-
-print("looks", flush=True)
-while not os.path.exists("/workspace/enough"):
-    if "entering\\n" in seen:
-        open("/workspace/met", "w").close()
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            seen |= {said(pid, "cmdline"), said(pid, "comm")}
-        except OSError:
-            continue
-        for name, look in looks.items() if pid not in ("1", str(os.getpid())) else ():
-            try:
-                look(f"/proc/{pid}/{name}")
-                if "entering" in said(pid, "comm"):
-                    opened.add(name)
-            except OSError:
-                pass
-        if pid not in ("1", str(os.getpid())) and "entering\\n" in seen and libc.ptrace(0x4206, int(pid), 0, 0) == 0:
-            if "entering" in said(pid, "comm"):
-                opened.add("trace")
-    try:
-        while os.waitpid(-1, os.WNOHANG | 0x40000000)[0]:  # those that it traced when they were its box's own
-            pass
-    except ChildProcessError:
-        pass
-print("SEEN", sorted(seen), sorted(opened), flush=True)
-"""
-
-    async def flow() -> None:
-        async with launching.connected(there) as runtime:
-            seen = await runtime.start(there.python(code, uid=f"looks-{seccomp}", seccomp=seccomp))
-            await launching.logged(there, "looks", uid=f"looks-{seccomp}")
-            tries = [await enter(runtime, seen.id, "test", "-e", "/workspace/met") for _ in range(40)]
-            while tries[-1].exit.code and len(tries) < 1000:  # until it has met one on its way
-                tries.append(await enter(runtime, seen.id, "test", "-e", "/workspace/met"))
-            assert tries[-1].exit.code == 0
-            await enter(runtime, seen.id, "touch", "/workspace/enough")
-            await launching.logged(there, "SEEN", uid=f"looks-{seccomp}")
-            told = next(line for line in there.log(uid=f"looks-{seccomp}") if "SEEN" in line)
-            assert str(there.state) not in told
-            assert "launcher" not in told
-            assert told.endswith(" []")
-            await runtime.remove(seen.id)
 
     asyncio.run(flow())
