@@ -2,9 +2,10 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from agentk.api import kinds
 from agentk.cli import connect, options, show, terminals, usage
@@ -16,7 +17,25 @@ _CONTEXT = {**options.APP["context_settings"], "allow_interspersed_args": False}
 _SIGNAL_BASE = 128
 
 
-@app.command("exec", context_settings=_CONTEXT)
+class _Exec(typer.core.TyperCommand):
+    """Takes our options after the agent as well when `--` says where the command begins, as kubectl does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        before = args[: args.index("--")] if "--" in args else []
+        ctx.allow_interspersed_args = self._names_only_the_agent(ctx, before)
+        return super().parse_args(ctx, args)
+
+    def _names_only_the_agent(self, ctx: Any, args: list[str]) -> bool:
+        """Otherwise `--` is a word of the command: exec triage git log -- main.py."""
+        ctx.allow_interspersed_args = True
+        try:
+            found = self.make_parser(ctx).parse_args(list(args))[0]
+            return bool(found.get("agent")) and not found.get("command")
+        except Exception:  # noqa: BLE001 - typer brings a click of its own; what is wrong is told by the real parse
+            return False
+
+
+@app.command("exec", cls=_Exec, context_settings=_CONTEXT)
 def exec_(
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="Name of an agent.", show_default=False)],
     command: Annotated[list[str] | None, typer.Argument(metavar="[--] COMMAND…", show_default=False)] = None,

@@ -93,6 +93,10 @@ def test_exec_passes_input_on(there: Daemon) -> None:
 
 def test_exec_options_after_the_agent_are_the_commands_own(there: Daemon) -> None:
     assert ran("exec", "a", "--", "echo", "-n", "--tty").out == "--tty"
+    assert ran("exec", "a", "echo", "-n", "--", "--tty").out == "-- --tty"
+    assert ran("exec", "a", "sh", "-c", "echo $1", "--", "b").out == "b\n"
+    done = ran("exec", "a", "-n", "default", "--timeout", "60s", "--", "echo", "-n", "-i")
+    assert done.out == "-i", done.err
     assert ran("exec", "a", "echo", "-i").out == "-i\n"
 
 
