@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -34,7 +35,7 @@ PATIENCE_SECONDS = (
 CANARY = "AGENTK_ESCAPES_CANARY"  # in the launcher's environment: no box may see it
 WAYS = [
     pytest.param((how, level), id=" ".join(filter(None, (how, level))))
-    for how in ("", "beside", "hand")
+    for how in ("", "beside", "hand", "typed")
     for level in ("baseline", "restricted")
 ]
 LIMITS = words.Limits(cpu_millis=2000, memory_bytes=192 * MIB, pids=64, open_files=256, storage_bytes=8 * MIB)
@@ -237,6 +238,16 @@ class Prison:
             reading.join()
         return Ended(wire.exit_from(told["exit"]), seen, said[0].splitlines())
 
+    def run_typed(self, program: str, facts: Any = None, **fields: Any) -> Ended:
+        """As `run`, typed into the shell that is the box's own program: what `attach -i` passes on."""
+        made = self.box(["sh"], stdin=True, **fields)  # never claimed: a box that waited has nothing to read
+        seen = self.start_cold(made)
+        record = self.state / "boxes" if self.runtime == "nsjail" else self.run_dir / "doors" / made.uid
+        line = shlex.join(["exec", "python", f"/hostile/{program}.py", json.dumps(facts)])
+        with open(record / made.id / "in", "w") as typing:
+            typing.write(f"{line}\n")
+        return self.wait(seen)
+
     def _enter(self, seen: words.Seen, argv: Sequence[str], fds: Sequence[int]) -> dict[str, Any]:
         message = {
             "id": 1,
@@ -264,7 +275,8 @@ class Prison:
 
     def how(self, where: str) -> Callable[..., Ended]:
         """`run`, or what does the same beside a box or in one."""
-        return {"": self.run, "beside": self.run_beside, "hand": self.run_hand}[where]
+        ways = {"": self.run, "beside": self.run_beside, "hand": self.run_hand, "typed": self.run_typed}
+        return ways[where]
 
     def run_box(self, made: words.Box) -> Ended:
         return self.wait(self.start_box(made))

@@ -68,7 +68,13 @@ def sight(request: pytest.FixtureRequest, built: prisons.Prison) -> Iterator[Any
     # what runs beside a Podman box is in it, too
     inside = how == "hand" or (prison.runtime == "podman" and how == "beside")
     told = {"uid": ended.seen.uid, "waited": prison.claims, "runtime": prison.runtime}
-    yield {**ended.report, **told, "inside": inside}
+    yield {
+        **ended.report,
+        **told,
+        "inside": inside,
+        "box": ended.seen.id,
+        "typed": request.param[0] == "typed",
+    }
 
 
 def test_the_hosts_files_are_not_there(sight: Any) -> None:
@@ -122,7 +128,9 @@ def test_it_starts_with_three_descriptors(sight: Any) -> None:
     """
     assert set(sight["fds"]) == {"0", "1", "2"}
     assert set(sight["init_fds"]) - ({"3"} if sight["waited"] else set()) == {"0", "1", "2"}
-    assert sight["fds"]["0"] == "/dev/null"
+    assert sight["fds"]["0"] in (
+        ("/in", f"/run/agentk/{sight['box']}/in") if sight["typed"] else ("/dev/null",)
+    )
 
 
 def test_its_environment_is_its_own(sight: Any) -> None:
@@ -136,7 +144,7 @@ def test_its_environment_is_its_own(sight: Any) -> None:
 def test_it_sees_only_its_own_processes(sight: Any) -> None:
     """PID 1 is its init; nobody else is there but itself, and what is put into a box sees the box's own."""
     assert "1" in sight["pids"] and len(sight["pids"]) <= 4
-    known = ("looking.py", "sleep") if sight["inside"] else ("looking.py",)
+    known = ("looking.py", "sleep") if sight["inside"] else ("looking.py", "init\0--\0sh")
     pids = {pid: line for pid, line in sight["pids"].items() if pid != "1" or not sight["waited"]}
     assert all(any(name in line for name in known) for line in pids.values())
 
