@@ -104,7 +104,7 @@ def test_a_daemon_that_comes_after_goes_on_with_what_is_being_made() -> None:
         first = start()
         await first.ask("tree")
         async with asyncio.timeout(launching.WAIT_SECONDS):
-            while not (begun := [seen for seen in await first.runtime.list() if seen.attempt == 1]):  # noqa: ASYNC110
+            while not (begun := [seen for seen in await first.runtime.list() if seen.started_at]):  # noqa: ASYNC110
                 await asyncio.sleep(0.005)
         await first.die()
         second = start()
