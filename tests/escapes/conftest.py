@@ -1,5 +1,6 @@
 """One launcher for each runtime and session; after each test, the proof that its agents left nothing on the host."""
 
+import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -34,3 +35,18 @@ def need(prison: prisons.Prison) -> Callable[[str], None]:
             pytest.skip(prison.missing[controller])
 
     return check
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """An emulated machine is ten times slower: there, other boxes than plain jails are tried with one policy.
+
+    A second one is another filter, not another machine, and the host tries it with all of them.
+    """
+    if "AGENTK_VM" in os.environ:
+        twice = [item for item in items if "/escapes/" in str(item.path) and _is_told_elsewhere(item.name)]
+        items[:] = [item for item in items if item not in twice]
+        config.hook.pytest_deselected(items=twice)
+
+
+def _is_told_elsewhere(name: str) -> bool:
+    return "restricted" in name and ("podman" in name or "claimed" in name)
