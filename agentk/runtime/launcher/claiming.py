@@ -15,7 +15,7 @@ import socket
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import nsjail
-from agentk.runtime.launcher import boxes, checking, doors, ending, handing, loop, moving, starting
+from agentk.runtime.launcher import boxes, doors, ending, handing, loop, moving, starting
 from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.world import Live, World, boottime, now_text
 
@@ -24,14 +24,7 @@ _SECONDS = 30.0  # for a machine that swaps; usually a few ms
 
 def claim(world: World, waiting_id: str, box: words.Box, answer: starting.Answer) -> None:
     """Repeatable: a box that is there, or on its way, is answered for."""
-    checking.check(box, world.settings.bounds)
-    if box.id in world.commands:
-        raise errors.Conflict(f"{box.id} is a command beside a box")
-    if box.id in world.starting:
-        world.starting[box.id].answers.append(answer)
-        return
-    if box.id in world.lives:
-        answer(world.seen(world.lives[box.id]))
+    if world.knows(box, answer):
         return
     live = world.lives.get(waiting_id)
     if live is None:

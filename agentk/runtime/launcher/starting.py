@@ -21,7 +21,6 @@ from agentk.runtime import box as words
 from agentk.runtime import process
 from agentk.runtime.launcher import (
     boxes,
-    checking,
     child,
     doors,
     ending,
@@ -49,14 +48,7 @@ Answer = Callable[[words.Seen | errors.AgentkError], None]
 
 def start(world: World, box: words.Box, answer: Answer) -> None:
     """Repeatable: a box that is there, or on its way, is answered for, not made again."""
-    checking.check(box, world.settings.bounds)
-    if box.id in world.commands:
-        raise errors.Conflict(f"{box.id} is a command beside a box")
-    if box.id in world.starting:
-        world.starting[box.id].answers.append(answer)
-        return
-    if box.id in world.lives:
-        answer(world.seen(world.lives[box.id]))
+    if world.knows(box, answer):
         return
     running = sum(live.phase != "Exited" and live.phase != "Lost" for live in world.lives.values())
     if running >= world.settings.max_boxes:

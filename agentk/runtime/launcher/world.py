@@ -208,6 +208,20 @@ class World:
         with contextlib.suppress(OSError):  # another's door is in there
             self.settings.open_doors.rmdir()
 
+    def knows(self, box: words.Box, answer: Callable[[words.Seen | errors.AgentkError], None]) -> bool:
+        """Whether the box is there, or on its way: then it is answered for. Raises Invalid, or Conflict, for one that
+        cannot be."""
+        checking.check(box, self.settings.bounds)
+        if box.id in self.commands:
+            raise errors.Conflict(f"{box.id} is a command beside a box")
+        if box.id in self.starting:
+            self.starting[box.id].answers.append(answer)
+            return True
+        if box.id in self.lives:
+            answer(self.seen(self.lives[box.id]))
+            return True
+        return False
+
     def commands_of(self, box_id: str) -> list[Command]:
         """Those that run beside this box."""
         return [command for command in self.commands.values() if command.box_id == box_id]
