@@ -60,8 +60,9 @@ def termination(seen: boxes.Seen, now: str, said: sayings.Exit | None = None) ->
     ended = seen.exit
     if said is not None:
         finished = (ended.finished_at if ended else "") or now
+        message = _join(said.message, ended.message if ended else "")
         return Termination(
-            seen.attempt, said.reason, said.message, said.code, None, seen.started_at, finished, False
+            seen.attempt, said.reason, message, said.code, None, seen.started_at, finished, False
         )
     if ended is None or (ended.source == "none" and ended.intent is None):
         message = (

@@ -155,6 +155,12 @@ def test_what_the_process_does_after_it_counts_no_more(code: int) -> None:
     assert "result" not in story.status
 
 
+def test_what_went_wrong_at_its_end_is_told_beside_what_it_said() -> None:
+    story, one = running(restartPolicy="Never")
+    story.step(2, cases.ended(one, 0, 2, message="output may be missing"), said=Exit(1, 0, "done", None))
+    assert story.status["message"] == "done; output may be missing"
+
+
 def test_it_is_found_again_when_the_box_was_lost() -> None:
     story, _ = running(restartPolicy="Never")
     story.step(9, said=Exit(1, 0, "done", None))

@@ -1,14 +1,17 @@
 """What tests of Podman boxes ask of this machine, and the look at it afterwards."""
 
+import contextlib
 import hashlib
 import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from agentk.runtime.launcher import processes
 from agentk.runtime.podman import service, spec
 from tests.runtime.launching import Place
 
@@ -90,6 +93,22 @@ def kill(there: Place, mark: str, *, needed: bool = True) -> None:
 def touch(pid: int, name: str) -> None:
     """A file in the workspace of a box, by its first process."""
     Path(f"/proc/{pid}/root/workspace/{name}").touch()
+
+
+@contextlib.contextmanager
+def clinging(pid: int) -> Iterator[None]:
+    """A corpse among the processes of a box that nobody buries meanwhile: its first process cannot be gone before."""
+    users = [] if os.geteuid() == 0 else ["--user", "--preserve-credentials"]
+    command = ["nsenter", "--target", str(pid), "--pid", *users, "sh", "-c", "echo up; exec sleep 1000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None and parent.stdout.readline() == b"up\n"
+        parent.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for child in processes.children(parent.pid):
+                os.kill(child, signal.SIGKILL)
+            parent.send_signal(signal.SIGCONT)
 
 
 def inspect(there: Place) -> str:

@@ -68,6 +68,7 @@ def test_running_box_is_found_again_and_can_be_ended(there: Place) -> None:
     assert (after.phase, after.process, after.started_at) == ("Running", before.process, before.started_at)
     assert ended.exit is not None
     assert (ended.exit.code, ended.exit.source, ended.exit.intent) == (143, "log", KILLED)
+    assert ended.exit.message == ""  # the box itself kept what it wrote
 
 
 def test_exit_code_of_a_box_that_ended_meanwhile_is_its_own(there: Place) -> None:

@@ -104,7 +104,7 @@ def test_running_box_is_found_again_and_can_be_ended(there: Place) -> None:
     before, after, ended = asyncio.run(flow())
     assert (after.phase, after.process, after.started_at) == ("Running", before.process, before.started_at)
     assert ended.exit is not None
-    assert (ended.exit.code, ended.exit.intent) == (143, KILLED)
+    assert (ended.exit.code, ended.exit.intent, ended.exit.message) == (143, KILLED, "")
 
 
 def test_exit_code_of_a_box_that_ended_meanwhile_is_its_own(there: Place) -> None:
@@ -124,6 +124,35 @@ def test_exit_code_of_a_box_that_ended_meanwhile_is_its_own(there: Place) -> Non
     seen = asyncio.run(flow())
     assert seen.exit is not None
     assert (seen.phase, seen.exit.code) == ("Exited", 9)
+
+
+def test_output_that_went_while_a_box_was_still_ending_is_owned_up_to(there: Place) -> None:
+    """Its first process has closed its pipes, and is no corpse yet, when the next launcher looks. That one dies too,
+    and leaves new pipes with whoever asked for copies."""
+
+    async def flow() -> box.Seen:
+        there.launch()
+        code = "import os,time,sys\nwhile not os.path.exists('go'): time.sleep(0.005)\nprint('last words'); sys.exit(9)"
+        async with launching.connected(there) as runtime:
+            seen = await runtime.start(there.python(code, runtime="podman"))
+        assert seen.process is not None
+        pid = seen.process.pid
+        with podmans.clinging(pid):
+            there.die()
+            podmans.touch(pid, "go")
+            await launching.holds(lambda: not Path(f"/proc/{pid}/cwd").exists())
+            there.launch()
+            async with launching.connected(there) as runtime:
+                assert [found.phase for found in await runtime.list()] == ["Running"]
+                there.die()
+                there.launch()
+                assert [found.phase for found in await runtime.list()] == ["Running"]
+        async with launching.connected(there) as runtime:
+            return await launching.ended(runtime, seen.id)
+
+    seen = asyncio.run(flow())
+    assert seen.exit is not None and seen.exit.code == 9
+    assert "missing" in seen.exit.message
 
 
 @pytest.mark.parametrize("victim", ["agentk.runtime.podman.worker", " system service "])

@@ -92,9 +92,9 @@ def _known(world: World, box: words.Box, told: dict[str, object]) -> None:
         return
     live.phase, live.keeper_fd = "Running", pidfd
     live.frozen = world.groups.is_frozen(box.namespace, box.cgroup, live.leaf)
+    live.output = ending.open_output(world, live, _open_fifos(world, live))
     if box.runtime == "podman":
         podman_ending.say_go_again(world, live)
-    live.output = ending.open_output(world, live, _open_fifos(world, live)[0])
     live.counts = (0, 0)
     world.loop.watch(pidfd, loop.READ, lambda _: ending.keeper_ended(world, live))
 
@@ -102,30 +102,40 @@ def _known(world: World, box: words.Box, told: dict[str, object]) -> None:
 def _ended_meanwhile(world: World, live: Live) -> None:
     """Its last output is in the FIFO if the daemon kept it open, and lost if nobody did."""
     live.phase = "Running"
-    fifos, kept = _open_fifos(world, live)
-    live.output = ending.open_output(world, live, fifos)
-    message = "" if kept else "output after its launcher's end may be missing: nobody was there to read it"
-    ending.keeper_ended(world, live, message)
+    live.output = ending.open_output(world, live, _open_fifos(world, live))
+    ending.keeper_ended(world, live)
 
 
-def _open_fifos(world: World, live: Live) -> tuple[dict[str, int], bool]:
-    box = live.box
+def _open_fifos(world: World, live: Live) -> dict[str, int]:
+    """If nobody has them open, what was in them is gone, also of a box that seems to live: one that ends closes its
+    descriptors first, and is no corpse for a while. That is on disk before we open them, for then they are new pipes,
+    and whoever gets a copy of ours keeps nothing."""
+    box, records = live.box, world.records
     folder = world.fifo_folder(box)
-    kept = all(_is_held(folder / name) for name in ("out", "err"))
-    if box.runtime != "podman":
-        return output.open_fifos(folder, box.host_uid, stdin=box.stdin), kept
-    doors.make(world.settings.doors, box.uid)
-    shown = world.make_fifo_folder(box)
-    return output.open_fifos(world.records.path(box.id), box.host_uid, shown, box.stdin), kept
+    held = [fd for name in ("out", "err") if (fd := _hold(folder / name)) >= 0]
+    live.cut = records.is_cut(box.id) or len(held) < len(("out", "err"))
+    if live.cut:
+        records.mark_cut(box.id)
+    if box.runtime == "podman":
+        doors.make(world.settings.doors, box.uid)
+        shown = world.make_fifo_folder(box)
+        fifos = output.open_fifos(records.path(box.id), box.host_uid, shown, box.stdin)
+    else:
+        fifos = output.open_fifos(folder, box.host_uid, stdin=box.stdin)
+    for fd in held:
+        os.close(fd)
+    if live.cut and live.guest and box.runtime == "podman" and podman_ending.is_waiting(live.guest.pid):
+        live.cut = False  # it has not opened them yet
+        records.unmark_cut(box.id)
+    return fifos
 
 
-def _is_held(fifo: Path) -> bool:
-    """Whether any process has it open for reading, which keeps what is in it."""
+def _hold(fifo: Path) -> int:
+    """A descriptor that keeps what is in it, or -1 when no process has it open for reading."""
     try:
-        os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW))
+        return os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
     except OSError:
-        return False
-    return True
+        return -1
 
 
 def _waiting(world: World, box_id: str, box: words.Box, told: dict[str, object]) -> None:

@@ -4,6 +4,7 @@ box.json     the intent: everything of the Box but values of its environment and
              half-made box is never finished by another launcher, only removed, so Secrets need not be on disk.
 handle.json  the box runs: its processes, by pid, start time and boot id
 begun        it was told to go on
+cut          of its output something may be lost
 kill.json    why we ended it, written before the signal
 exit.json    how it ended, with the counters read before its cgroup went
 nsjail.log   the keeper's own words; the exit code of a box whose launcher died is in there
@@ -73,11 +74,23 @@ class Records:
 
     def mark_begun(self, box_id: str) -> None:
         """Its first process has our word to go on. A launcher that is killed just before leaves it unsaid."""
-        os.close(os.open(self.path(box_id) / "begun", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        self._mark(box_id, "begun")
 
     def has_begun(self, box_id: str) -> bool:
         """False: whether it ever heard the word is not known."""
         return (self.path(box_id) / "begun").exists()
+
+    def mark_cut(self, box_id: str) -> None:
+        """Of its output something may be lost."""
+        self._mark(box_id, "cut")
+
+    def unmark_cut(self, box_id: str) -> None:
+        """It was not. Repeatable."""
+        (self.path(box_id) / "cut").unlink(missing_ok=True)
+
+    def is_cut(self, box_id: str) -> bool:
+        """What any launcher before us found out."""
+        return (self.path(box_id) / "cut").exists()
 
     def write_intent(self, box_id: str, intent: words.Intent) -> None:
         """Before the signal."""
@@ -137,6 +150,9 @@ class Records:
         os.rename(scratch, path)
         self.unsettled.add(box_id)
         self.on_write()
+
+    def _mark(self, box_id: str, name: str) -> None:
+        os.close(os.open(self.path(box_id) / name, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))
 
     def _read(self, box_id: str, name: str) -> dict[str, Any] | None:
         try:

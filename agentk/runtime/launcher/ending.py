@@ -17,10 +17,11 @@ from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.world import Live, World, now_text
 
 _LOG_MAX_BYTES = 256 * 1024
+_CUT = "output after its launcher's end may be missing: nobody was there to read it"
 _RETRY_SECONDS = 0.05  # for what a dying process still holds
 
 
-def keeper_ended(world: World, live: Live, message: str = "") -> None:
+def keeper_ended(world: World, live: Live) -> None:
     """nsjail is gone and with it the box. Repeatable."""
     if live.phase in ("Exited", "Lost"):
         return
@@ -31,6 +32,7 @@ def keeper_ended(world: World, live: Live, message: str = "") -> None:
         live.output.finish()
         live.counts = live.log_counts
     crashpoint("end.after-drain")
+    message = _CUT if live.cut else ""
     if live.box.runtime == "podman":
         live.last = world.counters(live)  # its leaf goes as soon as Podman notices
         podman_ending.learn(world, live, lambda told: settle(world, live, None, message, told))

@@ -45,7 +45,7 @@ def judge(
         return ended(None, None, "intent")
     if counters.oom_kills:
         return ended(None, int(signal.SIGKILL), "counter")
-    return ended(None, None, "none", message or "nobody saw how it ended")
+    return ended(None, None, "none")
 
 
 def exit_in(log: str) -> int | None:

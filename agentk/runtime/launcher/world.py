@@ -72,6 +72,7 @@ class Live:
     ours: bool = True  # the keeper is our child
     begun: bool = True  # False: an earlier launcher may have died before it told the box to go on
     output: outputs.Output | None = None
+    cut: bool = False  # there was a time when nobody had its FIFOs open
     gate: socket.socket | None = None
     inside: socket.socket | None = None
     started_at: str = ""
