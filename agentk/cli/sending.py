@@ -11,9 +11,6 @@ from agentk.client import client, packages, sources
 # From here on several connections at once: the daemon commits what arrives together in one go.
 MANY = 16
 _CONNECTIONS = 4
-_PARTIAL = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
-
-Versions = dict[tuple[str, str, str], str]  # kind, namespace, name → resourceVersion
 
 
 @dataclass(frozen=True)
@@ -33,31 +30,26 @@ class Sender:
     def send(self, wanted: Sequence[manifests.Wanted]) -> list[Sent | errors.AgentkError]:
         """One result for each, in the same order; an error keeps nobody else from being sent."""
         api = self.connect()
-        versions = _versions(api, wanted)
         if not self.dry_run:
             parts = [sources.made_of(one.kind, one.obj) for one in wanted]
             packages.tell_indexes(api, parts, os.environ)
         results: list[Sent | errors.AgentkError] = []
         for batch in _same_kind(wanted):
             if len(batch) < MANY:
-                results += [self._one(api, one, versions) for one in batch]
+                results += [self._one(api, one) for one in batch]
             else:
-                results += self._many(batch, versions)
+                results += self._many(batch)
         return results
 
-    def _one(
-        self, api: client.Client, one: manifests.Wanted, versions: Versions
-    ) -> Sent | errors.AgentkError:
+    def _one(self, api: client.Client, one: manifests.Wanted) -> Sent | errors.AgentkError:
         try:
             packed = manifests.with_locks(manifests.with_source(api, one))
             done = api.apply(one.kind, one.namespace, packed.obj, force=self.force, dry_run=self.dry_run)
         except errors.AgentkError as error:
             return manifests.located(error, one)
-        before = versions.get((one.kind.kind, one.namespace, one.name))
-        same = before == done.obj["metadata"].get("resourceVersion")
-        return Sent(done.obj, "created" if done.created else "unchanged" if same else "configured")
+        return Sent(done.obj, done.change)
 
-    def _many(self, batch: Sequence[manifests.Wanted], versions: Versions) -> list[Sent | errors.AgentkError]:
+    def _many(self, batch: Sequence[manifests.Wanted]) -> list[Sent | errors.AgentkError]:
         import threading
         from concurrent.futures import ThreadPoolExecutor
 
@@ -66,29 +58,10 @@ class Sender:
         def send(one: manifests.Wanted) -> Sent | errors.AgentkError:
             if not hasattr(own, "api"):
                 own.api = self.connect()
-            return self._one(own.api, one, versions)
+            return self._one(own.api, one)
 
         with ThreadPoolExecutor(_CONNECTIONS) as pool:
             return list(pool.map(send, batch))
-
-
-def _versions(api: client.Client, wanted: Sequence[manifests.Wanted]) -> Versions:
-    """What is there now of each kind, asked once a kind and namespace, to tell changed from unchanged."""
-    found: Versions = {}
-    for kind, namespace in dict.fromkeys((one.kind, one.namespace) for one in wanted):
-        names = [one.name for one in wanted if (one.kind, one.namespace) == (kind, namespace)]
-        fields = f"metadata.name={names[0]}" if len(names) == 1 else ""
-        for metadata in _metadata(api, client.Selection(kind, namespace, "", fields)):
-            found[kind.kind, namespace, metadata["name"]] = metadata.get("resourceVersion", "")
-    return found
-
-
-def _metadata(api: client.Client, selection: client.Selection) -> list[show.Object]:
-    try:
-        answer = api.request("GET", selection.path, query=selection.query, accept=_PARTIAL)
-    except errors.NotFound:
-        return []  # its namespace is perhaps about to be made by the same manifests
-    return [item["metadata"] for item in answer.get("items") or []]
 
 
 def _same_kind(wanted: Sequence[manifests.Wanted]) -> list[list[manifests.Wanted]]:

@@ -15,6 +15,7 @@ TABLE = "application/json;as=Table;g=meta.k8s.io;v=v1,application/json"
 APPLY = "application/apply-patch+yaml"  # JSON is YAML
 MERGE = "application/merge-patch+json"
 MANAGER = "agentk"
+_APPLIED = "agentk-applied"  # the daemon's word on what an apply did
 ANSWER_SECONDS = 60.0  # the daemon answers in milliseconds; this only ends a wait for a dead one
 PAGE_OBJECTS = 500
 
@@ -52,7 +53,7 @@ class Listing:
 @dataclass(frozen=True)
 class Applied:
     obj: dict[str, Any]
-    created: bool
+    change: str  # created, configured or unchanged
 
 
 class Client:
@@ -181,7 +182,8 @@ class Client:
         response = self._exchange(self._connection, "PATCH", path, headers, data)
         text = response.read()
         self._raise_for(response, text)
-        return Applied(_object(json.loads(text)), created=response.status == 201)
+        usual = "created" if response.status == 201 else "configured"  # all that an older daemon tells
+        return Applied(_object(json.loads(text)), response.headers.get(_APPLIED, usual))
 
     def patch(
         self, kind: kinds.Kind, namespace: str, name: str, patch: Any, *, content_type: str = MERGE

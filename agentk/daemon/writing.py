@@ -10,10 +10,11 @@ from starlette.responses import Response
 from agentk.api import admit, errors, objects, ownership, patches
 from agentk.daemon import admission, answers, bodies, calls
 
-# Control may write a status in between; each try takes a millisecond or two.
+# Others may write in between; each try takes a millisecond or two.
 _TRIES = 8
 _NAME_TRIES = 3  # of 14 million generated names, one may be taken
 
+_APPLIED = "Agentk-Applied"  # the header that says what an apply did: created, configured or unchanged
 _MERGE = "application/merge-patch+json"
 _JSON = "application/json-patch+json"
 _APPLY = ("application/apply-patch+yaml", "application/apply-patch+json")
@@ -118,8 +119,13 @@ async def _apply(call: calls.Call, how: calls.Write) -> Response:
         # Checking takes most of the time, and what is stored was checked: most applies change nothing.
         return live if merged == live else await admission.admitted(call, merged, how, len(body))
 
-    made, existed = await _change_in_turn(call, how, change, None, owned=True)
-    return answers.one(call, made, 200 if existed else 201, warnings)
+    made, over = await _change_in_turn(call, how, change, None, applied=sent)
+    response = answers.one(call, made, 201 if over is None else 200, warnings)
+    # Told here: to who compares versions before and after, a status written in between is a change of theirs.
+    # (A dry run that would write something answers without a version.)
+    same = over is not None and over["metadata"]["resourceVersion"] == made["metadata"].get("resourceVersion")
+    response.headers[_APPLIED] = "created" if over is None else "unchanged" if same else "configured"
+    return response
 
 
 class _Stale(errors.Conflict):
@@ -135,32 +141,37 @@ class _Stale(errors.Conflict):
         )
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Prepared:
     """What to write over the version it was made from (None: where there was nothing)."""
 
     live: Object | None
     new: Object
+    any_status: bool  # that version, whatever its status is by now
+    over: Object | None = None  # what was there when it was written
 
 
 async def _change_in_turn(
-    call: calls.Call, how: calls.Write, change: Change, version: str | None, *, owned: bool = False
-) -> tuple[Object, bool]:
-    """Write `change` of what is there; also whether it was there before. `owned`: managedFields are done."""
+    call: calls.Call, how: calls.Write, change: Change, version: str | None, *, applied: Object | None = None
+) -> tuple[Object, Object | None]:
+    """Write `change` of what is there; also what was there just before. `applied`: what an apply sent, which names
+    its owners itself."""
     async with call.turns.of((call.target.kind.plural, call.target.namespace, call.target.name)):
-        return await _change(call, how, change, version, owned)
+        return await _change(call, how, change, version, applied)
 
 
 async def _change(
-    call: calls.Call, how: calls.Write, change: Change, version: str | None, owned: bool
-) -> tuple[Object, bool]:
+    call: calls.Call, how: calls.Write, change: Change, version: str | None, applied: Object | None
+) -> tuple[Object, Object | None]:
     target = call.target
     namespace = target.namespace or None
+    any_status = applied is not None and not applied["metadata"].get("resourceVersion")
     for left in reversed(range(_TRIES)):
         live = await call.store.find(target.kind, namespace, target.name)
         if version and live is not None and live["metadata"]["resourceVersion"] != version:
             raise _Stale(call)
-        prepared = _Prepared(live, _next(call, how, live, await change(live), owned))
+        new = _next(call, how, live, await change(live), owned=applied is not None)
+        prepared = _Prepared(live, new, any_status)
         try:
             made = await call.store.modify(
                 target.kind,
@@ -170,7 +181,7 @@ async def _change(
                 dry_run=how.dry_run,
                 in_live_namespace=True,
             )
-            return made, live is not None
+            return made, prepared.over
         except _Moved as moved:
             if not left:
                 raise errors.Conflict(moved.message, hint="try again", retry_after_seconds=1) from None
@@ -194,10 +205,18 @@ class _Moved(errors.Conflict):
 
 def _still(call: calls.Call, prepared: _Prepared, now: Object | None) -> Object:
     """Runs in the writer's thread: what was prepared, if it was made from what is there."""
-    was = prepared.live["metadata"]["resourceVersion"] if prepared.live else None
-    if (now["metadata"]["resourceVersion"] if now else None) != was:
-        raise _Moved(f'{call.target.kind.plural} "{call.target.name}" is being written by others')
-    return prepared.new
+    live, new, prepared.over = prepared.live, prepared.new, now
+    if (now and now["metadata"]["resourceVersion"]) == (live and live["metadata"]["resourceVersion"]):
+        return new
+    if now and live and prepared.any_status and _without_status(now) == _without_status(live):
+        mine = {key: value for key, value in new.items() if key != "status"}
+        return mine | ({"status": now["status"]} if "status" in now else {})
+    raise _Moved(f'{call.target.kind.plural} "{call.target.name}" is being written by others')
+
+
+def _without_status(obj: Object) -> Object:
+    metadata = {key: value for key, value in obj["metadata"].items() if key != "resourceVersion"}
+    return {key: value for key, value in obj.items() if key != "status"} | {"metadata": metadata}
 
 
 def existing(call: calls.Call, live: Object | None) -> Object:

@@ -1,6 +1,7 @@
 """A real control API on a unix socket, and the command line run against it as a person would."""
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -90,6 +91,25 @@ class Daemon:
         path = kinds.AGENT.path("default", name, "status")
         kind = "application/merge-patch+json"
         return dict(self.api.request("PATCH", path, body={"status": status}, content_type=kind))
+
+    @contextlib.contextmanager
+    def busy(self, name: str) -> Iterator[Callable[[], int]]:
+        """A steward that writes the status of an agent all the time, and the last number that it wrote."""
+        uid, number = self.api.get(kinds.AGENT, "default", name)["metadata"]["uid"], 0
+        done = threading.Event()
+
+        async def write() -> None:
+            nonlocal number
+            while not done.is_set():
+                await self.store.set_status(kinds.AGENT, "default", name, uid, {"attempt": number + 1})
+                number += 1
+
+        writing = asyncio.run_coroutine_threadsafe(write(), self._loop)
+        try:
+            yield lambda: number
+        finally:
+            done.set()
+            writing.result(SECONDS)
 
     def log(self, name: str, attempt: int, *lines: str) -> None:
         """What the launcher would have written: `TIME STREAM F TEXT`."""

@@ -37,6 +37,20 @@ def test_created_then_unchanged_then_configured(daemon: Any, agentk: Run, file: 
     assert agentk("apply", "-f", str(file)).out == "agent.agentk.dev/web configured\n"
 
 
+def test_what_an_apply_did_is_told_whoever_writes_the_status(daemon: Any, agentk: Run, file: Path) -> None:
+    agentk("apply", "-f", str(file))
+    with daemon.busy("web") as written:
+        for priority in range(6, 20):
+            assert agentk("apply", "-f", str(file)).out == "agent.agentk.dev/web unchanged\n"
+            file.write_text(AGENT.replace("priority: 5", f"priority: {priority}"))
+            dry = agentk("apply", "-f", str(file), "--dry-run=server")
+            assert (dry.err, dry.out) == ("", "agent.agentk.dev/web configured (server dry run)\n")
+            assert agentk("apply", "-f", str(file)).out == "agent.agentk.dev/web configured\n"
+    made = daemon.api.get(kinds.AGENT, "default", "web")
+    assert (made["spec"]["priority"], made["status"]["attempt"]) == (19, written())
+    assert made["metadata"]["generation"] == 15
+
+
 def test_a_line_left_out_is_removed(daemon: Any, agentk: Run, file: Path) -> None:
     agentk("apply", "-f", str(file))
     file.write_text(AGENT.replace("  priority: 5\n", "  hostname: h\n"))

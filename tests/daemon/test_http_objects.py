@@ -227,6 +227,8 @@ def test_apply_makes_changes_and_removes(api: Api) -> None:
     second = api.apply(f"{CONFIGS}/c", config("c", a="1"))
     assert (second.status, second.json["data"]) == (200, {"a": "1"})
     third = api.apply(f"{CONFIGS}/c", config("c", a="1"))
+    told = [answer.headers["agentk-applied"] for answer in (first, second, third)]
+    assert told == ["created", "configured", "unchanged"]
     assert third.json == second.json
 
 
