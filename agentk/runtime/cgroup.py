@@ -44,6 +44,7 @@ class Dialect(Protocol):
     def is_frozen(self, group: PurePosixPath) -> bool: ...
     def kill_all(self, group: PurePosixPath) -> bool: ...
     def counters(self, group: PurePosixPath, leaf: PurePosixPath) -> box.Counters: ...
+    def pids_denied(self, group: PurePosixPath, leaf: PurePosixPath) -> int | None: ...
 
 
 class Cgroups:
@@ -170,6 +171,10 @@ class Cgroups:
     def counters(self, namespace: str, uid: str, leaf: str) -> box.Counters:
         """OOM kills are the leaf's; the rest is the group's, since it was made. Holds until removal."""
         return self._dialect.counters(_path(namespace, uid), _path(namespace, uid, leaf))
+
+    def pids_denied(self, namespace: str, uid: str, leaf: str) -> int | None:
+        """Of `counters` that one."""
+        return self._dialect.pids_denied(_path(namespace, uid), _path(namespace, uid, leaf))
 
     def leaf_counters(self, namespace: str, uid: str, leaf: str) -> box.Counters:
         """Of this leaf alone."""

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from agentk.runtime import kernel
+
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -82,7 +84,7 @@ def first(values: Mapping[str, int], *keys: str) -> int | None:
 def read(path: Path) -> str | None:
     """The file's text, None when it is not there or cannot be read."""
     try:
-        return path.read_text()
+        return kernel.read(path).decode()
     except OSError:
         return None
 

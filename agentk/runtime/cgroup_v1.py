@@ -153,8 +153,12 @@ class V1:
             memory_peak_bytes=self._number("memory", group, "memory.max_usage_in_bytes"),
             oom_kills=self._keyed("memory", leaf, "memory.oom_control", "oom_kill"),
             pids=self._number("pids", group, "pids.current"),
-            pids_denied=self._keyed("pids", leaf, "pids.events", "max"),
+            pids_denied=self.pids_denied(group, leaf),
         )
+
+    def pids_denied(self, group: PurePosixPath, leaf: PurePosixPath) -> int | None:
+        """Forks that were refused."""
+        return self._keyed("pids", leaf, "pids.events", "max")
 
     def _number(self, controller: str, group: PurePosixPath, name: str) -> int | None:
         return cgroup_text.number(cgroup_text.read(self._file(controller, group, name)))

@@ -125,12 +125,6 @@ class V2:
     def counters(self, group: PurePosixPath, leaf: PurePosixPath) -> box.Counters:
         """What is counted now; also after the last process ended."""
         stat = self._keyed(group, "cpu.stat")
-        # Kernels before 6.11 count a refused fork where it was tried, later ones where the limit is.
-        denied = [
-            e["max"]
-            for e in (self._keyed(group, "pids.events"), self._keyed(leaf, "pids.events"))
-            if "max" in e
-        ]
         oom = self._keyed(leaf, "memory.events") or self._keyed(group, "memory.events")
         return box.Counters(
             cpu_usec=stat.get("usage_usec"),
@@ -141,8 +135,13 @@ class V2:
             # one OOM of a whole leaf is one, however many it took; kernels before 5.17 count the processes
             oom_kills=oom.get("oom_group_kill") or oom.get("oom_kill"),
             pids=self._number(group, "pids.current"),
-            pids_denied=max(denied, default=None),
+            pids_denied=self.pids_denied(group, leaf),
         )
+
+    def pids_denied(self, group: PurePosixPath, leaf: PurePosixPath) -> int | None:
+        """Forks that were refused. Kernels before 6.11 count one where it was tried, later ones where the limit is."""
+        told = (self._keyed(group, "pids.events"), self._keyed(leaf, "pids.events"))
+        return max((events["max"] for events in told if "max" in events), default=None)
 
     def _keyed(self, group: PurePosixPath, name: str) -> dict[str, int]:
         return cgroup_text.keyed(cgroup_text.read(self.root / group / name) or "")

@@ -45,6 +45,7 @@ PR_GET_NO_NEW_PRIVS = 39
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECCOMP_MODE_FILTER = 2
+_READ_BYTES = 1 << 14
 _STATFS_BYTES = 256  # more than the structure has anywhere
 _CAPABILITIES_VERSION = 0x20080522
 # open_tree(2), move_mount(2), openat2(2), mount_setattr(2), quotactl_fd(2): the same numbers on every architecture
@@ -276,6 +277,18 @@ def map_ids(pid: int | str, inside_uid: int, outside_uid: int, inside_gid: int, 
     (base / "setgroups").write_text("deny")
     (base / "uid_map").write_text(f"{inside_uid} {outside_uid} 1")
     (base / "gid_map").write_text(f"{inside_gid} {outside_gid} 1")
+
+
+def read(path: str | Path, most: int = 1 << 62) -> bytes:
+    """What the kernel tells in a file, or its first `most` bytes: with a third of the calls that open() makes."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        data = b""
+        while len(data) < most and (more := os.read(fd, min(most - len(data), _READ_BYTES))):
+            data += more
+        return data
+    finally:
+        os.close(fd)
 
 
 def boot_id() -> str:

@@ -26,6 +26,7 @@ _OURS = "/opt/"  # below it nobody writes but agentk
 _MACHINERY = ("agentk", "agentk.sdk", __name__)
 # of struct prctl_mm_map, in its order, the fields of /proc/self/stat; None: the break, which is not told there
 _MAP_FIELDS = (26, 27, 45, 46, 47, None, 28, 48, 49, 50, 51)
+_BREAK, _SHOWN = 5, slice(7, 11)
 _PR_SET_NAME, _PR_SET_MM, _PR_SET_MM_MAP = 15, 35, 14
 
 
@@ -45,24 +46,28 @@ def main() -> None:
     """Wait, and become what is told. Returns when a program that runs in here has returned."""
     os.set_inheritable(CHANNEL, False)
     path, loaded = sys.path[1:], set(sys.modules).difference(_MACHINERY)
-    tell, hear = _listen()  # type: ignore[no-untyped-call]
+    tell, hear, collect = _listen()  # type: ignore[no-untyped-call]
     for name in set(sys.modules) - loaded:
-        del sys.modules[name]
+        module = sys.modules.pop(name)
+        if name.partition(".")[0] == "ctypes":
+            vars(module).clear()  # or all of it stays, to be taken down at the program's end
     for name in sys.argv[1:]:
         try:
             __import__(name)
         except BaseException as error:  # noqa: BLE001 (whatever a module raises, nobody can use this box)
             tell(f"cannot import {name}: {type(error).__name__}: {error}")
             os._exit(UNTOLD)
+    collect()  # now, and not at the program's end
     tell("")
     order = hear()
-    del tell, hear
+    del tell, hear, collect
     _become(order, path)
 
 
 def _listen():  # type: ignore[no-untyped-def]  # what it needs is nobody else's to know of
-    """How to tell the launcher that we wait ("") or why we cannot, and how to hear the order."""
+    """How to tell the launcher that we wait ("") or why we cannot, and how to hear the order; what collects garbage."""
     import _socket
+    import gc
 
     channel = _socket.socket(fileno=CHANNEL)
     rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
@@ -95,7 +100,7 @@ def _listen():  # type: ignore[no-untyped-def]  # what it needs is nobody else's
     except OSError as error:
         tell(str(error))
         os._exit(UNTOLD)
-    return tell, hear
+    return tell, hear, gc.collect
 
 
 def _face():  # type: ignore[no-untyped-def]
@@ -103,30 +108,33 @@ def _face():  # type: ignore[no-untyped-def]
     import ctypes
 
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.sbrk.restype = ctypes.c_void_p
-    libc.sbrk.argtypes = [ctypes.c_ssize_t]
+    prctl, sbrk, room, copy, error_number = libc.prctl, libc.sbrk, libc.malloc, libc.memcpy, ctypes.get_errno
+    sbrk.restype = room.restype = ctypes.c_void_p
+    sbrk.argtypes, room.argtypes = [ctypes.c_ssize_t], [ctypes.c_size_t]
+    copy.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    prctl.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_ulong, ctypes.c_ulong]
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()
+    start = [int(fields[at - 3]) if at else 0 for at in _MAP_FIELDS]
+    no_executable = 0xFFFFFFFF << 32 if sys.byteorder == "little" else 0xFFFFFFFF
+    record = (ctypes.c_uint64 * 13)(*start, 0, no_executable)
+    size = ctypes.sizeof(record)
 
     def show(order: Order) -> None:
         words = b"".join(os.fsencode(word) + b"\0" for word in order.argv)
         pairs = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in order.env.items())
-        text = ctypes.create_string_buffer(words + (pairs or b"\0"))
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(text))  # it stays as long as the process
-        begin = ctypes.addressof(text)
-        place([begin, begin + len(words), begin + len(words), begin + len(words + pairs)])
-        libc.prctl(_PR_SET_NAME, os.fsencode(order.argv[0].rpartition("/")[2]))
+        begin = room(len(words + pairs) + 1)  # as long as the process
+        copy(begin, words + pairs + b"\0", len(words + pairs) + 1)
+        record[_SHOWN] = [begin, begin + len(words), begin + len(words), begin + len(words + pairs)]
+        tell()
+        prctl(_PR_SET_NAME, os.fsencode(order.argv[0].rpartition("/")[2]), None, 0, 0)
 
-    def place(shown: list[int]) -> None:
-        with open("/proc/self/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
-        start = [int(fields[at - 3]) if at else libc.sbrk(0) for at in _MAP_FIELDS]
-        start[len(start) - len(shown) :] = shown
-        no_executable = 0xFFFFFFFF << 32 if sys.byteorder == "little" else 0xFFFFFFFF
-        record = (ctypes.c_uint64 * 13)(*start, 0, no_executable)
-        size, zero = ctypes.c_ulong(ctypes.sizeof(record)), ctypes.c_ulong(0)
-        if libc.prctl(_PR_SET_MM, ctypes.c_ulong(_PR_SET_MM_MAP), record, size, zero) != 0:
-            raise OSError(ctypes.get_errno(), "this kernel lets no process change its command line")
+    def tell() -> None:
+        record[_BREAK] = sbrk(0)
+        if prctl(_PR_SET_MM, _PR_SET_MM_MAP, record, size, 0) != 0:
+            raise OSError(error_number(), "this kernel lets no process change its command line")
 
-    place([])  # as it is: a kernel that cannot says so now
+    tell()  # as it is: a kernel that cannot says so now
     return show
 
 
@@ -182,7 +190,7 @@ def _become(order: Order, path: list[str]) -> None:
     for name in ("random", "numpy.random"):
         if name in sys.modules:
             sys.modules[name].seed()
-    _run(code, program)
+    _run(code, program, order)
 
 
 class _Program:
@@ -207,24 +215,20 @@ class _Program:
 
     def compile(self):  # type: ignore[no-untyped-def]
         """The program's code. Of a file that is no plain source it is None, and `kind` is "" then."""
-        source: bytes | str = self.text
-        name = "<string>"
-        if self.kind == "file":
-            name = self.file = os.path.join(os.getcwd(), self.text)
-            self.kind = ""
-            if self.text.endswith(".pyc") or not os.path.isfile(self.text):
-                return None
-            try:
-                with open(self.text, "rb") as file:
-                    source = file.read()
-            except OSError:
-                return None
-            self.kind = "file"
-        try:
-            return compile(source, name, "exec", dont_inherit=True)
-        except (SyntaxError, ValueError):
-            self.kind = ""  # to be told of as it always is
+        if (
+            self.kind == "-c"
+        ):  # exec does it, and without the hundred types of syntax trees that compile() makes first
+            return self.text
+        self.kind, self.file = "", os.path.join(os.getcwd(), self.text)
+        if self.text.endswith(".pyc") or not os.path.isfile(self.text):
             return None
+        try:
+            with open(self.text, "rb") as file:
+                code = compile(file.read(), self.file, "exec", dont_inherit=True)
+        except (OSError, SyntaxError, ValueError):  # to be told of as it always is
+            return None
+        self.kind = "file"
+        return code
 
 
 def _python(order: Order) -> str:
@@ -291,7 +295,7 @@ def _unbuffer() -> None:
     sys.flags = type("flags", (tuple,), space)(values[name] for name in names)
 
 
-def _run(code, program: _Program) -> None:  # type: ignore[no-untyped-def]
+def _run(code, program: _Program, order: Order) -> None:  # type: ignore[no-untyped-def]
     """In this very interpreter, as its main module."""
     space = sys.modules["__main__"].__dict__
     for name in set(space) - _BEGAN:
@@ -313,6 +317,9 @@ def _run(code, program: _Program) -> None:  # type: ignore[no-untyped-def]
     except SystemExit:
         raise
     except BaseException as error:
+        began = error.__traceback__ and error.__traceback__.tb_next
+        if code is program.text and not began and isinstance(error, (SyntaxError, ValueError)):
+            _execute(order)  # it is no program: to be told of as it always is
         _hide(error)
         raise
 

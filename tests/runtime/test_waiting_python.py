@@ -255,6 +255,34 @@ def test_what_a_command_leaves_is_not_found_by_the_next(there: Place) -> None:
     assert told([found.stdout.decode()]) == {**CLEAN, "workspace": ["left"]}
 
 
+NO_PROGRAMS = ("def (", "raise SyntaxError('its own')", "exec('def (')", "print('once'); int('x')")
+KEEPS = (
+    "import json; json.JSONEncoder.kept = open('/workspace/kept', 'w'); json.JSONEncoder.kept.write('all')"
+)
+
+
+def test_a_text_ends_as_cold_and_what_it_never_closed_is_written(there: Place) -> None:
+    """Whether it is no program at all or one that fails alike; a file kept by a class of Python's own is, too."""
+
+    async def flow() -> bytes:
+        async with launching.connected(there) as runtime:
+            made = there.make("sleep", "1000")
+            await runtime.start(made)
+            await runtime.exec(made.id, ["python", "-c", ""], 60)
+            for text in (*NO_PROGRAMS, KEEPS):
+                first = await runtime.exec(made.id, ["/usr/bin/python3", "-c", text], 60)
+                await waits_beside(there, made)
+                second = await runtime.exec(made.id, ["python", "-c", text], 60)
+                assert (first.exit.code, first.stdout, first.stderr) == (
+                    second.exit.code,
+                    second.stdout,
+                    second.stderr,
+                )
+            return (await runtime.exec(made.id, ["cat", "/workspace/kept"], 60)).stdout
+
+    assert asyncio.run(flow()) == b"all"
+
+
 def test_random_state_and_hashes_are_nobody_elses(there: Place) -> None:
     code = "import random; print(random.random(), hash('x'))"
 

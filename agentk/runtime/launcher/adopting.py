@@ -16,12 +16,12 @@ from agentk.runtime.launcher import (
     doors,
     ending,
     entering,
-    execing,
     handing,
     loop,
     output,
     podman_ending,
     processes,
+    remains,
     wire,
 )
 from agentk.runtime.launcher.crash import crashpoint
@@ -37,7 +37,7 @@ def adopt(world: World) -> None:
         box = world.records.box(box_id)
         told = world.records.handle(box_id)
         if box is not None and box.leaf.startswith(("exec-", entering.LEAF)):
-            execing.end_leftover(world, box_id)
+            remains.end_leftover(world, box_id)
         elif box is not None and (box.waits or box.id != box_id):
             _waiting(world, box_id, box, told or {})
             crashpoint("adopt.after-half-made")

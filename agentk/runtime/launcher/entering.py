@@ -166,7 +166,7 @@ class Hand:
         crashpoint("enter.after-intent")
         world.groups.make_leaf(box.namespace, box.cgroup, box.leaf)
         crashpoint("enter.after-leaf")
-        self._denied_before = self._counters().pids_denied or 0
+        self._denied_before = world.groups.pids_denied(box.namespace, box.cgroup, box.leaf) or 0
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
         self._channel = ours

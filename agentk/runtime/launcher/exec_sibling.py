@@ -15,7 +15,7 @@ from typing import Protocol
 
 from agentk.api import errors
 from agentk.runtime import box as words
-from agentk.runtime import nsjail, process
+from agentk.runtime import kernel, nsjail, process
 from agentk.runtime.launcher import checking, child, entered, processes, starting
 from agentk.runtime.launcher.exec_wanted import Wanted
 from agentk.runtime.launcher.world import Live, World
@@ -104,11 +104,7 @@ def environment(live: Live) -> Mapping[str, str] | None:
 
 def _told(process: words.Process, name: str, most: int) -> bytes:
     """A process says itself where these are in its memory, and may mean all of it: so no more than `most` bytes."""
-    with open(f"/proc/{process.pid}/{name}", "rb", buffering=0) as file:
-        data = b""
-        while len(data) < most and (more := file.read(most - len(data))):
-            data += more
-    return data
+    return kernel.read(f"/proc/{process.pid}/{name}", most)
 
 
 def _is_first(command_line: bytes) -> bool:

@@ -9,7 +9,6 @@ back, or whose box or caller is gone, is killed with all it started. It never ou
 import array
 import dataclasses
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Mapping
@@ -23,6 +22,7 @@ from agentk.runtime.launcher import (
     loop,
     processes,
     reaping,
+    remains,
     starting,
     warming,
     wire,
@@ -89,6 +89,7 @@ class Command:
         self._begun = self._released = self._timed_out = self._cancelled = False
         self._timer: loop.Timer | None = None
         self._guest: words.Process | None = None
+        self._guest_fd = -1
         self._refused = ""
         self._unenforced: tuple[str, ...] = ()
         self._denied_before = 0
@@ -127,7 +128,7 @@ class Command:
         self._box = box = exec_sibling.fill(world, self._live, self._box, env, self._wanted)
         world.records.intend(box)  # so that a launcher that comes after us ends what we leave
         world.groups.make_leaf(box.namespace, box.cgroup, box.leaf)
-        self._denied_before = self._counters().pids_denied or 0
+        self._denied_before = world.groups.pids_denied(box.namespace, box.cgroup, box.leaf) or 0
         self._limit()
         self._fork()
         self._begun = True
@@ -142,11 +143,12 @@ class Command:
         self._keeper_pid, self._keeper_fd, self._guest = warm.keeper_pid, warm.keeper_fd, warm.guest
         self._begun = True
         world.loop.watch(self._keeper_fd, loop.READ, lambda _: self._ended())
-        self._denied_before = self._counters().pids_denied or 0
+        self._denied_before = world.groups.pids_denied(box.namespace, box.cgroup, box.leaf) or 0
         given: list[int] = []
         try:
             warm.tell(box, self._pipes(given, os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)))
             self._released = True
+            self._watch_guest()
         except OSError:
             self._stop()  # it has just ended, and says why
         finally:
@@ -262,6 +264,7 @@ class Command:
             world.records.write_handle(box.id, {"guest": dataclasses.asdict(self._guest or _GONE)})
             self._channel.send(b"g\n")
             self._released = True
+            self._watch_guest()
         except OSError as error:
             self._refused = str(error)
             self._stop()
@@ -285,6 +288,26 @@ class Command:
         if self._guest is None and self._keeper_fd >= 0:
             signal.pidfd_send_signal(self._keeper_fd, signal.SIGKILL)
 
+    def _watch_guest(self) -> None:
+        """The end of a jail's first process is the end of all in it. Its keeper's comes later: nobody need wait."""
+        guest = self._guest
+        if self._box.runtime != "nsjail" or guest is None or not processes.tells_its_end(guest):
+            return
+        pidfd = processes.open_pidfd(guest)
+        if pidfd is not None:
+            self._guest_fd = pidfd
+            self._world.loop.watch(pidfd, loop.READ, lambda _: self._guest_ended())
+
+    def _guest_ended(self) -> None:
+        assert self._guest is not None
+        code = processes.code_of(self._guest)
+        self._forget_guest()
+        if code is not None:  # else its keeper was faster, and ends in a moment
+            self._said.finish()
+            self._answer(self._judged(code << 8, code))
+            self._let_go()
+            remains.Remains(self._world, self.box_id, self._box, self._keeper_pid, self._keeper_fd)
+
     def _ended(self) -> None:
         world, box = self._world, self._box
         _, status = os.waitpid(self._keeper_pid, os.WNOHANG)
@@ -296,12 +319,7 @@ class Command:
             code = code if code >= 0 else 128 - code
         self._said.finish()
         log = ending.log_text(world, Live(box))
-        counters = self._counters()
-        if counters.pids_denied is not None:  # some kernels count them for the whole agent
-            denied = max(0, counters.pids_denied - self._denied_before)
-            counters = dataclasses.replace(counters, pids_denied=denied)
-        waited = status if code is None else None
-        ended = reaping.judge(waited, log, None, counters, now_text(), told=code)
+        ended = self._judged(status if code is None else None, code, log)
         if self._released or self._timed_out or self._cancelled:
             self._tell(ended)
             return
@@ -309,14 +327,21 @@ class Command:
         self._clean()
         self._caller.answer(errors.RuntimeRefused(f"cannot run a command in the box: {why}"))
 
-    def _counters(self) -> words.Counters:
+    def _judged(self, status: int | None, code: int | None, log: str = "") -> words.Exit:
         box = self._box
-        return self._world.groups.counters(box.namespace, box.cgroup, box.leaf)
+        counters = self._world.groups.counters(box.namespace, box.cgroup, box.leaf)
+        if counters.pids_denied is not None:  # some kernels count them for the whole agent
+            denied = max(0, counters.pids_denied - self._denied_before)
+            counters = dataclasses.replace(counters, pids_denied=denied)
+        return reaping.judge(status, log, None, counters, now_text(), told=code)
 
     def _tell(self, ended: words.Exit) -> None:
         """The end of it, once."""
-        if self._box.id not in self._world.commands:
-            return
+        if self._box.id in self._world.commands:
+            self._answer(ended)
+            self._clean()  # only now: it takes longer than most commands, and nobody need wait for it
+
+    def _answer(self, ended: words.Exit) -> None:
         result = words.ExecResult(
             exit=ended,
             stdout=self._said.kept("out"),
@@ -329,40 +354,37 @@ class Command:
         )
         self._caller.on_gone = self._caller.on_room = None
         self._caller.answer(wire.exec_result(result))
-        self._clean()  # only now: it takes longer than most commands, and nobody need wait for it
 
     def _clean(self) -> None:
         world, box = self._world, self._box
-        self._caller.on_gone = self._caller.on_room = None
-        if self._timer:
-            self._timer.cancel()
+        self._let_go()
         if self._keeper_fd >= 0:
             world.loop.forget(self._keeper_fd)
             os.close(self._keeper_fd)
             self._keeper_fd = -1
+        world.commands.pop(box.id, None)
+        remains.sweep(world, box)
+
+    def _let_go(self) -> None:
+        """Of all but its keeper."""
+        looping = self._world.loop
+        self._caller.on_gone = self._caller.on_room = None
+        if self._timer:
+            self._timer.cancel()
+        self._forget_guest()
         if self._channel:
-            world.loop.forget(self._channel.fileno())
+            looping.forget(self._channel.fileno())
             self._channel.close()
             self._channel = None
         if self._feed:
             self._feed.close()
         self._said.close()
-        world.commands.pop(box.id, None)
-        live = Live(box)
-        ending.stop_all(world, live)
-        ending.remove_leaf(world, live)
-        world.records.forget(box.id)
+
+    def _forget_guest(self) -> None:
+        if self._guest_fd >= 0:
+            self._world.loop.forget(self._guest_fd)
+            os.close(self._guest_fd)
+            self._guest_fd = -1
 
 
 _GONE = words.Process(0, 0, "")
-
-
-def end_leftover(world: World, box_id: str) -> None:
-    """A command whose launcher died: nobody waits for it any more."""
-    box = world.records.box(box_id)
-    told = world.records.handle(box_id) or {}
-    if box is not None:
-        live = Live(box, guest=wire.process_from(told.get("guest")), ours=False)
-        ending.stop_all(world, live)
-        ending.remove_leaf(world, live)
-    shutil.rmtree(world.records.path(box_id), ignore_errors=True)

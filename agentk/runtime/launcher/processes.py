@@ -8,7 +8,7 @@ from pathlib import Path
 from agentk.runtime import box as words
 from agentk.runtime import kernel
 
-_STATE, _START = 0, 19  # of the fields after the name in /proc/PID/stat
+_STATE, _START, _START_CODE, _STATUS = 0, 19, 23, 49  # of the fields after the name in /proc/PID/stat
 
 
 def identify(pid: int) -> words.Process | None:
@@ -27,10 +27,25 @@ def _boot_id() -> str:
 def stat(pid: int) -> list[str] | None:
     """The fields of /proc/PID/stat after the name, which may hold anything."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = kernel.read(f"/proc/{pid}/stat")
     except OSError:
         return None
-    return text.rpartition(")")[2].split()
+    return text.rpartition(b")")[2].decode().split()
+
+
+def tells_its_end(process: words.Process) -> bool:
+    """Whether `code_of` will be told: the kernel tells both or neither, to those with rights over the process."""
+    fields = stat(process.pid)
+    return fields is not None and int(fields[_START_CODE]) > 1
+
+
+def code_of(process: words.Process) -> int | None:
+    """How this very process ended, 128+N for a signal. None when it has not, or its parent has taken its corpse."""
+    fields = stat(process.pid)
+    if fields is None or fields[_STATE] != "Z" or int(fields[_START]) != process.start_ticks:
+        return None
+    code = os.waitstatus_to_exitcode(int(fields[_STATUS]))
+    return code if code >= 0 else 128 - code
 
 
 def is_alive(process: words.Process | None) -> bool:

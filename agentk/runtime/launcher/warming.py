@@ -17,7 +17,7 @@ from pathlib import Path
 
 from agentk.api import errors
 from agentk.runtime import box as words
-from agentk.runtime.launcher import checking, claiming, ending, exec_sibling, loop, processes, starting
+from agentk.runtime.launcher import checking, claiming, exec_sibling, loop, processes, remains, starting
 from agentk.runtime.launcher.exec_wanted import Wanted
 from agentk.runtime.launcher.world import Live, World
 
@@ -231,7 +231,4 @@ class Warm:
             self._channel = None
         world.commands.pop(box.id, None)
         self._live.idle_leaf = ""
-        live = Live(box)
-        ending.stop_all(world, live)
-        ending.remove_leaf(world, live)
-        world.records.forget(box.id)
+        remains.sweep(world, box)
