@@ -46,6 +46,9 @@ PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_CLEAR_ALL = 4
 _SECCOMP_MODE_FILTER = 2
 _READ_BYTES = 1 << 14
+# ioctl_pidfd(2): struct pidfd_info in its first form, whose last field is the status
+_PIDFD_INFO_EXIT, _PIDFD_INFO_BYTES = 0x8, 64
+_PIDFD_GET_INFO = 3 << 30 | _PIDFD_INFO_BYTES << 16 | 0xFF << 8 | 11
 _STATFS_BYTES = 256  # more than the structure has anywhere
 _CAPABILITIES_VERSION = 0x20080522
 # open_tree(2), move_mount(2), openat2(2), mount_setattr(2), quotactl_fd(2): the same numbers on every architecture
@@ -289,6 +292,18 @@ def read(path: str | Path, most: int = 1 << 62) -> bytes:
         return data
     finally:
         os.close(fd)
+
+
+def reaped_status(pidfd: int) -> int | None:
+    """The wait status of a process whose parent has waited for it. None before that, and of kernels before 6.15."""
+    told = bytearray(_PIDFD_INFO_BYTES)
+    struct.pack_into("Q", told, 0, _PIDFD_INFO_EXIT)
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, told)
+    except OSError:
+        return None
+    known, status = struct.unpack_from("Q", told)[0], struct.unpack_from("i", told, _PIDFD_INFO_BYTES - 4)[0]
+    return int(status) if known & _PIDFD_INFO_EXIT else None
 
 
 def boot_id() -> str:

@@ -300,7 +300,7 @@ class Command:
 
     def _guest_ended(self) -> None:
         assert self._guest is not None
-        code = processes.code_of(self._guest)
+        code = processes.code_of(self._guest, self._guest_fd)
         self._forget_guest()
         if code is not None:  # else its keeper was faster, and ends in a moment
             self._said.finish()

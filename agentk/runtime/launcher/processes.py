@@ -39,12 +39,17 @@ def tells_its_end(process: words.Process) -> bool:
     return fields is not None and int(fields[_START_CODE]) > 1
 
 
-def code_of(process: words.Process) -> int | None:
-    """How this very process ended, 128+N for a signal. None when it has not, or its parent has taken its corpse."""
+def code_of(process: words.Process, pidfd: int) -> int | None:
+    """How this very process ended, 128+N for a signal. None when it has not, and on some kernels when its parent was
+    faster than we and has taken its corpse."""
     fields = stat(process.pid)
-    if fields is None or fields[_STATE] != "Z" or int(fields[_START]) != process.start_ticks:
+    if fields and fields[_STATE] == "Z" and int(fields[_START]) == process.start_ticks:
+        status: int | None = int(fields[_STATUS])
+    else:
+        status = kernel.reaped_status(pidfd)
+    if status is None:
         return None
-    code = os.waitstatus_to_exitcode(int(fields[_STATUS]))
+    code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else 128 - code
 
 

@@ -30,7 +30,7 @@ STDIN_MAX_BYTES = 8 * 1024 * 1024  # of an exec: with its argv and environment i
 OUTPUT_MAX_BYTES = 4 * 1024 * 1024  # of each stream in the answer of an exec: both fit a line
 LINE_MAX_BYTES = 16 * 1024 * 1024  # a box with all its Secret and ConfigMap files
 FDS_A_MESSAGE = 253  # SCM_MAX_FD
-_READ_BYTES = 256 * 1024
+_READ_BYTES = 64 * 1024  # a larger buffer is mapped and unmapped again for each message
 _FD_SPACE = socket.CMSG_SPACE(FDS_A_MESSAGE * 4)
 
 Message = dict[str, Any]
