@@ -33,11 +33,6 @@ PATIENCE_SECONDS = (
     100.0  # an emulated machine is ten times slower; nothing here asserts how long something took
 )
 CANARY = "AGENTK_ESCAPES_CANARY"  # in the launcher's environment: no box may see it
-WAYS = [
-    pytest.param((how, level), id=" ".join(filter(None, (how, level))))
-    for how in ("", "beside", "hand", "typed")
-    for level in ("baseline", "restricted")
-]
 LIMITS = words.Limits(cpu_millis=2000, memory_bytes=192 * MIB, pids=64, open_files=256, storage_bytes=8 * MIB)
 
 
@@ -223,7 +218,10 @@ class Prison:
 
     def run_hand(self, program: str, facts: Any = None, **fields: Any) -> Ended:
         """As `run`, put into a box that only waits, with ends of ours: its output is a pipe."""
-        seen = self.start_box(self.box(["sleep", "1000"], **fields))
+        return self.put(self.start_box(self.box(["sleep", "1000"], **fields)), program, facts)
+
+    def put(self, seen: words.Seen, program: str, facts: Any = None) -> Ended:
+        """Into a box that runs, until it has ended."""
         read, write = os.pipe()
         null = os.open("/dev/null", os.O_RDWR)
         argv = ["python", f"/hostile/{program}.py", json.dumps(facts)]
@@ -240,13 +238,17 @@ class Prison:
 
     def run_typed(self, program: str, facts: Any = None, **fields: Any) -> Ended:
         """As `run`, typed into the shell that is the box's own program: what `attach -i` passes on."""
+        return self.wait(self.start_typed(program, facts, **fields))
+
+    def start_typed(self, program: str, facts: Any = None, **fields: Any) -> words.Seen:
+        """As `start`, typed."""
         made = self.box(["sh"], stdin=True, **fields)  # never claimed: a box that waited has nothing to read
         seen = self.start_cold(made)
         record = self.state / "boxes" if self.runtime == "nsjail" else self.run_dir / "doors" / made.uid
         line = shlex.join(["exec", "python", f"/hostile/{program}.py", json.dumps(facts)])
         with open(record / made.id / "in", "w") as typing:
             typing.write(f"{line}\n")
-        return self.wait(seen)
+        return seen
 
     def _enter(self, seen: words.Seen, argv: Sequence[str], fds: Sequence[int]) -> dict[str, Any]:
         message = {
@@ -262,10 +264,11 @@ class Prison:
             connection.settimeout(PATIENCE_SECONDS)
             connection.connect(str(self.run_dir / "launcher.sock"))
             socket.send_fds(connection, [json.dumps(message).encode() + b"\n"], list(fds))
-            while True:
-                for told, _ in inbox.feed(connection.recv(1 << 16)):
+            while data := connection.recv(1 << 16):
+                for told, _ in inbox.feed(data):
                     assert "error" not in told, told
                     return dict(told["ok"])
+        raise ConnectionError("the launcher ended meanwhile")
 
     def _waits_beside(self, seen: words.Seen) -> bool:
         uid = next(agent.host_uid for agent in self.agents if agent.uid == seen.uid)

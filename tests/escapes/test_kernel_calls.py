@@ -6,13 +6,14 @@ from typing import Any
 import pytest
 
 from tests.escapes import prison as prisons
+from tests.escapes import ways
 
 pytestmark = pytest.mark.jail
 
 REFUSED = {"EPERM", "ENOSYS"}
 
 
-@pytest.fixture(scope="session", params=prisons.WAYS)
+@pytest.fixture(scope="session", params=ways.WAYS)
 def calls(request: pytest.FixtureRequest, built: prisons.Prison) -> Iterator[Any]:
     """What calling.py was answered. One box for all that is asked here, and one command beside a box."""
     if built.unhappy:
@@ -51,9 +52,10 @@ def test_no_privilege_can_be_raised(calls: Any) -> None:
     assert calls["personality"] == "EPERM"
 
 
-def test_without_seccomp_a_namespace_of_its_own_gains_nothing(prison: prisons.Prison) -> None:
+@ways.by("", *ways.INTO)
+def test_without_seccomp_a_namespace_of_its_own_gains_nothing(prison: prisons.Prison, how: str) -> None:
     """The level `privileged` lets it be root of a new user namespace: masks, mounts and the machine still hold."""
-    report = prison.run("nesting", seccomp="privileged").report
+    report = prison.how(how)("nesting", seccomp="privileged").report
     assert set(report["maps"].values()) == {"EROFS"}  # nobody in there is anybody outside
     found = report["found"]
     assert int(found.pop("capabilities"), 16) and found.pop("tmpfs of its own").startswith("allowed")

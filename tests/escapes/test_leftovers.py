@@ -1,12 +1,13 @@
 """A launcher that dies leaves nothing but what the next one finds. What boxes leave is checked after every test."""
 
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from agentk.api import errors
 from agentk.runtime import box as words
-from tests.escapes import outside
+from tests.escapes import outside, ways
 from tests.escapes import prison as prisons
 
 pytestmark = pytest.mark.jail
@@ -14,8 +15,9 @@ pytestmark = pytest.mark.jail
 VICTIM = {"secret": "", "name": "v", "port": 9999}
 
 
-def test_a_box_outlives_its_launcher_and_is_ended_by_the_next(prison: prisons.Prison) -> None:
-    made = prison.start("victim", VICTIM)
+@ways.by("", "typed")
+def test_a_box_outlives_its_launcher_and_is_ended_by_the_next(prison: prisons.Prison, how: str) -> None:
+    made = (prison.start_typed if how else prison.start)("victim", VICTIM)
     prison.said(made, b"VICTIM")
     prison.murder()
     assert made.process and outside.owners(made.process.pid)
@@ -23,6 +25,21 @@ def test_a_box_outlives_its_launcher_and_is_ended_by_the_next(prison: prisons.Pr
     assert prison.see(made.id).process == made.process
     ended = prison.kill(made)
     assert (ended.exit.signal, ended.exit.intent) == (signal.SIGKILL, words.Intent("Killed"))
+
+
+@ways.by("hand")
+def test_what_was_put_into_a_box_ends_with_its_launcher(prison: prisons.Prison, how: str) -> None:
+    """And the box itself does not."""
+    made = prison.start_box(prison.box(["sleep", "1000"]))
+    with ThreadPoolExecutor() as pool:
+        put = pool.submit(prison.put, made, "victim", {**VICTIM, "name": made.uid})
+        prisons.until("it is in the box", lambda: _named(made.uid))
+        prison.murder()
+        assert isinstance(put.exception(), ConnectionError)
+    prisons.until("it has ended", lambda: not _named(made.uid))
+    prison.launch()
+    assert prison.see(made.id).phase == "Running"
+    assert prison.kill(made).exit.intent == words.Intent("Killed")
 
 
 def test_a_launcher_dead_in_the_middle_leaves_no_process(prison: prisons.Prison) -> None:
@@ -47,6 +64,15 @@ def test_a_launcher_dead_in_the_middle_leaves_no_process(prison: prisons.Prison)
 
 def _running(prison: prisons.Prison) -> list[str]:
     return [told["id"] for told in prison.ask("list")["boxes"] if told["phase"] in ("Starting", "Running")]
+
+
+def _named(uid: str) -> list[int]:
+    """Processes of the host's whose command line begins as the victim's of that name does."""
+    return [
+        pid
+        for pid in outside.processes()
+        if outside.command_of(pid).startswith("python") and f'"name": "{uid}"' in outside.command_of(pid)
+    ]
 
 
 def _new_guests(before: set[int]) -> list[int]:

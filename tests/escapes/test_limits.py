@@ -3,11 +3,13 @@
 import dataclasses
 import signal
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from agentk.runtime import box as words
 from tests.escapes import prison as prisons
+from tests.escapes import ways
 from tests.escapes.prison import LIMITS, MIB
 
 pytestmark = pytest.mark.jail
@@ -19,9 +21,10 @@ def limits(**changes: int) -> words.Limits:
     return dataclasses.replace(LIMITS, **changes)
 
 
-def test_memory_kills_the_box_and_is_counted(prison: prisons.Prison, need: Need) -> None:
+@ways.by("", *ways.INTO)
+def test_memory_kills_the_box_and_is_counted(prison: prisons.Prison, need: Need, how: str) -> None:
     need("memory")
-    ended = prison.run(
+    ended = prison.how(how)(
         "greedy", {"kind": "memory", "amount": 512 * MIB}, limits=limits(memory_bytes=48 * MIB)
     )
     assert b"BEGUN" in ended.lines
@@ -41,10 +44,12 @@ def test_files_in_memory_count_as_memory(prison: prisons.Prison, need: Need, pla
     assert (ended.exit.counters.oom_kills or 0) >= 1
 
 
-@pytest.mark.parametrize("place", ["/tmp", "/dev/shm"])
-def test_scratch_is_full_at_its_size(prison: prisons.Prison, place: str) -> None:
+@pytest.mark.parametrize(
+    ("place", "how"), [("/tmp", ""), ("/dev/shm", ""), ("/tmp", "hand"), ("/dev/shm", "typed")]
+)
+def test_scratch_is_full_at_its_size(prison: prisons.Prison, place: str, how: str) -> None:
     facts = {"kind": "file", "path": f"{place}/big", "amount": 64 * MIB}
-    ended = prison.run("greedy", facts, tmp_bytes=4 * MIB)
+    ended = prison.how(how)("greedy", facts, tmp_bytes=4 * MIB)
     assert ended.report["refused"] == "ENOSPC"
     assert 3 * MIB <= ended.report["written"] <= 4 * MIB
 
@@ -56,24 +61,28 @@ def test_a_volume_in_memory_is_full_at_its_size(prison: prisons.Prison) -> None:
     assert (ended.report["refused"], ended.report["written"]) == ("ENOSPC", 2 * MIB)
 
 
-def test_the_workspace_is_full_at_its_size(prison: prisons.Prison) -> None:
-    ended = prison.run("greedy", {"kind": "file", "path": "/workspace/big", "amount": 64 * MIB})
+@ways.by("", "hand")
+def test_the_workspace_is_full_at_its_size(prison: prisons.Prison, how: str) -> None:
+    ended = prison.how(how)("greedy", {"kind": "file", "path": "/workspace/big", "amount": 64 * MIB})
     assert ended.seen.workspace in ("quota", "image", "tmpfs")
     assert ended.report["refused"] in ("ENOSPC", "EDQUOT")
     assert 6 * MIB <= ended.report["written"] <= 9 * MIB  # the last block may be half of metadata
-    assert 6 * MIB <= (ended.exit.counters.storage_bytes or 0) <= 9 * MIB
+    assert 6 * MIB <= (prison.counters(ended.seen).storage_bytes or 0) <= 9 * MIB
 
 
-def test_the_workspace_runs_out_of_inodes(prison: prisons.Prison) -> None:
+@ways.by("", "typed")
+def test_the_workspace_runs_out_of_inodes(prison: prisons.Prison, how: str) -> None:
     """A million empty files are no way around a limit in bytes."""
-    ended = prison.run("greedy", {"kind": "inodes", "path": "/workspace", "amount": 100_000})
+    ended = prison.how(how)("greedy", {"kind": "inodes", "path": "/workspace", "amount": 100_000})
     assert ended.report["refused"] in ("ENOSPC", "EDQUOT")
     assert 100 < ended.report["made"] < 20_000
 
 
-def test_a_fork_bomb_is_denied_and_ends_with_one_kill(prison: prisons.Prison, need: Need) -> None:
+@ways.by("", "typed")
+def test_a_fork_bomb_is_denied_and_ends_with_one_kill(prison: prisons.Prison, need: Need, how: str) -> None:
     need("pids")
-    made = prison.start("greedy", {"kind": "forks"}, limits=limits(pids=24))
+    start = prison.start_typed if how else prison.start
+    made = start("greedy", {"kind": "forks"}, limits=limits(pids=24))
     prison.said(made, b"REPORT")
     seen = prison.counters(made)
     assert (seen.pids_denied or 0) >= 1 and (seen.pids or 0) <= 24
@@ -86,17 +95,39 @@ def test_a_fork_bomb_is_denied_and_ends_with_one_kill(prison: prisons.Prison, ne
     )
 
 
-def test_threads_count_as_processes(prison: prisons.Prison, need: Need) -> None:
+@ways.by("hand")
+def test_a_fork_bomb_put_into_a_box_ends_with_it(prison: prisons.Prison, need: Need, how: str) -> None:
+    """It finds what the box's own program left of their one limit."""
     need("pids")
-    ended = prison.run("greedy", {"kind": "threads", "amount": 500}, limits=limits(pids=24))
+    made = prison.start_box(prison.box(["sleep", "1000"], limits=limits(pids=24)))
+    with ThreadPoolExecutor() as pool:
+        bomb = pool.submit(prison.put, made, "greedy", {"kind": "forks"})
+        prisons.until("one more is refused", lambda: _is_denied(prison, made.uid))
+        assert (prison.counters(made).pids or 0) <= 24
+        assert prison.kill(made).exit.signal == signal.SIGKILL
+        put = bomb.result()
+    assert put.exit.signal == signal.SIGKILL and (put.exit.counters.pids_denied or 0) >= 1
+
+
+def _is_denied(prison: prisons.Prison, uid: str) -> bool:
+    """By the kernel's own count, wherever in the agent's group it counts."""
+    files = [at / "pids.events" for at in prison.groups() if uid in at.parts]
+    return any(file.read_text().split()[-1] != "0" for file in files if file.is_file())
+
+
+@ways.by("", "hand")
+def test_threads_count_as_processes(prison: prisons.Prison, need: Need, how: str) -> None:
+    need("pids")
+    ended = prison.how(how)("greedy", {"kind": "threads", "amount": 500}, limits=limits(pids=24))
     assert "can't start new thread" in ended.report["refused"]
     assert 10 < ended.report["made"] < 24
     assert (ended.exit.counters.pids_denied or 0) >= 1
 
 
-def test_descriptors_end_at_the_limit(prison: prisons.Prison) -> None:
+@ways.by("", "hand")
+def test_descriptors_end_at_the_limit(prison: prisons.Prison, how: str) -> None:
     """And the limit is hard."""
-    ended = prison.run("greedy", {"kind": "descriptors", "amount": 5000}, limits=limits(open_files=64))
+    ended = prison.how(how)("greedy", {"kind": "descriptors", "amount": 5000}, limits=limits(open_files=64))
     assert (ended.report["refused"], ended.report["highest"], ended.report["hard"]) == ("EMFILE", 63, 64)
     assert ended.report["raised"].startswith("refused")
 
@@ -121,17 +152,19 @@ def test_a_log_keeps_to_its_size(prison: prisons.Prison) -> None:
     assert len(prison.log_files(ended.seen)) == 2
 
 
-def test_a_guest_cannot_make_the_launcher_wait(prison: prisons.Prison) -> None:
+@ways.by("", *ways.INTO)
+def test_a_guest_cannot_make_the_launcher_wait(prison: prisons.Prison, how: str) -> None:
     """It turns its outputs to blocking, never reads or writes again, and others are served as before."""
-    ended = prison.run("unblocking")
+    ended = prison.how(how)("unblocking")
     assert ended.exit.code == 0 and ended.report["before"] == [False, False]
     assert prison.run_box(prison.box(["echo", "served"])).text == "served"
 
 
-def test_cpu_is_throttled_to_its_quota(prison: prisons.Prison, need: Need) -> None:
+@ways.by("", "hand")
+def test_cpu_is_throttled_to_its_quota(prison: prisons.Prison, need: Need, how: str) -> None:
     """Two programs that burn all they can get a fifth of one CPU between them."""
     need("cpu")
-    ended = prison.run("greedy", {"kind": "cpu", "amount": 200_000}, limits=limits(cpu_millis=200))
+    ended = prison.how(how)("greedy", {"kind": "cpu", "amount": 200_000}, limits=limits(cpu_millis=200))
     counted = ended.exit.counters
     assert (counted.throttled_periods or 0) >= 5 and (counted.throttled_usec or 0) > 0
     assert (counted.cpu_usec or 0) >= ended.report["used"] * 900_000

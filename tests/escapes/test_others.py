@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from agentk.runtime import nsjail
-from tests.escapes import outside
+from tests.escapes import outside, ways
 from tests.escapes import prison as prisons
 
 pytestmark = pytest.mark.jail
@@ -35,15 +35,18 @@ class Scene:
     heard: list[str]
 
 
-@pytest.fixture(scope="session", params=["baseline", "restricted"])
+WAYS = [("", "baseline"), ("", "restricted"), *((how, "baseline") for how in ways.INTO)]
+
+
+@pytest.fixture(scope="session", params=[pytest.param(way, id=" ".join(filter(None, way))) for way in WAYS])
 def scene(request: pytest.FixtureRequest, built: prisons.Prison) -> Iterator[Scene]:
     if built.unhappy:
         pytest.skip(built.unhappy)
     with ExitStack() as left:
-        yield _play(built, left, request.param)
+        yield _play(built, left, *request.param)
 
 
-def _play(prison: prisons.Prison, left: ExitStack, seccomp: str) -> Scene:
+def _play(prison: prisons.Prison, left: ExitStack, how: str, seccomp: str) -> Scene:
     attacker = prison.agent()
     victim = prison.start("victim", {"secret": SECRET, "name": "victim", "port": PORT}, agent=prison.agent())
     prison.said(victim, b"VICTIM")
@@ -63,8 +66,10 @@ def _play(prison: prisons.Prison, left: ExitStack, seccomp: str) -> Scene:
         "tcp": [["127.0.0.1", PORT], list(listeners[2].getsockname()), ["192.0.2.1", 80], ["10.0.0.1", 22]],
         "tcp6": [["::1", listeners[-1].getsockname()[1]], ["2001:db8::1", 80], ["fe80::1", 80]],
         "shm_key": key,
+        # to all it can name: what was put into a box would end that box's own program, and with it itself
+        "all": how != "hand",
     }
-    report = prison.run("reaching", facts, agent=attacker, seccomp=seccomp).report
+    report = prison.how(how)("reaching", facts, agent=attacker, seccomp=seccomp).report
     states = [outside.status(one.pid).get("State", "gone") for one in standing]
     phase = prison.see(victim.id).phase
     for one in standing:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.escapes import prison as prisons
+from tests.escapes import ways
 
 pytestmark = pytest.mark.jail
 
@@ -22,7 +23,7 @@ SYSTEM += ["/run/agentk/x", "/hostile/attempts.py", "/x", "/dev/x", "/run/x", "/
 SYSTEM += ["/proc/sysrq-trigger", "/proc/sys/kernel/hostname", "/proc/sys/vm/drop_caches"]
 
 
-@pytest.fixture(scope="session", params=prisons.WAYS)
+@pytest.fixture(scope="session", params=ways.WAYS)
 def sight(request: pytest.FixtureRequest, built: prisons.Prison) -> Iterator[Any]:
     """What looking.py found, with the host's secrets told to it. One box for all that is asked here, and one command
     beside a box, which may do no more."""

@@ -74,7 +74,7 @@ def signals():
         "init": answer(os.kill, 1, signal.SIGKILL),
         "host": {str(pid): answer(os.kill, pid, signal.SIGKILL) for pid in FACTS["pids"]},
         "host group": {str(pid): answer(os.kill, -pid, signal.SIGKILL) for pid in FACTS["pids"]},
-        "all": answer(os.kill, -1, signal.SIGKILL),
+        "all": answer(os.kill, -1 if FACTS["all"] else child.pid, signal.SIGKILL),
     }
     found["own child"] = child.wait()
     found["init lives"] = os.path.exists("/proc/1/cmdline")
