@@ -69,7 +69,7 @@ def clean(world: "World", box: words.Box) -> None:
     if box.runtime != "podman":
         return
     shutil.rmtree(world.fifo_folder(box), ignore_errors=True)
-    remove_container(world, world.podman.name(box.id))
+    remove_container(world, box.id)
     if box.image:
         let_images_go(world, but=box.id)
     point = world.podman.stage(box)
@@ -85,14 +85,19 @@ def let_images_go(world: "World", but: str = "") -> None:
     world.podman.ask("let_go", lambda _: None, used=sorted(used - {""}))
 
 
-def remove_container(world: "World", name: str, tries: int = _TRIES) -> None:
-    """Soon, and again when Podman cannot do it now."""
+def remove_container(world: "World", box_id: str, tries: int = _TRIES) -> None:
+    """Soon, and again when Podman cannot do it now. A box made anew meanwhile took the old one's name and place."""
 
     def told(result: dict[str, Any] | errors.AgentkError) -> None:
         if isinstance(result, errors.AgentkError) and tries:
-            world.loop.after(_RETRY_SECONDS, lambda: remove_container(world, name, tries - 1))
+            world.loop.after(_RETRY_SECONDS, again)
 
-    world.podman.ask("remove", told, container=name)
+    def again() -> None:
+        live = world.lives.get(box_id)
+        if live is None or live.phase in ("Exited", "Lost"):
+            remove_container(world, box_id, tries - 1)
+
+    world.podman.ask("remove", told, container=world.podman.name(box_id))
 
 
 def let_stages_go(world: "World", points: Sequence[Path]) -> None:
@@ -149,7 +154,7 @@ def adopt(world: "World") -> None:
         for told in result["containers"] if isinstance(result, dict) else ():
             live = world.lives.get(told["box"])
             if live is None or live.phase in ("Exited", "Lost"):
-                remove_container(world, world.podman.name(told["box"]))
+                remove_container(world, told["box"])
         let_images_go(world)
 
     world.podman.ready(ready)
