@@ -31,6 +31,7 @@ from agentk.runtime.podman import probing, spec
 
 _MESSAGE_BYTES = 4096
 _BECOME_SECONDS = 0.002
+_AGAIN_SECONDS = 0.05
 Told = dict[str, Any] | errors.AgentkError
 
 
@@ -59,7 +60,10 @@ class Attempt(starting.Attempt):
         crashpoint("start.after-fifos")
         self._timer = world.loop.after(starting.START_SECONDS, self._too_slow)
         self._wanted = order
-        world.podman.ready(self._guarded(self._hold))
+        self._serve({})
+
+    def _serve(self, _: Told) -> None:
+        self._world.podman.ready(self._guarded(self._hold))
 
     def _guarded(self, step: Any) -> Any:
         """The next step, unless this was given up meanwhile; what it raises takes everything back."""
@@ -102,8 +106,19 @@ class Attempt(starting.Attempt):
             workspace=world.workspaces.tree(box.uid),
             image=str(told["path"]),
         )
-        joined = podman_stage.spaces(world.podman.service_pid, world.settings.rootless)
-        given = [*joined, *([order.workspace] if order.workspace >= 0 else [])]
+        held = [order.workspace] if order.workspace >= 0 else []
+        try:
+            joined = podman_stage.spaces(world.podman.service_pid, world.settings.rootless)
+        except (
+            FileNotFoundError,
+            ProcessLookupError,
+        ):  # Podman's service died since we heard of it, and another is started
+            for fd in held:
+                os.close(fd)
+            again = self._guarded(self._serve)
+            world.loop.after(_AGAIN_SECONDS, lambda: again({}))
+            return
+        given = [*joined, *held]
         ours, theirs = socket.socketpair()
         try:
             self._child = podman_stage.fork(joined, order, theirs)
