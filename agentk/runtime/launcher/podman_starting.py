@@ -109,10 +109,7 @@ class Attempt(starting.Attempt):
         held = [order.workspace] if order.workspace >= 0 else []
         try:
             joined = podman_stage.spaces(world.podman.service_pid, world.settings.rootless)
-        except (
-            FileNotFoundError,
-            ProcessLookupError,
-        ):  # Podman's service died since we heard of it, and another is started
+        except (FileNotFoundError, ProcessLookupError):  # it died since we heard of it: another is started
             for fd in held:
                 os.close(fd)
             again = self._guarded(self._serve)
