@@ -277,12 +277,14 @@ class Cgroups:
             time.sleep(0.002)
 
     def close_root(self) -> bool:
-        """Remove our root as well. False when agents are left, or somebody is in the keeper's group."""
+        """Remove our root as well, unless somebody was moved aside into it. False when agents are left, or somebody is
+        in the keeper's group."""
         gone = True
         for tree in (*self._foreign, *self._trees):
-            for namespace in _children(tree):
-                _remove_empty(namespace)
-            gone = _remove_empty(tree / cgroup_v2.KEEPER) and _remove_empty(tree) and gone
+            left = [namespace for namespace in _children(tree) if not _remove_empty(namespace)]
+            gone = _remove_empty(tree / cgroup_v2.KEEPER) and not left and gone
+            if _remove_empty(tree / cgroup_v2.ASIDE):
+                gone = _remove_empty(tree) and gone
         return gone
 
     def self_test(self, marker: Path) -> list[box.Finding]:
@@ -324,7 +326,7 @@ def _children(group: Path) -> list[Path]:
         return [
             Path(entry.path)
             for entry in os.scandir(group)
-            if entry.is_dir() and entry.name != cgroup_v2.KEEPER
+            if entry.is_dir() and entry.name not in (cgroup_v2.KEEPER, cgroup_v2.ASIDE)
         ]
     except OSError:
         return []

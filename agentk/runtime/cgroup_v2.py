@@ -16,6 +16,7 @@ from agentk.runtime import box, cgroup_text, cgroup_v1
 
 CONTROLLERS = ("memory", "cpu", "pids")
 KEEPER = "_keeper"  # no namespace can be called so
+ASIDE = "_aside"  # nor so: whoever ran where our tree begins, ourselves among them
 FREEZE_SECONDS = 0.3
 MOVE_TRIES = 20
 SCOPE_FIX = "systemd-run --user --scope -p Delegate=yes agentk daemon start"
@@ -198,9 +199,9 @@ def open_v2(
         try:
             return _settle(base, name, own, entry.point)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                (base / name / KEEPER).rmdir()
-                (base / name).rmdir()
+            for group in (base / name / KEEPER, base / name / ASIDE, base / name):
+                with contextlib.suppress(OSError):
+                    group.rmdir()
             fix = SCOPE_FIX if uid else CONTAINER_FIX if error.errno == errno.EROFS else ""
             lack = cgroup_text.Lack(f"cannot use {base}: {error.strerror or error}", fix)
     return lack
@@ -212,10 +213,11 @@ def _settle(base: Path, name: str, own: Path, point: Path) -> V2:
     (root / KEEPER).mkdir(parents=True, exist_ok=True)
     # Only the top of the whole hierarchy may hold processes and hand controllers down at once.
     if (base / "cgroup.type").exists() and not is_user_manager(base):
-        _empty(base, root / KEEPER)
+        (root / ASIDE).mkdir(exist_ok=True)
+        _empty(base, root / ASIDE)
         if not own.is_relative_to(base):
             # a launcher started elsewhere moves in: children can only be moved within what we may write
-            _move(os.getpid(), root / KEEPER)
+            _move(os.getpid(), root / ASIDE)
     available = frozenset((cgroup_text.read(base / "cgroup.controllers") or "").split())
     missing = {name: _why_missing(name, base, point) for name in CONTROLLERS if name not in available}
     wanted = frozenset(CONTROLLERS) & available
@@ -228,14 +230,14 @@ def _settle(base: Path, name: str, own: Path, point: Path) -> V2:
     return V2(root, reach, missing)
 
 
-def _empty(base: Path, keeper: Path) -> None:
-    """Move whatever runs directly in `base` into the keeper: "no internal processes"."""
+def _empty(base: Path, aside: Path) -> None:
+    """Move whatever runs directly in `base` aside: "no internal processes"."""
     for _ in range(MOVE_TRIES):
         pids = (base / "cgroup.procs").read_text().split()
         if not pids:
             return
         for pid in pids:
-            _move(int(pid), keeper)
+            _move(int(pid), aside)
     raise OSError(errno.EBUSY, f"processes keep appearing in {base}")
 
 
