@@ -140,9 +140,10 @@ class Worker:
         """Start the service if there is none; who serves, whose namespaces the stage is made in."""
         serving = self._serve()
         version = self._ask("get", "/version").get("Version", "") if message.get("version") else ""
-        # less than ours: Podman lowers its own
-        processes = resource.prlimit(serving.pid, resource.RLIMIT_NPROC)[1]
-        hard = processes if processes >= 0 else _PROCESSES_MAX
+        # Podman lowers its own or, as root, raises it; what is put into a box has no more than we have.
+        which = resource.RLIMIT_NPROC
+        bounds = [resource.prlimit(serving.pid, which)[1], resource.getrlimit(which)[1]]
+        hard = min((bound for bound in bounds if bound >= 0), default=_PROCESSES_MAX)
         return {"pid": serving.pid, "oci": self._oci, "version": version, "processes": hard}
 
     def _run(self, message: Message) -> Message:
