@@ -90,6 +90,12 @@ def kill(there: Place, mark: str, *, needed: bool = True) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def kill_pause() -> None:
+    """kill -9 of what keeps the namespaces of this user's Podman."""
+    file = Path(os.environ["XDG_RUNTIME_DIR"]) / "libpod" / "tmp" / "pause.pid"
+    os.kill(int(file.read_text()), signal.SIGKILL)
+
+
 def touch(pid: int, name: str) -> None:
     """A file in the workspace of a box, by its first process."""
     Path(f"/proc/{pid}/root/workspace/{name}").touch()

@@ -1,6 +1,7 @@
 """Any death around a Podman box, of the launcher at a named moment or of what it needs: nothing doubled or left."""
 
 import asyncio
+import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -166,6 +167,29 @@ def test_boxes_outlive_what_speaks_with_podman(there: Place, victim: str) -> Non
             assert [seen.phase for seen in await runtime.list()] == ["Running", "Running"]
             await runtime.kill(first.id, KILLED)
             await runtime.remove(second.id)
+            return await launching.ended(runtime, first.id)
+
+    seen = asyncio.run(flow())
+    assert seen.exit is not None
+    assert (seen.exit.code, seen.exit.signal, seen.exit.intent) == (137, signal.SIGKILL, KILLED)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root's Podman needs no namespaces of its own")
+def test_boxes_outlive_what_keeps_podmans_namespaces(there: Place) -> None:
+    """A user's Podman has one process for that, and whoever kills it may not even know of us."""
+
+    async def flow() -> box.Seen:
+        there.launch()
+        async with launching.connected(there) as runtime:
+            first = await runtime.start(there.python(SLEEP, runtime="podman"))
+            podmans.kill_pause()
+            second = await runtime.start(there.python(SLEEP, runtime="podman", uid="u-2"))
+            podmans.kill(there, " system service ")
+            third = await runtime.start(there.python(SLEEP, runtime="podman", uid="u-3"))
+            assert [seen.phase for seen in await runtime.list()] == ["Running"] * 3
+            await runtime.kill(first.id, KILLED)
+            for other in (second, third):
+                await runtime.remove(other.id)
             return await launching.ended(runtime, first.id)
 
     seen = asyncio.run(flow())

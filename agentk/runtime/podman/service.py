@@ -16,8 +16,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from agentk.runtime import kernel
+from agentk.runtime import cgroup_text, kernel
 from agentk.runtime.launcher import wire
 
 OCI_RUNTIMES = ("crun", "runc", "youki")  # in this order, each by trying
@@ -48,12 +49,6 @@ class Service:
     def ends(self) -> bool:
         """Whether it has ended."""
         return self.process.poll() is not None
-
-    def end(self) -> None:
-        """Repeatable."""
-        if self.process.poll() is None:
-            self.process.kill()
-        self.process.wait()
 
 
 def binary() -> str:
@@ -106,6 +101,8 @@ def start(folder: Path, oci_runtime: str) -> Service:
     env = {**os.environ, "CONTAINERS_CONF": str(folder / _CONF)}
     said = folder / f"{oci_runtime}.log"
     with said.open("wb") as log:
+        if os.geteuid() != 0:
+            _begin_namespaces(podman, env, log)
         process = subprocess.Popen(
             command, env=env, cwd=scratch, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=_tie
         )
@@ -117,6 +114,42 @@ def start(folder: Path, oci_runtime: str) -> Service:
             raise Unstartable(f"its service did not start: {_last_words(said)}")
         time.sleep(0.005)
     return Service(process, path, pid)
+
+
+def _begin_namespaces(podman: str, env: Mapping[str, str], log: IO[bytes]) -> None:
+    """Without root, whichever command of Podman's is the first makes the namespaces of all that follow, and a process
+    that keeps them for this user. A service that was the first would serve by a child, which no death of ours ends.
+
+    That process outlives us: it begins where our launcher is, for a group of ours goes only when it is empty.
+    """
+    group = _group_of(os.getppid())
+
+    def prepare() -> None:
+        _tie()
+        if group is not None:
+            cgroup_text.write(group / "cgroup.procs", 0)
+
+    try:
+        subprocess.run(
+            [podman, "unshare", "true"],
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            preexec_fn=prepare,
+            timeout=_START_SECONDS,
+            check=False,  # the service then says why, and better
+        )
+    except subprocess.TimeoutExpired:
+        raise Unstartable(f"`podman unshare true` did not end within {_START_SECONDS:.0f} s") from None
+
+
+def _group_of(pid: int) -> Path | None:
+    """Its group where groups are unified."""
+    entries = cgroup_text.mount_entries(cgroup_text.read(Path("/proc/self/mountinfo")) or "")
+    point = next((entry.point for entry in entries if entry.fstype == "cgroup2"), None)
+    path = cgroup_text.own_groups(cgroup_text.read(Path(f"/proc/{pid}/cgroup")) or "").get("")
+    return point / path.lstrip("/") if point and path else None
 
 
 def _theirs() -> list[Path]:
