@@ -30,7 +30,7 @@ floors: $(STAMP)     ## import-linter: a room imports only rooms below it
 unit: $(STAMP)       ## pytest, without the virtual machine
 	$(PY) -m pytest -m "not vm and not bench" $(ARGS)
 
-vm: $(STAMP)         ## The jail tests in a Debian with systemd and cgroup v2, as root and as a user
+vm: $(STAMP)         ## A selection in a Debian with systemd and cgroup v2, as root and as a user
 	$(PY) -m tests.vm $(ARGS)
 
 bench: $(STAMP)      ## Print the figures of tests/bench/README.md

@@ -1,6 +1,5 @@
 """One launcher for each runtime and session; after each test, the proof that its agents left nothing on the host."""
 
-import os
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -45,15 +44,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_told_elsewhere(item: pytest.Item) -> bool:
-    """What is typed goes to a box that never waited, and limits are those of the agent's group, whoever came in how.
-
-    An emulated machine is ten times slower: there, other boxes than plain jails are tried with one policy, for a
-    second one is another filter, not another machine, and the host tries it with all of them.
-    """
+    """What is typed goes to a box that never waited, and limits are those of the agent's group, whoever came in how."""
     name, limits = item.name.partition("[")[2], item.path.name in ("test_limits.py", "test_leftovers.py")
-    if "claimed" in name and ("typed" in name or (limits and "hand" in name)):
-        return True
-    if "AGENTK_VM" not in os.environ:
-        return False
-    into = limits and ("typed" in name or "hand" in name) and "memory_kills" not in item.name
-    return into or ("restricted" in name and (not name.startswith("restricted-nsjail") or "claimed" in name))
+    return "claimed" in name and ("typed" in name or (limits and "hand" in name))

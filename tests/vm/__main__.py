@@ -11,10 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.vm import host, image, machine, outcomes
-
-# What only a machine of its own can prove on most hosts: caps that bite, delegation, the guest's own promises.
-SELECTION = ["-m", "jail or root or vm"]
+from tests.vm import host, image, machine, outcomes, selection
 
 
 def main() -> int:
@@ -39,10 +36,11 @@ def main() -> int:
             machine.shell(setup)
             return 0
         suites = outcomes.SUITES if args.who == "both" else (args.who,)
-        life = machine.live(setup, suites, args.pytest or SELECTION, args.timeout, hear)
+        must_run = args.must_run + ([] if args.pytest else selection.must_run())
+        life = machine.live(setup, suites, args.pytest or selection.arguments(), args.timeout, hear)
         if args.results:
             shutil.copytree(place / "left", args.results, dirs_exist_ok=True)
-        return close(life, place, args.must_run)
+        return close(life, place, must_run)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         "--as", dest="who", choices=("root", "user", "both"), default="both", help="default: both"
     )
     told.add_argument(
-        "--timeout", type=float, default=420, metavar="S", help="seconds from power-on; default 420"
+        "--timeout", type=float, default=2400, metavar="S", help="seconds from power-on; default 2400"
     )
     told.add_argument("--must-run", action="append", default=[], metavar="[root:|user:]PREFIX")
     told.add_argument(
@@ -67,7 +65,7 @@ def parser() -> argparse.ArgumentParser:
     )
     told.add_argument("--accel", default="tcg", help="qemu's -accel; kvm is fast where it works; default tcg")
     told.add_argument(
-        "pytest", nargs="*", metavar="PYTEST_ARGS", help=f"after --; default: {' '.join(SELECTION)}"
+        "pytest", nargs="*", metavar="PYTEST_ARGS", help="after --; default: what selection.py names"
     )
     return told
 
