@@ -35,7 +35,7 @@ class Mover:
         if guest is None or live.keeper is None:
             raise ProcessLookupError(errno.ESRCH, "the waiting box has ended")
         try:
-            self._spare = world.movers.take(live.keeper.pid)
+            self._spare = world.movers.take(live.keeper.pid, box.uid)
             self._spare.send(child.own_text(box, str(world.settings.door(box))), guest)
         finally:
             os.close(guest)
@@ -69,14 +69,14 @@ class Movers:
         self._spare: sparing.Spare | None = None
         self._due = False
 
-    def take(self, keeper: int) -> sparing.Spare:
-        """The one that is ready, or a new one. Raises OSError."""
+    def take(self, keeper: int, uid: str) -> sparing.Spare:
+        """The one that is ready, or a new one for this agent. Raises OSError."""
         spare, self._spare = self._spare, None
         if spare is not None and not spare.is_fit(sparing.marks(self._world)):
             spare.end()
             spare = None
         self.refill()
-        return spare or self._make(keeper)
+        return spare or self._make(keeper, uid)
 
     def refill(self) -> None:
         """Make one soon. Repeatable."""
@@ -93,24 +93,28 @@ class Movers:
     def _fill(self) -> None:
         self._due = False
         if self._spare is None and any(live.box.waits for live in self._world.lives.values()):
-            self._spare = self._make(0)
+            self._spare = self._make(0, "")
 
-    def _make(self, keeper: int) -> sparing.Spare:
+    def _make(self, keeper: int, uid: str) -> sparing.Spare:
         world, site = self._world, self._world.site()
+        workspace = world.workspaces.tree(uid) if uid else -1
         ours, theirs = socket.socketpair()
         try:
             ours.setblocking(False)
-            pid = child.fork_into(theirs, lambda: _move(site, keeper, theirs))
+            pid = child.fork_into(theirs, lambda: _move(site, keeper, workspace, theirs))
         except OSError:
             ours.close()
             raise
         finally:
             theirs.close()
+            if workspace >= 0:
+                os.close(workspace)
         return sparing.Spare(pid, ours, sparing.marks(world))
 
 
-def _move(site: child.Site, keeper: int, channel: socket.socket) -> NoReturn:
-    child.close_all_but({channel.fileno(), site.users, *site.keep})
+def _move(site: child.Site, keeper: int, workspace: int, channel: socket.socket) -> NoReturn:
+    """`workspace`: its mount, where the box may have waited in a namespace that is not the workspaces' own."""
+    child.close_all_but({channel.fileno(), site.users, *site.keep} | ({workspace} - {-1}))
     os.umask(0o022)
     child.usual_signals()
     if site.rootless:
@@ -123,7 +127,14 @@ def _move(site: child.Site, keeper: int, channel: socket.socket) -> NoReturn:
     text, guest = child.receive_order(channel)
     box, door = child.own_from(text)
     owner = child.ROOT_INSIDE if site.rootless else box.host_uid
-    entries = stage.fill_own(box, owner, lambda target: site.attach_workspace(box.uid, target))
+
+    def attach(target: Path) -> None:
+        if workspace >= 0:
+            kernel.move_mount(workspace, target)
+        else:
+            site.attach_workspace(box.uid, target)
+
+    entries = stage.fill_own(box, owner, attach)
     entries.append(stage.show_door(Path(door)))
     trees = [(_tree(entry), entry.target) for entry in sorted(entries, key=lambda entry: len(entry.target))]
     child.seal()
