@@ -10,6 +10,7 @@ After the namespaces are joined every path is the guest's. So nothing is importe
 opened by then but what the box's own uid asked for. A step that fails ends it: nothing is skipped.
 """
 
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -110,6 +111,8 @@ def _keep(order: Order, channel: socket.socket, launcher: int) -> NoReturn:
     if spaces:
         guest, root = spaces
         kernel.setns(guest, _SPACES)
+        with contextlib.suppress(PermissionError):  # where it is forbidden, the box has our groups too
+            os.setgroups([])
         os.fchdir(root)
         os.chroot(".")
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)  # who one is was changed, which may have set it
