@@ -3,12 +3,18 @@
 A * in PREFIX stands for anything, so that one of several runtimes can be named: `tests/flows*podman`.
 
 Property tests have no time limit of their own: a slow or emulated machine is no counterexample.
+
+With `-n auto` files of tests are shared among a few processes; what one test sees of this host may then be another's.
 """
 
+import os
 import re
+import signal
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+MOST_WORKERS = 8
 
 settings.register_profile("agentk", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("agentk")
@@ -59,7 +65,15 @@ def pattern(prefix: str) -> re.Pattern[str]:
     return re.compile(re.escape(prefix).replace(r"\*", ".*"))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """One more than there are cores: most of these tests wait for processes, and each worker has a daemon of its own."""
+    return min(len(os.sched_getaffinity(0)), MOST_WORKERS - 1) + 1
+
+
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background: no child could be interrupted
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     prefixes = config.getoption("--must-run")
-    if prefixes:
+    if prefixes and not hasattr(config, "workerinput"):  # a worker has its share only; who shares out hears of all
         config.pluginmanager.register(MustRun(prefixes), "must-run")

@@ -53,6 +53,12 @@ def groups(there: Place) -> list[Path]:
     return [Path(at) / name for at, folders, _ in os.walk("/sys/fs/cgroup") if name in folders]
 
 
+def mounts_besides_podmans() -> list[str]:
+    """What is mounted here, but for what the Podman of a test that runs at the same time mounts and takes away."""
+    told = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in told if not any(mark in line for mark in ("/overlay", "/containers/", "/netns"))]
+
+
 def conmons(there: Place) -> list[str]:
     """Command lines of processes that watch over its containers, or serve them."""
     return [command for _, command in _kin(there)]
