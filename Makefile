@@ -27,8 +27,8 @@ types: $(STAMP)      ## mypy --strict
 floors: $(STAMP)     ## import-linter: a room imports only rooms below it
 	$(VENV)/bin/lint-imports
 
-unit: $(STAMP)       ## pytest, without the virtual machine
-	$(PY) -m pytest -m "not vm and not bench" $(ARGS)
+unit: $(STAMP)       ## pytest in a few processes, without the virtual machine (one only: make unit ARGS=-n0)
+	$(PY) -m pytest -m "not vm and not bench" -n auto --dist loadfile $(ARGS)
 
 vm: $(STAMP)         ## A selection in a Debian with systemd and cgroup v2, as root and as a user
 	$(PY) -m tests.vm $(ARGS)

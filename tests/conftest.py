@@ -67,13 +67,17 @@ def pattern(prefix: str) -> re.Pattern[str]:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """One more than there are cores: most of these tests wait for processes, and each worker has a daemon of its own."""
+    """One more than there are cores: most tests wait for processes. Each worker has a daemon of its own."""
     return min(len(os.sched_getaffinity(0)), MOST_WORKERS - 1) + 1
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # begun in the background: no child could be interrupted
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # begun in the background: no child could be interrupted
         signal.signal(signal.SIGINT, signal.default_int_handler)
     prefixes = config.getoption("--must-run")
-    if prefixes and not hasattr(config, "workerinput"):  # a worker has its share only; who shares out hears of all
+    if prefixes and not hasattr(
+        config, "workerinput"
+    ):  # a worker has its share only; who shares out hears of all
         config.pluginmanager.register(MustRun(prefixes), "must-run")
