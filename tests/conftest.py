@@ -72,12 +72,14 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if (
-        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
-    ):  # begun in the background: no child could be interrupted
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    # What a shell begins in the background cannot be interrupted, nor can its children; jails of tests can be.
+    for number, handler in {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGQUIT: signal.SIG_DFL,
+    }.items():
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, handler)
     prefixes = config.getoption("--must-run")
-    if prefixes and not hasattr(
-        config, "workerinput"
-    ):  # a worker has its share only; who shares out hears of all
+    # A worker has its share only; who shares out hears of all.
+    if prefixes and not hasattr(config, "workerinput"):
         config.pluginmanager.register(MustRun(prefixes), "must-run")
