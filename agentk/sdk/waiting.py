@@ -13,7 +13,7 @@ init has another command line, another environment and a socket that leads nowhe
 import os
 import sys
 
-CHANNEL = 3
+CHANNEL = 3  # where the launcher is heard, unless it listens at a path
 UNTOLD = 125  # as of a box that never heard its word
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 _READ_BYTES = 1 << 16
@@ -42,11 +42,13 @@ class Order:
         self.env = {name: value for name, _, value in pairs}
 
 
-def main() -> None:
-    """Wait, and become what is told. Returns when a program that runs in here has returned."""
-    os.set_inheritable(CHANNEL, False)
+def main(at: str = "") -> None:
+    """Wait, and become what is told. Returns when a program that runs in here has returned.
+
+    `at`: the socket at which the launcher listens; "" when it is at CHANNEL already.
+    """
     path, loaded = sys.path[1:], set(sys.modules).difference(_MACHINERY)
-    tell, hear, collect = _listen()  # type: ignore[no-untyped-call]
+    tell, hear, collect = _listen(at)
     for name in set(sys.modules) - loaded:
         module = sys.modules.pop(name)
         if name.partition(".")[0] == "ctypes":
@@ -64,12 +66,17 @@ def main() -> None:
     _become(order, path)
 
 
-def _listen():  # type: ignore[no-untyped-def]  # what it needs is nobody else's to know of
+def _listen(at: str):  # type: ignore[no-untyped-def]  # what it needs is nobody else's to know of
     """How to tell the launcher that we wait ("") or why we cannot, and how to hear the order; what collects garbage."""
     import _socket
     import gc
 
-    channel = _socket.socket(fileno=CHANNEL)
+    if at:
+        channel = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        channel.connect(at)
+    else:
+        os.set_inheritable(CHANNEL, False)
+        channel = _socket.socket(fileno=CHANNEL)
     rights = (_socket.SOL_SOCKET, _socket.SCM_RIGHTS)
     space = _socket.CMSG_SPACE(4 * 4)
 

@@ -47,6 +47,7 @@ class Place:
         self.run.mkdir()
         self.socket = self.run / "launcher.sock"
         self.process: subprocess.Popen[bytes] | None = None
+        self.kind = "nsjail"  # of the boxes it makes
         root = os.geteuid() == 0
         self.host_uid = uids.block(state, instance)[7] if root else -1
 
@@ -103,6 +104,7 @@ class Place:
         wanted: dict[str, Any] = {
             "limits": box.Limits(cpu_millis=1000, memory_bytes=256 << 20, pids=64, open_files=256),
             "enforcement": "Strict" if os.geteuid() == 0 else "BestEffort",
+            "runtime": self.kind,
         }
         return box.Box(
             id=f"{uid}-{attempt}",

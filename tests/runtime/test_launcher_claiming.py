@@ -14,19 +14,23 @@ import pytest
 from agentk.api import errors
 from agentk.runtime import box, jails
 from agentk.runtime.launcher import asking, crash
-from tests.runtime import launching
+from tests.runtime import launching, podmans
 from tests.runtime.launching import Place
 
 pytestmark = launching.needs_jail
 SAY = "print('here', flush=True)"
 COUNT = "import os, time\nopen('runs', 'a').write('x'); print('up', flush=True)\ntime.sleep(1000)"
+KINDS = ["nsjail", pytest.param("podman", marks=podmans.needs_podman)]
 POINTS = [point for point in crash.POINTS if point.startswith("claim.")]
 
 
-@pytest.fixture
-def there() -> Iterator[Place]:
+@pytest.fixture(params=KINDS)
+def there(request: pytest.FixtureRequest) -> Iterator[Place]:
     with launching.place() as made:
+        made.kind = request.param
         yield made
+    if made.kind == "podman":
+        podmans.assert_nothing_is_left(made)
 
 
 def waiting(there: Place, **told: Any) -> box.Box:

@@ -78,7 +78,7 @@ def _known(world: World, box: words.Box, told: dict[str, object]) -> None:
     if ended is not None:
         live.exit, live.phase = ended[0], "Lost" if ended[1] else "Exited"
         ending.close(world, live)
-        podman_ending.clean(world, box)
+        podman_ending.clean(world, live)
         ending.remove_leaf(world, live)
         return
     if live.keeper is not None and live.keeper.boot_id != world.boot_id:
@@ -141,17 +141,18 @@ def _hold(fifo: Path) -> int:
 def _waiting(world: World, box_id: str, box: words.Box, told: dict[str, object]) -> None:
     """Nobody's yet, or half claimed: its program was never told. It knows by the end of its channel, and leaves."""
     processes.send(wire.process_from(told.get("guest")), signal.SIGKILL)
-    _half_made(world, box_id, box)
+    _half_made(world, box_id, box, str(told.get("container", "")))
+    world.remove_door(box.cgroup)
     claiming.forget_log(world, dataclasses.replace(box, uid=box.cgroup))
 
 
-def _half_made(world: World, box_id: str, box: words.Box | None) -> None:
+def _half_made(world: World, box_id: str, box: words.Box | None, container: str = "") -> None:
     """Its first process leaves by itself when its channel ends; what it had is taken away here."""
     if box is not None:
-        live = Live(box, ours=False)
+        live = Live(box, ours=False, container=container)
         ending.stop_all(world, live)
         ending.close(world, live)
-        podman_ending.clean(world, box)
+        podman_ending.clean(world, live)
         others = any(
             (other := world.records.box(other_id)) is not None and other.uid == box.uid
             for other_id in world.records.all()

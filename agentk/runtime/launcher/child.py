@@ -24,6 +24,7 @@ from agentk.runtime.launcher import doors, mounts, wire
 FAILED = 125
 _LOWEST_FREE = 16  # above every descriptor the box itself has
 _FDS_END = 1 << 20
+_BESIDE_MAX = 3  # descriptors that come with an order
 HOST_NETWORK = -2  # for the one fixed program that fetches packages
 ROOT_INSIDE = 0  # what an ordinary user is in the namespace between it and the box
 
@@ -148,13 +149,13 @@ def close_all_but(kept: set[int]) -> None:
     os.closerange(lowest, _FDS_END)
 
 
-def receive_order(channel: socket.socket) -> tuple[bytes, int]:
-    """The order, in a file that has no name, and the descriptor beside it, if any. The end of the channel is ours."""
-    word, fds, _, _ = socket.recv_fds(channel, 1, 2)
+def receive_order(channel: socket.socket) -> tuple[bytes, list[int]]:
+    """The order, in a file that has no name, and the descriptors beside it. The end of the channel is ours."""
+    word, fds, _, _ = socket.recv_fds(channel, 1, _BESIDE_MAX + 1)
     if not word or not fds:
         os._exit(0)
     with open(fds[0], "rb") as file:
-        return file.read(), fds[1] if fds[1:] else -1
+        return file.read(), fds[1:]
 
 
 def _prepare(site: Site, channel: socket.socket) -> mounts.Stage:

@@ -15,7 +15,17 @@ import socket
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import nsjail
-from agentk.runtime.launcher import boxes, doors, ending, handing, loop, moving, starting
+from agentk.runtime.launcher import (
+    boxes,
+    doors,
+    ending,
+    handing,
+    loop,
+    moving,
+    podman_ending,
+    podman_waiting,
+    starting,
+)
 from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.world import Live, World, boottime, now_text
 
@@ -99,7 +109,10 @@ class Claim:
         crashpoint("claim.before-intent")
         world.records.intend_claim(self._waiting.box.id, live.box)
         crashpoint("claim.after-intent")
-        doors.make(world.settings.doors, box.uid)
+        if box.runtime == "podman":
+            podman_waiting.hand_door_over(world, self._waiting.box, box)
+        else:
+            doors.make(world.settings.doors, box.uid)
         unenforced = starting.ensure_workspace(world, live)
         self._mover = moving.Mover(world, live, box, self._moved)
         unenforced = [*world.groups.make_group(box.namespace, live.box.cgroup, box.limits), *unenforced]
@@ -130,6 +143,7 @@ class Claim:
         fifos = waiting.output.let_go()
         waiting.output = None
         live.output = ending.open_output(world, live, fifos)
+        live.let_tree_go()
         tell(live.channel, box)
         live.channel = None
         crashpoint("claim.after-order")
@@ -146,6 +160,7 @@ class Claim:
         for answer in self.answers:
             answer(world.seen(live))
         forget_log(world, self._waiting.box)
+        podman_ending.rename(world, live)
         world.changed(self._waiting)
         world.changed(live)
 
@@ -164,6 +179,7 @@ class Claim:
             waiting.output = None
         world.records.forget(waiting.box.id)
         ending.discard(world, self._live)
+        world.remove_door(waiting.box.uid)
         forget_log(world, waiting.box)
         world.changed(waiting)
         for answer in self.answers:

@@ -23,6 +23,7 @@ POINTS = (
     "image.after-hold",
     "podman.after-stage",
     "podman.after-start",
+    "podman.after-rename",
     "enter.after-intent",
     "enter.after-leaf",
     "enter.after-fork",

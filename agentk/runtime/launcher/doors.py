@@ -17,6 +17,7 @@ from pathlib import Path
 from agentk.runtime import kernel
 
 GATE = "gate.sock"
+ORDER = "order"  # beside the FIFOs of a Podman box that waits: where its interpreter finds us
 PORT = 8700
 LIB = "lib"  # in the door directory of a box without a jail: what it may import of ours
 INSIDE = "/run/agentk"  # where a box sees its door directory
@@ -66,13 +67,19 @@ def lend(folder: Path, lib: Path) -> None:
     shutil.copytree(lib, folder / LIB)
 
 
-def open_gate(folder: Path, host_uid: int) -> socket.socket:
+def hand_over(doors: Path, giver: str, uid: str) -> None:
+    """A door directory that a box sees already becomes this agent's, in place of any it had."""
+    remove(doors, uid)
+    (doors / giver).rename(doors / uid)
+
+
+def open_gate(folder: Path, host_uid: int, name: str = GATE) -> socket.socket:
     """Make the socket in a door directory, or anew. Only the box's uid may connect."""
-    path = folder / GATE
+    path = folder / name
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        _bind(listener, folder)  # the launcher's umask leaves it 0600
+        _bind(listener, folder, name)  # the launcher's umask leaves it 0600
         if host_uid >= 0:
             os.chown(path, host_uid, host_uid)
         path.chmod(0o600)
@@ -83,11 +90,11 @@ def open_gate(folder: Path, host_uid: int) -> socket.socket:
     return listener
 
 
-def _bind(listener: socket.socket, folder: Path) -> None:
+def _bind(listener: socket.socket, folder: Path, name: str) -> None:
     """The name it is bound by is what the box reads in /proc/net/unix: it must not tell where we are."""
     here = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        listener.bind(f"/proc/self/fd/{here}/{GATE}")
+        listener.bind(f"/proc/self/fd/{here}/{name}")
     finally:
         os.close(here)
 

@@ -64,7 +64,7 @@ def settle(
     live.exit, live.phase, live.frozen = ended, "Lost" if lost else "Exited", False
     close(world, live)
     _end_commands(world, box.id)
-    podman_ending.clean(world, box)
+    podman_ending.clean(world, live)
     remove_leaf(world, live, and_group=bool(box.group))
     crashpoint("end.after-leaf")
     world.notify({"note": "ended", "box_id": box.id})
@@ -125,7 +125,7 @@ def discard(world: World, live: Live) -> None:
             with contextlib.suppress(OSError):
                 log.parent.rmdir()
     close(world, live)
-    podman_ending.clean(world, box)
+    podman_ending.clean(world, live)
     last = not _has_others(world, live)
     if last:
         world.remove_door(box.uid)
@@ -159,6 +159,7 @@ def close(world: World, live: Live) -> None:
     if live.go >= 0:
         os.close(live.go)
         live.go = -1
+    live.let_tree_go()
     for name in ("out", "err", "said", "counts.json"):
         (world.records.path(live.box.id) / name).unlink(missing_ok=True)
 
@@ -196,7 +197,7 @@ def remove(world: World, box_id: str) -> None:
                 bury(world, live.keeper.pid)
         live.phase = "Exited"
     _end_commands(world, box_id)
-    podman_ending.clean(world, live.box)
+    podman_ending.clean(world, live)
     crashpoint("remove.before-leaf")
     remove_leaf(world, live, and_group=bool(live.box.group))
     crashpoint("remove.after-leaf")

@@ -113,7 +113,8 @@ def _is_first(command_line: bytes) -> bool:
 
 def is_waiting(command_line: bytes) -> bool:
     """Whether a process (by its /proc/PID/cmdline) is a waiting interpreter that has not become its program yet."""
-    return command_line.split(b"\0")[1:3] == [b"-c", starting.WAIT.encode()]
+    option, program = [*command_line.split(b"\0")[1:3], b"", b""][:2]
+    return option == b"-c" and program in (starting.WAIT.encode(), starting.WAIT_AT.encode())
 
 
 def fill(world: World, live: Live, box: words.Box, env: Mapping[str, str], wanted: Wanted) -> words.Box:

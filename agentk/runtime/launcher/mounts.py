@@ -20,6 +20,7 @@ from agentk.runtime.launcher import checking
 # host's disk as well.
 _PLACES = ("/run/user", "/tmp", "/dev/shm")
 _DOOR = "/run/agentk"
+WORKSPACE = "/workspace"
 _STAGE_BYTES = 64 * 1024 * 1024  # Secrets and ConfigMaps, at most 1 MiB each in the API
 _DEVICE_LINKS = {"fd": "/proc/self/fd"} | {
     name: f"/proc/self/fd/{number}" for number, name in enumerate(("stdin", "stdout", "stderr"))
@@ -121,13 +122,13 @@ class Stage:
         workspace = root / "w"
         os.mkdir(workspace)
         attach_workspace(workspace)
-        entries = [nsjail.Entry(str(workspace), "/workspace", read_only=False)]
+        entries = [nsjail.Entry(str(workspace), WORKSPACE, read_only=False)]
         for number, mount in enumerate(box.mounts):
             if mount.kind == "files":
                 folder = root / f"f{number}"
                 _write_files(folder, mount, owner)
                 entries.append(nsjail.Entry(str(folder), mount.target))
-            elif mount.kind == "workspace" and mount.target != "/workspace":
+            elif mount.kind == "workspace" and mount.target != WORKSPACE:
                 entries.append(nsjail.Entry(str(workspace), mount.target, mount.read_only))
         return entries
 

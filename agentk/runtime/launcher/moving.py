@@ -10,7 +10,7 @@ import errno
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -34,9 +34,11 @@ class Mover:
         guest = processes.open_pidfd(live.guest) if live.guest else None
         if guest is None or live.keeper is None:
             raise ProcessLookupError(errno.ESRCH, "the waiting box has ended")
+        # a Podman box sees its door already
+        door = "" if live.tree else str(world.settings.door(box))
         try:
             self._spare = world.movers.take(live.keeper.pid, box.uid)
-            self._spare.send(child.own_text(box, str(world.settings.door(box))), guest)
+            self._spare.send(child.own_text(box, door), guest, *live.tree)
         finally:
             os.close(guest)
         world.loop.watch(self._spare.channel.fileno(), loop.READ, lambda _: self._heard())
@@ -124,9 +126,9 @@ def _move(site: child.Site, keeper: int, workspace: int, channel: socket.socket)
     kernel.unshare(kernel.CLONE_NEWNS)
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_SLAVE)
     stage = mounts.Stage.bare(site.stage_at)
-    text, guest = child.receive_order(channel)
+    text, (guest, *reach) = child.receive_order(channel)
     box, door = child.own_from(text)
-    owner = child.ROOT_INSIDE if site.rootless else box.host_uid
+    owner = maker = child.ROOT_INSIDE if site.rootless else box.host_uid
 
     def attach(target: Path) -> None:
         if workspace >= 0:
@@ -135,21 +137,40 @@ def _move(site: child.Site, keeper: int, workspace: int, channel: socket.socket)
             site.attach_workspace(box.uid, target)
 
     entries = stage.fill_own(box, owner, attach)
-    entries.append(stage.show_door(Path(door)))
+    if door:
+        entries.append(stage.show_door(Path(door)))
     trees = [(_tree(entry), entry.target) for entry in sorted(entries, key=lambda entry: len(entry.target))]
+    if reach:
+        maker = child.ROOT_INSIDE  # as in a cold one
+        _prepare_tree(reach[0], reach[1], box, [target for _, target in trees])
     child.seal()
     kernel.setns(guest, kernel.CLONE_NEWNS | kernel.CLONE_NEWUTS)
     root = os.open("/", _ENTER)
     for tree, target in trees:
-        kernel.move_mount_onto(tree, _enter(root, target, owner))
+        kernel.move_mount_onto(tree, _enter(root, target, maker))
     socket.sethostname(box.hostname)
-    _name(_enter(root, "/etc"), box.hostname)
+    if not reach:
+        _name(kernel.writable_copy(_enter(root, "/etc")), box.hostname)
     try:
         _enter(root, box.cwd)
     except OSError as error:
         raise OSError(error.errno, f"cannot enter its directory: {error.strerror}", box.cwd) from None
     channel.send(_DONE)
     os._exit(0)
+
+
+def _prepare_tree(root: int, stage: int, box: words.Box, targets: Sequence[str]) -> None:
+    """Of a Podman box, what is read-only for it by a mount that nobody may change any more: there are places for what
+    is to be mounted, and its name, by the very files it sees. Of an image's links none is followed.
+    """
+    for target in targets:
+        folder = root
+        for part in filter(None, target.split("/")):
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(part, 0o755, dir_fd=folder)
+            folder = os.open(part, _ENTER, dir_fd=folder)
+    _name(os.open("etc", _ENTER, dir_fd=root if box.image else stage), box.hostname)
+    _write(stage, "name", f"{box.hostname}\n")
 
 
 def _tree(entry: nsjail.Entry) -> int:
@@ -197,8 +218,11 @@ def _acting_as(uid: int) -> Iterator[None]:
 
 def _name(etc: int, hostname: str) -> None:
     """What tells the box its own name: made for every box, by us."""
-    copy = kernel.writable_copy(etc)
     for name, text in mounts.etc_names(hostname).items():
-        flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(name, flags, dir_fd=copy), "w") as file:
-            file.write(text)
+        _write(etc, name, text)
+
+
+def _write(folder: int, name: str, text: str) -> None:
+    flags = os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=folder), "w") as file:
+        file.write(text)

@@ -40,7 +40,10 @@ def say_go(live: "Live") -> None:
 
 
 def say_go_again(world: "World", live: "Live") -> None:
-    """To a box that an earlier launcher may have left waiting. It has all that it needs."""
+    """To a box that an earlier launcher may have left waiting. It has all that it needs. One that was claimed has heard
+    it long ago."""
+    if live.box.group:
+        return
     live.go = open_go(world, live.box)
     if live.guest is not None and is_waiting(live.guest.pid):
         say_go(live)
@@ -61,20 +64,33 @@ def learn(world: "World", live: "Live", answer: Callable[[dict[str, Any]], None]
     def told(result: dict[str, Any] | errors.AgentkError) -> None:
         answer(result if isinstance(result, dict) else _NOTHING)
 
-    world.podman.ask("ended", told, container=world.podman.name(live.box.id))
+    world.podman.ask("ended", told, container=_container(world, live))
 
 
-def clean(world: "World", box: words.Box) -> None:
+def _container(world: "World", live: "Live") -> str:
+    """Its name, or its id where it was made under another."""
+    return live.container if live.box.group else world.podman.name(live.box.id)
+
+
+def clean(world: "World", live: "Live") -> None:
     """Its container, its stage and its FIFOs."""
+    box = live.box
     if box.runtime != "podman":
         return
     shutil.rmtree(world.fifo_folder(box), ignore_errors=True)
-    remove_container(world, box.id)
+    remove_container(world, box.id, live.container if box.group else "")
     if box.image:
         let_images_go(world, but=box.id)
     point = world.podman.stage(box)
     if point.exists():
         let_stages_go(world, [point])
+
+
+def rename(world: "World", live: "Live") -> None:
+    """One that was claimed, for people who list containers. Nothing of ours goes by that name."""
+    if live.box.runtime == "podman":
+        new = world.podman.name(live.box.id)
+        world.podman.ask("rename", lambda _: None, container=live.container, name=new)
 
 
 def let_images_go(world: "World", but: str = "") -> None:
@@ -85,8 +101,11 @@ def let_images_go(world: "World", but: str = "") -> None:
     world.podman.ask("let_go", lambda _: None, used=sorted(used - {""}))
 
 
-def remove_container(world: "World", box_id: str, tries: int = _TRIES) -> None:
-    """Soon, and again when Podman cannot do it now. A box made anew meanwhile took the old one's name and place."""
+def remove_container(world: "World", box_id: str, container: str = "", tries: int = _TRIES) -> None:
+    """Soon, and again when Podman cannot do it now. A box made anew meanwhile took the old one's name and place.
+
+    `container`: its id, where it is known that no other can be meant.
+    """
 
     def told(result: dict[str, Any] | errors.AgentkError) -> None:
         if isinstance(result, errors.AgentkError) and tries:
@@ -94,10 +113,10 @@ def remove_container(world: "World", box_id: str, tries: int = _TRIES) -> None:
 
     def again() -> None:
         live = world.lives.get(box_id)
-        if live is None or live.phase in ("Exited", "Lost"):
-            remove_container(world, box_id, tries - 1)
+        if container or live is None or live.phase in ("Exited", "Lost"):
+            remove_container(world, box_id, container, tries - 1)
 
-    world.podman.ask("remove", told, container=world.podman.name(box_id))
+    world.podman.ask("remove", told, container=container or world.podman.name(box_id))
 
 
 def let_stages_go(world: "World", points: Sequence[Path]) -> None:
@@ -151,10 +170,11 @@ def adopt(world: "World") -> None:
             let_stages_go(world, [point for point in world.podman.stages() if point not in starting])
 
     def listed(result: dict[str, Any] | errors.AgentkError) -> None:
+        there = [live for live in world.lives.values() if live.phase in ("Starting", "Running")]
+        kept = {live.container for live in there} | {live.box.id for live in there}
         for told in result["containers"] if isinstance(result, dict) else ():
-            live = world.lives.get(told["box"])
-            if live is None or live.phase in ("Exited", "Lost"):
-                remove_container(world, told["box"])
+            if told["id"] not in kept and told["box"] not in kept:
+                remove_container(world, told["box"], told["id"])
         let_images_go(world)
 
     world.podman.ready(ready)

@@ -32,11 +32,18 @@ def make(layer: Path, image: int, hostname: str) -> None:
     (etc / "group").write_bytes(_with_agent(image, "etc/group", _GROUP))
 
 
-def mount(tree: Path, layer: Path, image: int) -> None:
-    """Show both as one at `tree`. Raises OSError for an image in which no box can begin."""
-    flags = kernel.MS_RDONLY | kernel.MS_NOSUID | kernel.MS_NODEV
+def mount(tree: Path, layer: Path, image: int, grows: bool = False) -> None:
+    """Show both as one at `tree`. Raises OSError for an image in which no box can begin.
+
+    `grows`: by what we add later, into memory; for the box it is read-only as ever.
+    """
+    flags, shown = kernel.MS_NOSUID | kernel.MS_NODEV, f"lowerdir={layer.name}:/proc/self/fd/{image}"
     os.chdir(layer.parent)  # the words given here are shown inside as well
-    kernel.mount("none", tree, "overlay", flags, f"lowerdir={layer.name}:/proc/self/fd/{image}")
+    if grows:
+        for name in ("more", "work"):
+            os.mkdir(name, 0o755)
+        shown += ",upperdir=more,workdir=work"
+    kernel.mount("none", tree, "overlay", flags | (0 if grows else kernel.MS_RDONLY), shown)
     if not _has(image, _SHELL):
         raise OSError(2, f"the image has no {_SHELL}, by which a box begins")
 
@@ -55,6 +62,8 @@ def places(box: words.Box, entries: Sequence[nsjail.Entry], image: int) -> list[
         if entry.target not in ("/dev", "/etc")
     ]
     found += [(target, True) for target, _ in mounts.tmpfs(box)]
+    if box.waits:
+        found.append((mounts.WORKSPACE, True))
     if not _has(image, box.cwd):  # an image may name a directory that it does not bring
         found.append((box.cwd, True))
     return [*found, ("/run/.containerenv", False), ("/etc/hostname", False)]

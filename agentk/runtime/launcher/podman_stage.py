@@ -1,7 +1,8 @@
 """The tree of a Podman box, put together by a forked child of ours in the mount namespace of Podman's service.
 
 It is made of the same parts as a jail's: the stage is a private tmpfs, and beneath its `root` everything is mounted
-already when Podman hears of it. As soon as the container stands it has mounts of its own, and the stage is let go.
+already when Podman hears of it. As soon as the container stands it has mounts of its own, and the stage is let go. Of
+one that waits its tree stays within our reach, for what an agent brings is put in there.
 """
 
 import os
@@ -68,7 +69,8 @@ def _make(joined: Sequence[int], order: Order, channel: socket.socket) -> NoRetu
         _point(tree, "/run", is_folder=True)
         _write_start(tree, order)
     _furnish(tree, point, box, entries)
-    channel.send(MADE)
+    kept = [os.open(at, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC) for at in (tree, point) if box.waits]
+    socket.send_fds(channel, [MADE], kept)
     os._exit(0)
 
 
@@ -109,7 +111,7 @@ def _image_tree(tree: Path, point: Path, order: Order, entries: Sequence[nsjail.
     for target, is_folder in podman_root.places(order.box, entries, image):
         _point(layer, target, is_folder)
     _write_start(layer, order)
-    podman_root.mount(tree, layer, image)
+    podman_root.mount(tree, layer, image, grows=order.box.waits)
     os.close(image)
 
 
@@ -122,6 +124,8 @@ def _furnish(tree: Path, point: Path, box: words.Box, entries: Sequence[nsjail.E
     for entry in entries:
         if entry.target != "/dev":  # Podman mounts that one, or it would make another
             _bind(entry.source, _point(tree, entry.target, os.path.isdir(entry.source)), entry.read_only)
+    if box.waits:
+        _point(tree, mounts.WORKSPACE, is_folder=True)
     for target, size in mounts.tmpfs(box):
         _tmpfs(_point(tree, target, is_folder=True), size)
     for path in nsjail.GATE_LINKS:

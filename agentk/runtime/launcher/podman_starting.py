@@ -52,7 +52,7 @@ class Attempt(starting.Attempt):
         crashpoint("start.after-intent")
         self._limit(unenforced)
         crashpoint("start.after-group")
-        live.gate = world.open_gate(box)
+        self._open_door()
         shown = world.make_fifo_folder(box)
         fifos = output.open_fifos(world.records.path(box.id), box.host_uid, shown, box.stdin)
         live.go = podman_ending.open_go(world, box)
@@ -64,6 +64,9 @@ class Attempt(starting.Attempt):
 
     def _serve(self, _: Told) -> None:
         self._world.podman.ready(self._guarded(self._hold))
+
+    def _open_door(self) -> None:
+        self._live.gate = self._world.open_gate(self._box)
 
     def _guarded(self, step: Any) -> Any:
         """The next step, unless this was given up meanwhile; what it raises takes everything back."""
@@ -142,7 +145,8 @@ class Attempt(starting.Attempt):
 
     def _staged(self) -> None:
         assert self._channel is not None
-        said = self._channel.recv(_MESSAGE_BYTES)
+        said, fds, _, _ = socket.recv_fds(self._channel, _MESSAGE_BYTES, 2, socket.MSG_CMSG_CLOEXEC)
+        self._live.tree = tuple(fds)
         self._child_ended()
         if said != podman_stage.MADE:
             why = starting.message_of(said).get("error") or "its files could not be put together"
@@ -214,6 +218,10 @@ class Attempt(starting.Attempt):
         podman_ending.say_go(live)
         crashpoint("start.after-release")
         world.records.mark_begun(live.box.id)
+        self._begun()
+
+    def _begun(self) -> None:
+        """It has heard our word."""
         self._running()
 
 
@@ -225,4 +233,9 @@ def start(world: World, box: words.Box, answer: starting.Answer) -> None:
         numbers = probing.uids(True, getpass.getuser())
         if not numbers.ok:  # the agent would be root inside, or somebody else than the owner of its files
             raise errors.RuntimeRefused(f"podman: {numbers.message}", hint=numbers.fix)
-    Attempt(world, box, answer).begin()
+    if box.waits:
+        from agentk.runtime.launcher import podman_waiting  # it is made of this file's parts
+
+        podman_waiting.Attempt(world, box, answer).begin()
+    else:
+        Attempt(world, box, answer).begin()

@@ -43,6 +43,7 @@ _UCRED = struct.Struct("iII")
 _CHANNEL_BYTES = 4096
 _SAID_LETTERS = 1100  # of what a guest says is wrong
 WAIT = "import agentk.sdk.waiting as _; _.main()"  # the program of a Python that waits
+WAIT_AT = "import agentk.sdk.waiting as _; _.main(_.sys.argv.pop(1))"  # of one that has to go where we listen
 Answer = Callable[[words.Seen | errors.AgentkError], None]
 
 
@@ -350,10 +351,11 @@ def make_order(world: World, box: words.Box) -> child.Order:
         if not python and not box.image:
             raise errors.RuntimeRefused("there is no Python for boxes", hint="apt-get install python3")
         program = "python3" if box.image else "python"
-        box = dataclasses.replace(box, argv=[program, "-c", WAIT, *box.modules])
+        where = [WAIT_AT, f"{doors.INSIDE}/{box.id}/{doors.ORDER}"] if box.runtime == "podman" else [WAIT]
+        box = dataclasses.replace(box, argv=[program, "-c", *where, *box.modules])
     shown = mounts.Shown(
         staged=str(world.tools.stage(python, alone=bool(box.image))),
-        door="" if box.build or box.waits else str(settings.door(box)),
+        door=str(settings.door(box)) if _sees_door(box) else "",
         prefix=prefix,
         state=str(settings.state),
         owner=child.ROOT_INSIDE if settings.rootless else box.host_uid,
@@ -366,6 +368,11 @@ def make_order(world: World, box: words.Box) -> child.Order:
         shown=shown,
         listens=box.waits,
     )
+
+
+def _sees_door(box: words.Box) -> bool:
+    """Whether it is shown one from the beginning. A Podman box has its FIFOs in there, whoever it is for."""
+    return not box.build and (not box.waits or box.runtime == "podman")
 
 
 def handle(live: Live) -> dict[str, object]:

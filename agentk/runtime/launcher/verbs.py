@@ -287,7 +287,8 @@ def _shutdown(world: World, message: wire.Message, answer: Answer) -> None:
 
 def _stop_without(world: World, gone: set[tuple[str, str]], deadline: float) -> None:
     """When these groups are no more. Others stay: their agents' counters go on."""
-    if boottime() > deadline or gone.isdisjoint(entry[:2] for entry in world.groups.leftovers()):
+    clear = not world.podman.is_busy and gone.isdisjoint(entry[:2] for entry in world.groups.leftovers())
+    if boottime() > deadline or clear:
         world.loop.after(0, world.loop.stop)
     else:
         world.loop.after(_LISTEN_SECONDS, lambda: _stop_without(world, gone, deadline))

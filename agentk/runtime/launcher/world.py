@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -82,6 +83,7 @@ class Live:
     tools: str = ""  # the directory it sees at /opt/agentk: kept as long as it runs
     container: str = ""  # Podman's id
     go: int = -1  # where the first process of a Podman box waits for its word
+    tree: tuple[int, ...] = ()  # of a Podman box that waits: its root and its stage, to be added to
     last: words.Counters | None = None  # as they were when it ended, and its leaf was there
     frozen: bool = False
     listens: bool = False  # PID 1 forwards signals by now
@@ -96,6 +98,12 @@ class Live:
     def leaf(self) -> str:
         """Its leaf in the agent's group. Podman names its own."""
         return f"{spec.LEAF}{self.container}" if self.container else self.box.leaf
+
+    def let_tree_go(self) -> None:
+        """Nothing is added to it any more. Repeatable."""
+        for fd in self.tree:
+            os.close(fd)
+        self.tree = ()
 
     @property
     def log_counts(self) -> tuple[int, int]:

@@ -90,7 +90,7 @@ def render(box: words.Box, place: Place) -> dict[str, Any]:
         "r_limits": _rlimits(box.limits, place),
     }
     if place.groups:
-        told["resource_limits"] = _resources(box.limits)
+        told["resource_limits"] = {} if box.waits else _resources(box.limits)
         told |= {"cgroups_mode": "no-conmon", "cgroup_parent": place.cgroup_parent}
     if box.oci_runtime:
         told["oci_runtime"] = box.oci_runtime
@@ -130,7 +130,10 @@ def _rlimits(limits: words.Limits, place: Place) -> list[dict[str, Any]]:
 
 
 def _resources(limits: words.Limits) -> dict[str, Any]:
-    """Beside those of the agent's group, which hold. Its share of the CPU is not repeated: a Quota may lower it."""
+    """Beside those of the agent's group, which hold. Its share of the CPU is not repeated: a Quota may lower it.
+
+    None of a box that waits: whose it becomes may have more.
+    """
     told: dict[str, Any] = {}
     if limits.memory_bytes is not None:
         told["memory"] = {"limit": limits.memory_bytes}
@@ -149,7 +152,7 @@ def start_script(box: words.Box, door: str) -> bytes:
     env = {**nsjail.environment(box.env), **nsjail.late(box.env)}
     plain = {name: value for name, value in env.items() if name.replace("_", "a").isalnum()}
     odd = [f"{name}={value}" for name, value in env.items() if name not in plain]
-    cwd = shlex.quote(box.cwd)
+    cwd = "/" if box.waits else shlex.quote(box.cwd)
     lines = [
         f"until read -r _ <{door}/go; do [ -p {door}/go ] || exit {nsjail.UNTOLD}; done",
         f"exec 0{stdin} 1<>{door}/out 2<>{door}/err",

@@ -50,6 +50,7 @@ class Worker:
             "run": self._run,
             "ended": self._ended,
             "remove": self._remove,
+            "rename": self._rename,
             "list": self._list,
             "image": self._image,
             "hold": self._hold,
@@ -200,6 +201,16 @@ class Worker:
         """By id or name, dead or alive. Repeatable."""
         with self._making.of(message["container"]):
             self._forget(message["container"])
+        return {}
+
+    def _rename(self, message: Message) -> Message:
+        """Repeatable: one that has the name keeps it. One of that name from before never ran its agent."""
+        container, name = message["container"], message["name"]
+        with self._making.of(name):
+            if self._inspect(container)["Name"] == name:
+                return {}
+            self._forget(name)
+            self._ask("post", f"/containers/{container}/rename", name=name)
         return {}
 
     def _forget(self, name: str) -> None:
