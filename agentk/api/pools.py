@@ -12,7 +12,7 @@ from agentk.api.problems import Problem
 
 REFILL_RATE, MAX_AGE = "10/s", "1h"  # the schema's defaults
 # Taken whole or not at all: halves of two sources are no source.
-_WHOLE = ("source", "environment", "policyRef")
+_WHOLE = ("image", "source", "environment", "policyRef")
 
 Spec = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from agentk.api import errors, kinds, pools, schemas, shaping
-from agentk.control import box, crash, plans, pooling, posting, references, seeing
+from agentk.control import box, crash, isolation, plans, pooling, posting, references, seeing
 from agentk.control.clock import Clock
 from agentk.control.pool_boxes import HOST_UID, POOL, SHAPE, Kept, Pool
 from agentk.runtime import box as boxes
@@ -18,9 +18,10 @@ from agentk.store import store as stores
 
 _log = logging.getLogger(__name__)
 
-# Of the variables of an agent those that lead its interpreter to its packages: the others are bound at hand-out.
-_VARIABLES = ("PATH", "HOME", "LANG", "PYTHONPATH", "VIRTUAL_ENV", "NODE_PATH", "PYTHONUNBUFFERED")
-_TYPE = "nsjail"
+# Of the variables of an agent those that lead its interpreter to its packages, and those that an image sets and that
+# are read before a program begins: the others are bound at hand-out.
+_VARIABLES = ("PATH", "HOME", "LANG", "VIRTUAL_ENV", "NODE_PATH")
+_EARLY = ("PYTHON", "LD_", "LC_", "MALLOC_", "OPENSSL_")
 
 Object = dict[str, Any]
 
@@ -43,7 +44,7 @@ class Filling:
         agent = await self._like_an_agent(obj)
         sight = await self._eyes.whole(agent)
         seen, before = sight.observed, known.shape()
-        blockers = (*seen.references[:1], seen.source, seen.environment, seen.runtime)
+        blockers = (*seen.references[:1], seen.source, seen.environment, seen.image, seen.runtime)
         problem = next((one for one in blockers if one is not None), None) or _unjailed(sight)
         known.model = None
         if problem is None:
@@ -126,9 +127,10 @@ class Filling:
 
 def _unjailed(sight: seeing.Sight) -> plans.Problem | None:
     kind = ((sight.found.runtime or {}).get("spec") or {}).get("type")
-    if kind == _TYPE:
+    if kind in isolation.ISOLATED:
         return None
-    return plans.Problem("Unsupported", f"only a Runtime of type {_TYPE} has boxes that wait, not {kind}")
+    told = f"only a Runtime of type {' or '.join(isolation.ISOLATED)} has boxes that wait, not {kind}"
+    return plans.Problem("Unsupported", told)
 
 
 def _waiting(made: boxes.Box, modules: Sequence[str]) -> boxes.Box:
@@ -138,6 +140,8 @@ def _waiting(made: boxes.Box, modules: Sequence[str]) -> boxes.Box:
         argv=(),
         waits=True,
         modules=tuple(modules),
-        env={name: made.env[name] for name in _VARIABLES if name in made.env},
+        env={
+            name: value for name, value in made.env.items() if name in _VARIABLES or name.startswith(_EARLY)
+        },
         mounts=tuple(mount for mount in made.mounts if mount.kind not in boxes.BROUGHT_MOUNTS),
     )

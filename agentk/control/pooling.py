@@ -31,6 +31,8 @@ _WORDS = {
     "runtime": "its Runtime",
     "seccomp": "the system calls that its Policy and Runtime allow",
     "prefix": "its Runtime's Python",
+    "image": "its image",
+    "oci_runtime": "its Runtime's OCI runtime",
     "tmp_bytes": "its Runtime's /tmp",
     "open_files": "its limit of open files",
     "source": "its source",

@@ -211,7 +211,7 @@ class Household:
 
 @dataclass
 class Space:
-    """A namespace of one test's own. Agents that name no Runtime get its `runtime`."""
+    """A namespace of one test's own. Agents and Pools that name no Runtime get its `runtime`."""
 
     home: Household
     name: str
@@ -239,8 +239,8 @@ class Space:
             self.api.apply(kinds.find(obj["apiVersion"], obj["kind"]), self.name, obj)
 
     def placed(self, obj: Object) -> Object:
-        """The same object, which runs here when it is an Agent that names no Runtime."""
-        if obj["kind"] != "Agent" or self.runtime == "nsjail" or "runtimeRef" in obj["spec"]:
+        """The same object, which runs here when it is an Agent or a Pool that names no Runtime."""
+        if obj["kind"] not in ("Agent", "Pool") or self.runtime == "nsjail" or "runtimeRef" in obj["spec"]:
             return obj
         return obj | {"spec": obj["spec"] | {"runtimeRef": {"name": self.runtime}}}
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.flows import household
-from tests.flows.household import Household, Space, manifest, shell
+from tests.flows.household import Household, Space, manifest, python, shell
 from tests.runtime import podmans, registry, storages
 from tests.runtime.registry import Registry
 
@@ -68,6 +68,37 @@ def test_the_runtimes_own_image_lets_one_manifest_move(space: Space, served: Reg
         space.phase(name, "Succeeded")
     assert [space.log(name) for name in "abc"] == [["an image"], ["the host"], ["the host"]]
     assert "image" not in space.status("c")
+
+
+def test_a_pool_keeps_boxes_of_an_image_that_has_a_python(space: Space, served: Registry) -> None:
+    name = f"{served.host}/me/python:1"
+    served.push("me/python", "1", {**storages.python(), "version": b"7"}, Env=["PYTHONHASHSEED=0"])
+    push(served, 1)
+    pools = {"snake": name, "none": f"{served.host}/me/a:1"}
+    space.apply(
+        *(manifest("Pool", at, spec={"size": 1, "template": {"image": of}}) for at, of in pools.items())
+    )
+    space.agentk("wait", "pool/snake", "--for=condition=Ready", "--timeout=100s")
+    secret = manifest("Secret", "s", stringData={"word": "hidden"})
+    volumes = {
+        "volumes": [{"name": "s", "secret": {"secretName": "s"}}],
+        "volumeMounts": [{"name": "s", "mountPath": "/mnt/deep/s"}],
+    }
+    code = (
+        "import os, socket, sys; print(open('/version').read(), open('/mnt/deep/s/word').read(), os.getcwd(),"
+        " socket.gethostname() in open('/etc/hosts').read(), open('/etc/hostname').read().strip(),"
+        " os.environ['PYTHONHASHSEED'], sys.flags.hash_randomization, os.listdir('/run/agentk') != [])"
+    )
+    space.apply(secret, python("warm", code, poolRef={"name": "snake"}, **volumes))
+    space.apply(python("cold", code, image=name, **volumes))
+    assert space.phase("warm", "Succeeded", "Failed")["start"]["type"] == "Warm", space.status("warm")
+    space.phase("cold", "Succeeded", "Failed")
+    assert space.log("warm") == ["7 hidden /workspace True warm 0 0 True"]
+    assert space.log("cold") == ["7 hidden /workspace True cold 0 0 True"]
+    space.agentk("wait", "pool/none", "--for=condition=Stalled", "--timeout=100s")
+    assert (
+        "its image has no python3, and only a Python can wait" in space.agentk("describe", "pool", "none").out
+    )
 
 
 def test_a_runtime_that_shows_the_host_says_so_instead_of_ignoring_an_image(space: Space) -> None:

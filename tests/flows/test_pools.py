@@ -59,6 +59,7 @@ def gone(space: Space, name: str = "p") -> None:
     waiting.gone(space.api, kinds.POOL, space.name, name, uid, waiting.deadline(household.SECONDS))
 
 
+@household.on_both
 def test_an_agent_starts_in_a_box_that_waited_with_all_that_is_its_own(space: Space) -> None:
     secret = manifest("Secret", "s", stringData={"key": "deep-secret"})
     config = manifest("ConfigMap", "c", data={"word": "told"})
@@ -122,6 +123,7 @@ def test_a_second_attempt_has_its_files(space: Space) -> None:
     assert (status["phase"], status["attempt"]) == ("Succeeded", 2), status
 
 
+@household.on_both
 def test_a_deleted_pool_leaves_nothing_but_the_agents_in_its_boxes(space: Space) -> None:
     space.apply(pool())
     filled(space, ready=2)

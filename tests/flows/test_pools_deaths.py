@@ -15,6 +15,8 @@ pytestmark = household.needs
 CASES = [("daemon", point) for point in steward.POINTS if point.split(".")[0] in ("wait", "claim")]
 CASES += [("launcher", point) for point in launcher.POINTS if point.startswith("claim.")]
 
+VICTIMS = [("daemon",), ("launcher",), ("daemon", "launcher"), ("keeper", "daemon", "launcher")]
+
 
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[Household]:
@@ -23,10 +25,10 @@ def fragile() -> Iterator[Household]:
 
 
 @pytest.fixture
-def broken(fragile: Household) -> Iterator[Space]:
+def broken(fragile: Household, request: pytest.FixtureRequest) -> Iterator[Space]:
     fragile.kill("keeper")  # its successor knows of no earlier deaths, and waits less after the next one
     revive(fragile)
-    with household.space(fragile) as made:
+    with household.space(fragile, getattr(request, "param", "nsjail")) as made:
         yield made
 
 
@@ -57,9 +59,10 @@ def test_a_death_at_any_point_of_a_hand_out_changes_nothing(broken: Space, who: 
 
 
 @pytest.mark.parametrize(
-    "victims",
-    [("daemon",), ("launcher",), ("daemon", "launcher"), ("keeper", "daemon", "launcher")],
-    ids="+".join,
+    ("broken", "victims"),
+    [("nsjail", one) for one in VICTIMS] + [("podman", ("daemon", "launcher"))],
+    ids=lambda one: one if isinstance(one, str) else "+".join(one),
+    indirect=["broken"],
 )
 def test_a_pool_is_full_again_whoever_dies(broken: Space, victims: tuple[str, ...]) -> None:
     home = broken.home

@@ -62,7 +62,7 @@ def _layer(files: Mapping[str, bytes]) -> tuple[bytes, bytes]:
             if content.startswith(b"-> "):
                 member.type, member.linkname, member.size = tarfile.SYMTYPE, content[3:].decode(), 0
             tar.addfile(member, io.BytesIO(content))
-    return gzip.compress(raw.getvalue(), mtime=0), raw.getvalue()
+    return gzip.compress(raw.getvalue(), 1, mtime=0), raw.getvalue()
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

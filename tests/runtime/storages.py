@@ -26,3 +26,18 @@ def shell() -> dict[str, bytes]:
     files = [word for line in said.splitlines() for word in line.split() if word.startswith("/")]
     made = {f"{path.lstrip('/')}*": Path(path).read_bytes() for path in files}
     return {"bin/dash*": Path("/bin/dash").read_bytes(), "bin/sh": b"-> dash", **made}
+
+
+def python() -> dict[str, bytes]:
+    """Files of as little an image as the host's Python needs beside a shell, at the same places."""
+    program = Path("/usr/bin/python3").resolve()
+    library = Path(f"/usr/lib/{program.name}")
+    packages = ("", "encodings", "collections", "ctypes", "importlib", "importlib/metadata", "re")
+    kept = [one for name in packages for one in (library / name).glob("*.py")]
+    native = list(library.glob("lib-dynload/_ctypes.*"))
+    said = subprocess.run(["ldd", program, *native], capture_output=True, text=True, check=True).stdout
+    needed = [Path(word) for line in said.splitlines() for word in line.split() if word.startswith("/lib")]
+    files = {f"{path}".lstrip("/"): path.read_bytes() for path in [*kept, *native]}
+    files |= {f"{path}*".lstrip("/"): path.read_bytes() for path in needed}
+    links = dict.fromkeys(("usr/bin/python", "usr/bin/python3"), b"-> " + program.name.encode())
+    return shell() | files | links | {f"{program}*".lstrip("/"): program.read_bytes()}
