@@ -93,7 +93,7 @@ class Prison:
         self.launch()
         self.block = range(0) if self.rootless else uids.block(self.state, self.instance)
         self.hello = self.ask("hello", version=wire.VERSION)
-        told = self.ask("probe", runtime=runtime)["probe"]
+        told = self.ask("probe", runtime=self.runtime)["probe"]
         self.unhappy = "" if told["available"] else str(told["reason"])
         self.quiet_mounts = self.launcher_mounts()
 
@@ -208,7 +208,7 @@ class Prison:
     def run_beside(self, program: str, facts: Any = None, **fields: Any) -> Ended:
         """As `run`, as a command beside a box that only waits."""
         seen = self.start_box(self.box(["sleep", "1000"], **fields))
-        if self.claims and not self.rootless:
+        if self.claims and not self.rootless and self.runtime == "nsjail":
             self.ask("exec", box_id=seen.id, argv=["python", "-c", ""], timeout_seconds=PATIENCE_SECONDS)
             until("a Python waits for the next command", lambda: self._waits_beside(seen))
         argv = ["python", f"/hostile/{program}.py", json.dumps(facts)]
