@@ -1,4 +1,5 @@
-"""Boxes and commands that waited, beside cold ones, raw nsjail with Python, and `podman exec` where there is Podman.
+"""Boxes and commands that waited, beside cold ones, raw nsjail with Python, and, where there is Podman, its boxes and
+`podman exec`.
 
     python -m tests.bench.waiting [--rounds 40]
 
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from agentk.runtime import finding, jails
 from tests.bench import first_output
-from tests.runtime import launching
+from tests.runtime import launching, podmans
 
 PROGRAM = first_output.PROGRAM
 _CONFIG = """[engine]
@@ -64,6 +65,9 @@ async def measure(
             "cold command": lambda _: commanded(runtime, "/usr/bin/python3"),
             "warm command": lambda _: commanded(runtime, "python3"),
         }
+        if not podmans.why_no_podman():
+            ways["cold Podman box"] = lambda number: started(there, runtime, number, "podman")
+            ways["claimed Podman box"] = lambda number: claimed(there, runtime, number, "podman")
         if podman:
             ways["podman exec"] = lambda _: spawned(podman)
         took: dict[str, list[Took]] = {name: [] for name in ways}
@@ -81,18 +85,18 @@ async def spawned(command: list[str]) -> Took:
     return float(said) - begin, time.monotonic() - begin
 
 
-async def started(there: launching.Place, runtime: jails.Jails, number: int) -> Took:
-    wanted = there.python(PROGRAM, uid=f"cold-{number}")
+async def started(there: launching.Place, runtime: jails.Jails, number: int, kind: str = "nsjail") -> Took:
+    wanted = there.python(PROGRAM, uid=f"cold-{kind}-{number}", runtime=kind)
     begin = time.monotonic()
     await runtime.start(wanted)
     answered = time.monotonic() - begin
     return await first_act(there, runtime, wanted.uid, begin), answered
 
 
-async def claimed(there: launching.Place, runtime: jails.Jails, number: int) -> Took:
-    made = await runtime.start(there.make(uid=f"waits-{number}", waits=True))
+async def claimed(there: launching.Place, runtime: jails.Jails, number: int, kind: str = "nsjail") -> Took:
+    made = await runtime.start(there.make(uid=f"waits-{kind}-{number}", waits=True, runtime=kind))
     await asyncio.sleep(_PAUSE_SECONDS)
-    wanted = there.python(PROGRAM, uid=f"warm-{number}")
+    wanted = there.python(PROGRAM, uid=f"warm-{kind}-{number}", runtime=kind)
     begin = time.monotonic()
     await runtime.claim(made.id, wanted)
     answered = time.monotonic() - begin

@@ -95,7 +95,7 @@ class Attempt(podman_starting.Attempt):
 def hand_door_over(world: World, waiting: words.Box, box: words.Box) -> None:
     """The box sees that door already: under another name it is the agent's, and so are the FIFOs in it."""
     if any(
-        other.box.uid == box.uid and other.phase == "Running" and other.box.id != box.id
+        other.box.uid == box.uid and other.phase in ("Starting", "Running") and other.box.id != box.id
         for other in world.lives.values()
     ):
         raise errors.Conflict("another box of the agent has its door")
