@@ -290,3 +290,21 @@ def test_nobody_is_answered_who_left() -> None:
     line.waiting_bytes = 0
     caller.room()
     assert (line.sent, ended) == ([], [True])
+
+
+def test_of_one_that_was_answered_nothing_stays_when_its_launcher_dies_then() -> None:
+    async def flow(there: Place) -> None:
+        async with launching.connected(there) as runtime:
+            made = there.make("sleep", "1000")
+            await runtime.start(made)
+            assert (await runtime.exec(made.id, ["echo", "said"], 60)).stdout == b"said\n"
+            assert there.process is not None
+            await asyncio.to_thread(there.process.wait)
+            there.launch()
+            await launching.holds(lambda: not launching.leaves(there, made, "exec-"))
+            await launching.holds(lambda: not list((there.state / "boxes").glob("*-exec-*")))
+            assert (await runtime.exec(made.id, ["/bin/false"], 60)).exit.code == 1
+
+    with launching.place() as there:
+        there.launch(crash_at="exec.after-answer")
+        asyncio.run(flow(there))

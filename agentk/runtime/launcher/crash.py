@@ -24,6 +24,7 @@ POINTS = (
     "podman.after-stage",
     "podman.after-start",
     "podman.after-rename",
+    "exec.after-answer",
     "enter.after-intent",
     "enter.after-leaf",
     "enter.after-fork",

@@ -28,6 +28,7 @@ from agentk.runtime.launcher import (
     wire,
 )
 from agentk.runtime.launcher.calling import Caller
+from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.exec_streams import NAMES, Feed, Said, note, pipe
 from agentk.runtime.launcher.exec_wanted import Wanted, check_lower
 from agentk.runtime.launcher.world import Live, World, now_text
@@ -354,6 +355,7 @@ class Command:
         )
         self._caller.on_gone = self._caller.on_room = None
         self._caller.answer(wire.exec_result(result))
+        crashpoint("exec.after-answer")
 
     def _clean(self) -> None:
         world, box = self._world, self._box
