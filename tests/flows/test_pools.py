@@ -161,6 +161,18 @@ def test_what_a_pool_cannot_make_is_told(space: Space) -> None:
     assert (status["phase"], status["start"]["type"]) == ("Succeeded", "Cold")
 
 
+def test_what_has_no_jail_cannot_wait(space: Space) -> None:
+    bare = f"bare-{space.name}"
+    free = manifest("Policy", "free", spec={"level": "privileged"})
+    runtime = manifest("Runtime", bare, spec={"type": "process"})
+    space.apply(free, runtime, pool(runtimeRef={"name": bare}, template={"policyRef": {"name": "free"}}))
+    space.agentk("wait", "pool/p", "--for=condition=Stalled", "--timeout=100s")
+    told = "only a Runtime of type nsjail or podman has boxes that wait, not process"
+    household.until("that is told", lambda: told in space.agentk("describe", "pool", "p").out)
+    gone(space)
+    space.agentk("delete", "runtime", bare)
+
+
 def test_an_agent_of_a_pool_that_is_not_there_is_refused(space: Space) -> None:
     ran = space.apply(agent("a", poolRef={"name": "none"}), code=1)
     assert 'there is no Pool "none"' in ran.err and "apply the Pool first" in ran.err

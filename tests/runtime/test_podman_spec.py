@@ -53,6 +53,13 @@ def test_limits_are_told_and_never_above_what_may_be_given() -> None:
     }
 
 
+def test_one_that_waits_is_held_by_its_group_alone_for_its_agent_may_have_more() -> None:
+    waits = made(waits=True, argv=["python"], limits=box.Limits(memory_bytes=1 << 20, pids=7))
+    told = spec.render(waits, PLACE)
+    assert (told["resource_limits"], told["cgroup_parent"]) == ({}, PLACE.cgroup_parent)
+    assert "\ncd / " in spec.start_script(waits, "/run/agentk/u-1").decode(), "it is in no agent's directory"
+
+
 def test_the_start_script_is_a_shells_whatever_is_in_it(tmp_path: Path) -> None:
     """Odd names, quotes and newlines come out as they went in."""
     env = {"QUOTED": 'it\'s "so"\n$HOME `id`', "LATE": "x", "A.B": "odd"}
