@@ -1,6 +1,7 @@
 """A real launcher with real boxes, and the look at the host afterwards. What hostile programs run in."""
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -22,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import logs, uids
 from agentk.runtime.launcher import asking, wire
@@ -93,7 +95,7 @@ class Prison:
         self.launch()
         self.block = range(0) if self.rootless else uids.block(self.state, self.instance)
         self.hello = self.ask("hello", version=wire.VERSION)
-        told = self.ask("probe", runtime=self.runtime)["probe"]
+        told = until("its runtime was tried", self._probed)
         self.unhappy = "" if told["available"] else str(told["reason"])
         self.quiet_mounts = self.launcher_mounts()
 
@@ -114,6 +116,12 @@ class Prison:
     def _answers(self) -> bool:
         assert self.process.poll() is None, "the launcher ended at its start"
         return asking.peer(self.run_dir / "launcher.sock") is not None
+
+    def _probed(self) -> Any:
+        """Podman's first service on a machine takes its time."""
+        with contextlib.suppress(errors.Unavailable):
+            return self.ask("probe", runtime=self.runtime)["probe"]
+        return None
 
     def murder(self) -> None:
         """kill -9 of the launcher."""
@@ -251,14 +259,8 @@ class Prison:
         return seen
 
     def _enter(self, seen: words.Seen, argv: Sequence[str], fds: Sequence[int]) -> dict[str, Any]:
-        message = {
-            "id": 1,
-            "verb": "enter",
-            "box_id": seen.id,
-            "hand_id": "hand",
-            "argv": argv,
-            "fds": len(fds),
-        }
+        message = {"id": 1, "verb": "enter", "box_id": seen.id, "hand_id": "hand"}
+        message |= {"argv": argv, "fds": len(fds)}
         inbox = wire.Inbox()
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(PATIENCE_SECONDS)
@@ -379,13 +381,8 @@ class Prison:
         if self.runtime != "podman":
             return []
         digest = hashlib.sha256(os.fsencode(self.state)).hexdigest()[:16]
-        command = [
-            "podman",
-            "ps",
-            "--all",
-            "--format={{.Names}}",
-            f"--filter=label=dev.agentk.instance={digest}",
-        ]
+        command = ["podman", "ps", "--all", "--format={{.Names}}"]
+        command += [f"--filter=label=dev.agentk.instance={digest}"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
 

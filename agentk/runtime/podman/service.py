@@ -22,7 +22,7 @@ from agentk.runtime import cgroup_text, kernel
 from agentk.runtime.launcher import wire
 
 OCI_RUNTIMES = ("crun", "runc", "youki")  # in this order, each by trying
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0  # a twentieth of one, but for a slow machine's first
 _CONF, _SOCKET, _SCRATCH = "containers.conf", "{}.sock", "scratch"
 
 
