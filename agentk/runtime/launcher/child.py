@@ -100,7 +100,7 @@ def own_from(text: bytes) -> tuple[words.Box, str]:
 
 def fork(site: Site, order: Order, channel: socket.socket) -> int:
     """The pid of a child that becomes this box's keeper at once. The child never returns."""
-    return fork_into(channel, lambda: _become(site, order, _prepare(site, channel), channel))
+    return fork_into(channel, lambda: _begin(site, order, channel))
 
 
 def fork_waiting(site: Site, channel: socket.socket) -> int:
@@ -123,6 +123,13 @@ def fork_into(channel: socket.socket, act: Callable[[], NoReturn]) -> int:
         _tell(channel, {"error": f"{type(error).__name__}: {error}"})
     finally:
         os._exit(FAILED)
+
+
+def _begin(site: Site, order: Order, channel: socket.socket) -> NoReturn:
+    # with the launcher's end of the channel open in here, it would wait for ever for the word of one that was killed
+    ends = {order.stdin, *(order.output or ())}
+    close_all_but({channel.fileno(), site.users, site.network, *ends, *site.keep})
+    _become(site, order, _prepare(site, channel), channel)
 
 
 def _wait(site: Site, channel: socket.socket) -> NoReturn:

@@ -55,6 +55,7 @@ POINTS = (
     "release.after-group",
     "release.after-door",
     "release.after-workspace",
+    "environment.before-go",
     "environment.before-keep",
     "environment.after-keep",
     "environment.after-remove",

@@ -171,6 +171,7 @@ class Attempt:
                 site = dataclasses.replace(world.site(network=network), door=False)
                 self._live.tools = Path(order.shown.staged).name
                 pid = child.fork(site, order, theirs)
+                crashpoint("environment.before-go")
                 ours.send(b"f")
             else:
                 doors.lend(world.settings.door(box), Path(order.shown.staged) / "lib")
