@@ -96,7 +96,8 @@ class Household:
         return ran
 
     def start(self) -> None:
-        self.agentk("daemon", "start")
+        """Again when nobody answers yet: on a slow machine that takes longer than a person waits."""
+        until("the daemon answers", lambda: self.agentk("daemon", "start", code=None).code == 0)
         if os.geteuid() != 0:
             wanted = {name: {"type": name, "enforcement": "BestEffort"} for name in available()}
             best = (manifest("Runtime", name, spec=spec) for name, spec in wanted.items())
