@@ -20,6 +20,12 @@ def is_alive(pid: int) -> bool:
     return read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[:1] not in ([], ["Z"], ["X"])
 
 
+def parent(pid: int) -> int:
+    """0 when it is gone."""
+    fields = read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    return int(fields[1]) if fields else 0
+
+
 def mounts(pid: int | str) -> list[str]:
     return read(Path(f"/proc/{pid}/mountinfo")).splitlines()
 

@@ -26,7 +26,7 @@ from agentk.client import client, lifecycle, watching, wire
 from agentk.data.places import Places
 from agentk.runtime import logs, uids
 from agentk.runtime.launcher import doors
-from tests.flows.host import is_alive, mounts, pause, processes, read
+from tests.flows.host import is_alive, mounts, parent, pause, processes, read
 from tests.runtime import launching
 
 SECONDS = 100.0  # for an emulated machine under load; nothing asserts it
@@ -128,10 +128,9 @@ class Household:
         if name == "keeper":
             return lifecycle.keeper_pid(self.places) or 0
         module = {"daemon": "agentk.daemon", "launcher": "agentk.runtime.launcher"}[name]
-        for pid, argv in processes():
-            if module in argv and "--state" in argv and str(self.places.state) in argv:
-                return pid
-        return 0
+        named = [pid for pid, argv in processes() if {module, "--state", str(self.places.state)} <= {*argv}]
+        # its children that are nothing else yet are called so, too, and numbers begin anew on a busy machine
+        return next((pid for pid in named if parent(pid) not in named), 0)
 
     def kill(self, *names: str) -> None:
         """kill -9, all of them before the first is waited for."""
