@@ -25,7 +25,7 @@ from agentk.cli import waiting
 from agentk.client import client, lifecycle, watching, wire
 from agentk.data.places import Places
 from agentk.runtime import logs, uids
-from agentk.runtime.launcher import doors
+from agentk.runtime.launcher import asking, doors
 from tests.flows.host import is_alive, mounts, parent, pause, processes, read
 from tests.runtime import launching
 
@@ -127,10 +127,12 @@ class Household:
         """Of `keeper`, `daemon` or `launcher`; 0 when it does not live."""
         if name == "keeper":
             return lifecycle.keeper_pid(self.places) or 0
+        if name == "launcher" and (listens := asking.peer(self.places.launcher_socket)):
+            return listens  # a child of one that died is nobody's child, and still there for a moment
         module = {"daemon": "agentk.daemon", "launcher": "agentk.runtime.launcher"}[name]
         named = [pid for pid, argv in processes() if {module, "--state", str(self.places.state)} <= {*argv}]
         # its children that are nothing else yet are called so, too, and numbers begin anew on a busy machine
-        return next((pid for pid in named if parent(pid) not in named), 0)
+        return next((pid for pid in named if parent(pid) not in (0, *named)), 0)
 
     def kill(self, *names: str) -> None:
         """kill -9, all of them before the first is waited for."""

@@ -253,8 +253,8 @@ def test_a_reboot_loses_boxes_and_policy_starts_them_again(alone: Space) -> None
         end_with_the_machine(handle)
     revive(home)
     for name in ("always", "onfailure"):
-        status = alone.running(name, attempt=2)
-        assert status["lastTermination"]["reason"] == "Lost"
+        ended = alone.running(name, attempt=2)["lastTermination"]
+        assert ended["reason"] == "Lost", ended
     assert alone.phase("never", "Failed")["reason"] == "Lost"
 
 
