@@ -151,7 +151,8 @@ def test_a_connection_that_is_not_read_holds_the_command_and_nobody_else(there: 
         async with running(there) as (runtime, seen):
             with socket.socket(socket.AF_UNIX) as deaf:
                 deaf.connect(str(there.socket))
-                told = {"id": 1, "verb": "exec", "box_id": seen.id, "argv": ["python", "-c", FLOOD]}
+                argv = ["env", "python", "-c", FLOOD]  # after a `python` one would wait for a minute
+                told = {"id": 1, "verb": "exec", "box_id": seen.id, "argv": argv}
                 told |= {"timeout_seconds": 500, "exec_id": "flood", "stream": True}
                 more = {"id": 2, "verb": "exec_more", "box_id": seen.id, "exec_id": "flood", "bytes": 1 << 30}
                 deaf.sendall(b"".join(json.dumps(one).encode() + b"\n" for one in (told, more)))
@@ -163,7 +164,7 @@ def test_a_connection_that_is_not_read_holds_the_command_and_nobody_else(there: 
                     read += len(deaf.recv(MIB))
                 await launching.holds(lambda: written(seen) > held)
             await launching.holds(lambda: not keepers(there))
-            held = await stands_still(seen)
+            assert await stands_still(seen) == written(seen)
 
     asyncio.run(flow())
 
