@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 TOP = Path(__file__).resolve().parents[2]
-RUNS = 3000
+RUNS = 1500
 
 
 @pytest.mark.skipif(importlib.util.find_spec("atheris") is None, reason="atheris is not made for this Python")
