@@ -165,26 +165,33 @@ class Complaints(logging.Handler):
 
 
 def main() -> None:
-    dialect, options = sys.argv[1], sys.argv[2:]
     where = "/dev/shm" if os.path.isdir("/dev/shm") else None
     with tempfile.TemporaryDirectory(prefix="agentk-fuzz-", dir=where) as folder:
-        corpus = Path(folder) / "corpus"
-        corpus.mkdir()
-        for number, seed in enumerate(seeds(dialect)):
-            (corpus / str(number)).write_bytes(struct.pack("B", number % 3 * 7) + seed)
-        loop = asyncio.new_event_loop()
-        world = World(Path(folder))
-        loop.run_until_complete(world.begin())
-        logging.getLogger().addHandler(Complaints(world))
-        prefix = frames.encode(0, 0, b"")[:4] if dialect == "frames" else b""
+        child = os.fork()
+        if child:  # libFuzzer ends the process it is in
+            sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        fuzz(Path(folder), sys.argv[1], sys.argv[2:])
 
-        def one(data: bytes) -> None:
-            if prefix and data[1:5] != prefix:  # nothing else gets so far
-                data = data[:1] + prefix + data[5:]
-            loop.run_until_complete(world.attack(data))
 
-        atheris.Setup([sys.argv[0], *options, str(corpus)], one)
-        atheris.Fuzz()
+def fuzz(folder: Path, dialect: str, options: list[str]) -> None:
+    """Never returns."""
+    corpus = folder / "corpus"
+    corpus.mkdir()
+    for number, seed in enumerate(seeds(dialect)):
+        (corpus / str(number)).write_bytes(struct.pack("B", number % 3 * 7) + seed)
+    loop = asyncio.new_event_loop()
+    world = World(folder)
+    loop.run_until_complete(world.begin())
+    logging.getLogger().addHandler(Complaints(world))
+    prefix = frames.encode(0, 0, b"")[:4] if dialect == "frames" else b""
+
+    def one(data: bytes) -> None:
+        if prefix and data[1:5] != prefix:  # nothing else gets so far
+            data = data[:1] + prefix + data[5:]
+        loop.run_until_complete(world.attack(data))
+
+    atheris.Setup([sys.argv[0], *options, str(corpus)], one)
+    atheris.Fuzz()
 
 
 if __name__ == "__main__":
