@@ -32,6 +32,8 @@ PATTERNS = {
     r"^[A-Za-z]+$": "letters only, such as GET",
     r"^[-!#$%&'*+.^_`|~0-9A-Za-z]+$": "the name of an HTTP header",
     r"^[ -~]*$": "printable ASCII",
+    r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*$": "module:function, such as "
+    "main:convert",
     r"^[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*$": "the name of a module, such as json or email.message",
 }
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
-from agentk.api import environments, errors, images, kinds, pools, quantities
+from agentk.api import environments, errors, images, kinds, pools, quantities, toolspecs
 from agentk.api.problems import Path, Problem, shown
 
 _MAX_DATA_BYTES = 1024 * 1024  # of a ConfigMap, a Secret or inline files, as in Kubernetes
@@ -69,6 +69,7 @@ def _agent(obj: Mapping[str, Any]) -> Checks:
     yield from _positive_duration(spec, "restartWindow", ("spec",))
     for probe in ("livenessProbe", "readinessProbe"):
         yield from _probe(spec.get(probe) or {}, ("spec", probe))
+    yield from toolspecs.grants(spec)
 
 
 def _program(spec: Mapping[str, Any]) -> Checks:
@@ -283,6 +284,15 @@ def _pool(obj: Mapping[str, Any]) -> Checks:
     yield from _limits(limits, (*where, "resources", "limits"))
 
 
+def _tool(obj: Mapping[str, Any]) -> Checks:
+    spec = obj.get("spec") or {}
+    yield from toolspecs.problems(obj.get("metadata") or {}, spec)
+    for found in _agent({"spec": spec.get("jail") or {}}):  # what its boxes are made of, as an Agent has it
+        yield Problem(
+            ("spec", "jail", *found.path[1:]), found.message, found.hint, found.at_key, found.reason
+        )
+
+
 def _policy(obj: Mapping[str, Any]) -> Checks:
     isolation = (obj.get("spec") or {}).get("isolation") or {}
     for at, allowed in enumerate(isolation.get("hostPaths") or ()):
@@ -344,6 +354,7 @@ _BY_KIND: dict[str, Callable[[Mapping[str, Any]], Checks]] = {
     "Runtime": _runtime,
     "Policy": _policy,
     "Pool": _pool,
+    "Tool": _tool,
     "Namespace": _namespace,
     "Secret": _secret,
     "ConfigMap": _configmap,

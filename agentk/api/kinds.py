@@ -188,6 +188,27 @@ POOL = Kind(
         Column("p50", "string", ".status.handOut.p50Ms", True, "Milliseconds of half of the hand-outs."),
     ),
 )
+TOOL = Kind(
+    GROUP,
+    VERSION,
+    "Tool",
+    "tools",
+    "tool",
+    (),
+    True,
+    "tool.json",
+    True,
+    (
+        _NAME,
+        Column("Offers", "integer", ".status.offers", description="How many tools it offers, once known."),
+        Column("Idempotent", "string", ".spec.idempotent", description="Whether a call may be made again."),
+        _AGE,
+        Column("Sharing", "string", ".spec.sharing", True, "Who shares a box of its own."),
+        Column("Timeout", "string", ".spec.timeout", True, "Longest time of one call."),
+        Column("Description", "string", ".spec.description", True, "What it is for."),
+        Column("Error", "string", ".status.lastError", True, "Why it could last not be used."),
+    ),
+)
 NAMESPACE = Kind(
     "",
     "v1",
@@ -259,6 +280,7 @@ KINDS: tuple[Kind, ...] = (
     QUOTA,
     MODELROUTE,
     POOL,
+    TOOL,
     NAMESPACE,
     SECRET,
     CONFIGMAP,

@@ -41,7 +41,8 @@ def scan(obj: Any) -> list[Problem]:
 
 
 def shaped(obj: Mapping[str, Any], schema: schemas.Schema, problems: list[Problem]) -> dict[str, Any]:
-    """A copy without nulls and unknown fields (each noted), amounts given as numbers turned to text."""
+    """A copy without nulls and unknown fields (each noted), amounts given as numbers turned to text, as are true and
+    false where they are two words among others."""
     made = _shaped(obj, schema, (), problems, schema)
     return made if isinstance(made, dict) else {}
 
@@ -81,6 +82,8 @@ def _shaped(
         return copy.deepcopy(value)
     if schemas.is_number_or_text(schema):
         return _amount(value)
+    if isinstance(value, bool) and schema.get("type") == "string" and "true" in schema.get("enum", ()):
+        return "true" if value else "false"  # one of several words, which YAML reads as more than that
     if isinstance(value, dict) and schema.get("type") == "object":
         made = {}
         for key, held in value.items():

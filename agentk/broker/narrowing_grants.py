@@ -288,32 +288,71 @@ def _ports(child: Spec) -> Found:
 
 
 def _tools(child: Spec, parent: Spec) -> Found:
-    has = [_tool(one, ("tools",)) for one in _list(parent.get("tools"), ("tools",))]
-    for at, one in enumerate(_list(child.get("tools"), ("tools",))):
-        name, allowed, approved = _tool(one, ("tools", at))
-        for other, may, must_ask in has:
-            fewer = may is None or (
-                allowed is not None and all(any(covers(w, n) for w in may) for n in allowed)
-            )
-            asks = all(any(covers(w, n) for w in approved) for n in must_ask)
-            if other == name and fewer and asks:
-                break
-        else:
-            names = ", ".join(sorted({f'"{one[0]}"' for one in has})) or "none"
-            told = f'its parent has {names}, each within its allow and requireApproval; asked for "{name}"'
-            yield _problem(("tools", at), told)
+    has = {one.name: one for one in _grants(parent)}
+    for at, asked in enumerate(_grants(child)):
+        had = has.get(asked.name)
+        if had is None:
+            names = ", ".join(f'"{name}"' for name in has) or "none"
+            yield _problem(("tools", at), f'its parent has {names}, asked for "{asked.name}"')
+        elif why := asked.wider(had):
+            yield _problem(("tools", at), f'"{asked.name}" is wider than its parent has it: {why}')
 
 
-def _tool(one: Any, path: Path) -> tuple[str, list[str] | None, list[str]]:
-    tool = _only(_map(one, path), {"ref", "allow", "requireApproval"}, path)
-    name = _text(_only(_map(tool.get("ref"), (*path, "ref")), {"name"}, path), "name", (*path, "ref"))
-    lists: list[list[str] | None] = []
-    for field in ("allow", "requireApproval"):
-        given = None if tool.get(field) is None else _list(tool[field], (*path, field))
-        if given is not None and not all(isinstance(glob, str) for glob in given):
-            raise errors.Invalid("expected texts", field=field_path((*path, field)))
-        lists.append(None if given is None else list(given))
-    return name, lists[0], lists[1] or []
+class _Grant(NamedTuple):
+    name: str
+    allow: list[str] | None
+    deny: list[str]
+    approve: list[str]
+    arguments: list[Any]
+    most: int | None
+
+    def wider(self, had: "_Grant") -> str:
+        """In what; "" when it is not."""
+        may = had.allow
+        if may is not None and (
+            self.allow is None or not all(any(covers(wide, one) for wide in may) for one in self.allow)
+        ):
+            return f"allow is {', '.join(may) or 'nothing'}"
+        for field, mine, theirs in (
+            ("deny", self.deny, had.deny),
+            ("requireApproval", self.approve, had.approve),
+        ):
+            if missing := [one for one in theirs if not any(covers(wide, one) for wide in mine)]:
+                return f"{field} has {', '.join(missing)}"
+        if any(rule not in self.arguments for rule in had.arguments):
+            return "each of its rules for arguments is needed"
+        if had.most is not None and (self.most is None or self.most > had.most):
+            return f"maxCalls is {had.most}"
+        return ""
+
+
+_GRANT = {"ref", "allow", "deny", "arguments", "requireApproval", "maxCalls", "resultBytes"}
+
+
+def _grants(spec: Spec) -> Iterator[_Grant]:
+    for at, one in enumerate(_list(spec.get("tools"), ("tools",))):
+        path: Path = ("tools", at)
+        tool = _only(_map(one, path), _GRANT, path)
+        ref = _only(_map(tool.get("ref"), (*path, "ref")), {"name"}, path)
+        most = tool.get("maxCalls")
+        if most is not None and type(most) is not int:
+            raise errors.Invalid("expected a whole number", field=field_path((*path, "maxCalls")))
+        allow = None if tool.get("allow") is None else _texts(tool, "allow", path)
+        yield _Grant(
+            _text(ref, "name", (*path, "ref")),
+            allow,
+            _texts(tool, "deny", path),
+            _texts(tool, "requireApproval", path),
+            [{"name": "*", **_map(rule, path)} for rule in _list(tool.get("arguments"), path)],
+            most,
+        )
+
+
+def _texts(tool: Spec, field: str, path: Path) -> list[str]:
+    given = _list(tool.get(field), (*path, field))
+    if not all(isinstance(glob, str) for glob in given):
+        raise errors.Invalid("expected texts", field=field_path((*path, field)))
+    return list(given)
 
 
 # shapes

@@ -12,8 +12,9 @@ from agentk.client import client, packages
 Object = dict[str, Any]
 
 SUFFIXES = (".yaml", ".yml", ".json")
+_PARTS = {"Pool": "template", "Tool": "jail"}  # below spec: what boxes are made of
 # What others refer to comes first, so that manifests in any order apply in one go.
-_FIRST = ("Namespace", "Runtime", "Policy", "Quota", "Secret", "ConfigMap", "ModelRoute", "Pool")
+_FIRST = ("Namespace", "Runtime", "Policy", "Quota", "Secret", "ConfigMap", "ModelRoute", "Pool", "Tool")
 
 
 @dataclass(frozen=True)
@@ -72,23 +73,24 @@ def apply(api: client.Client, one: Source, namespace: str, *, force: bool = Fals
 
 
 def made_of(kind: kinds.Kind, obj: Any) -> Any:
-    """The part of an object that has what boxes are made of: an Agent's spec, a Pool's template; None of others."""
+    """The part of an object that has what boxes are made of: an Agent's spec, a Pool's template, a Tool's jail; None
+    of others."""
     spec = obj.get("spec")
-    if kind is kinds.POOL:
-        return spec.get("template") if isinstance(spec, dict) else None
+    if kind.kind in _PARTS:
+        return spec.get(_PARTS[kind.kind]) if isinstance(spec, dict) else None
     return spec if kind is kinds.AGENT else None
 
 
 def part_field(kind: kinds.Kind) -> str:
     """Where `made_of` found it."""
-    return "spec.template" if kind is kinds.POOL else "spec"
+    return f"spec.{_PARTS[kind.kind]}" if kind.kind in _PARTS else "spec"
 
 
 def with_part(kind: kinds.Kind, obj: Object, part: Any) -> Object:
     """The object with another such part; itself when it is the same."""
     if part is made_of(kind, obj):
         return obj
-    return {**obj, "spec": {**obj["spec"], "template": part} if kind is kinds.POOL else part}
+    return {**obj, "spec": {**obj["spec"], _PARTS[kind.kind]: part} if kind.kind in _PARTS else part}
 
 
 def _packed(api: client.Client, part: Any, folder: Path) -> Any:

@@ -28,7 +28,8 @@ _AROUND = frozenset(
         "imagePullSecrets",
         "poolRef",  # how it comes into its box
         "ports",  # whoever listens for them connects anew
-        "modelRef",  # the gate reads it at every call
+        "modelRef",  # the gate reads these at every call
+        "tools",
         "livenessProbe",
         "readinessProbe",
     }

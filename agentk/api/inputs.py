@@ -1,0 +1,159 @@
+"""JSON Schemas of a tool's arguments, and arguments held against one. Pure, and bounded whoever wrote the schema.
+
+What is checked here costs no more than the schema's size times that of the arguments: a pattern, a reference or a
+search for equals could take for ever, so those are for the tool itself to check. A schema that a person writes may not
+have them at all, for nothing may look as if it were held when it is not.
+"""
+
+import functools
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from agentk.api import errors
+
+Schema = Mapping[str, Any]
+
+MAX_BYTES = 64 * 1024
+MAX_DEPTH = 20
+_STEPS_MAX = 2_000_000  # of values of the schema times values of the arguments
+_TOLD_MAX = 5
+# Not checked here.
+LEFT_OUT = frozenset(
+    {"$ref", "$dynamicRef", "pattern", "patternProperties", "format", "uniqueItems", "contains"}
+    | {"propertyNames", "unevaluatedProperties", "unevaluatedItems", "dependentSchemas", "contentSchema"}
+)
+_DATA = frozenset({"const", "enum", "default", "examples", "example"})  # what is below is no schema
+
+
+def problem(schema: Any, *, ours: bool = False) -> str:
+    """Why this is no schema of arguments; "" when it is. `ours`: a person wrote it, for the gate to hold to."""
+    if not isinstance(schema, Mapping):
+        return "expected a JSON Schema"
+    if (schema.get("type") or "object") != "object":
+        return "arguments are an object: expected type: object"
+    if why := _too_big(schema):
+        return why
+    for at, key, held in _words(schema):
+        if key in ("$ref", "$dynamicRef") and not str(held).startswith("#"):
+            return f"{at}{key} leads out of the schema"
+        if ours and key in LEFT_OUT:
+            return f"{at}{key} is not checked by the gate; have the tool itself check it"
+    return _invalid(schema)
+
+
+def check(schema: Schema, arguments: Any, field: str = "params.arguments") -> None:
+    """Raises BadRequest naming each argument that does not fit; never its value."""
+    if _count(schema) * _count(arguments) > _STEPS_MAX:
+        return  # the tool itself looks at what it gets
+    try:
+        found = list(itertools.islice(_validator(schema).iter_errors(arguments), _TOLD_MAX))
+    except (RecursionError, TypeError, ValueError, KeyError):
+        raise errors.BadRequest(
+            "the tool's schema cannot be held against these arguments", field=field
+        ) from None
+    if not found:
+        return
+    causes = [_cause(one, field) for one in found]
+    raise errors.BadRequest(
+        f"the arguments are not what the tool takes: {causes[0].field}: {causes[0].message}",
+        field=causes[0].field,
+        causes=causes,
+    )
+
+
+def _cause(found: Any, field: str) -> errors.Cause:
+    path = ".".join([field, *(str(step)[:100] for step in found.absolute_path)])
+    rule, asked = str(found.validator), found.validator_value
+    if rule == "required":
+        missing = [key for key in asked if key not in found.instance]
+        told = f"{', '.join(missing)} missing"
+    elif rule == "additionalProperties":
+        known = sorted(found.schema.get("properties", {}))
+        unknown = sorted(set(found.instance) - set(known))
+        told = f"unknown argument {json.dumps(unknown[0][:100])}" if unknown else "has unknown arguments"
+        told += f"; there are {', '.join(known)[:500]}" if known else ""
+    elif rule == "type":
+        told = f"expected {asked if isinstance(asked, str) else ' or '.join(map(str, asked))}"
+    elif rule == "enum":
+        told = f"expected one of {json.dumps(asked, ensure_ascii=False)[:500]}"
+    else:
+        told = f"does not fit {rule} {json.dumps(asked, ensure_ascii=False)[:200]}"
+    return errors.Cause(path, told)
+
+
+def _too_big(schema: Schema) -> str:
+    waiting: list[tuple[int, Any]] = [(1, schema)]
+    count = 0
+    while waiting:
+        depth, value = waiting.pop()
+        count += 1
+        if depth > MAX_DEPTH * 2:  # a level of a schema is two of JSON: properties, and the one it names
+            return f"nested deeper than {MAX_DEPTH} levels"
+        if count > MAX_BYTES:
+            return f"more than {MAX_BYTES // 1024} KiB"
+        if isinstance(value, Mapping):
+            waiting += [(depth + 1, held) for held in value.values()]
+        elif isinstance(value, list):
+            waiting += [(depth + 1, held) for held in value]
+    size = len(json.dumps(schema, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
+    return "" if size <= MAX_BYTES else f"{size} bytes: at most {MAX_BYTES // 1024} KiB"
+
+
+def _words(schema: Any) -> Iterator[tuple[str, str, Any]]:
+    """Every keyword of the schema and those below, and where it is."""
+    waiting: list[tuple[str, Any, bool]] = [("", schema, True)]
+    while waiting:
+        at, value, is_schema = waiting.pop()
+        if isinstance(value, Mapping):
+            for key, held in value.items():
+                if is_schema:
+                    yield at, str(key), held
+                if is_schema and key in _DATA:
+                    continue
+                named = is_schema and key in ("properties", "$defs", "definitions", "patternProperties")
+                waiting.append((f"{at}{key}.", held, not named))
+        elif isinstance(value, list):
+            waiting += [(at, held, is_schema) for held in value]
+
+
+def _invalid(schema: Schema) -> str:
+    import jsonschema  # 75 ms: a listing does not pay for it
+
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except (jsonschema.SchemaError, RecursionError, ValueError) as error:
+        told = str(getattr(error, "message", "it cannot be read"))
+        return f"is no JSON Schema: {told[:200]}"
+    return ""
+
+
+def _count(value: Any) -> int:
+    waiting, count = [value], 0
+    while waiting and count < _STEPS_MAX:
+        one = waiting.pop()
+        count += 1
+        waiting += one.values() if isinstance(one, Mapping) else one if isinstance(one, list) else ()
+    return count
+
+
+def _validator(schema: Schema) -> Any:
+    return _made()(dict(schema))
+
+
+@functools.cache
+def _made() -> Any:
+    import jsonschema
+    from jsonschema import validators
+
+    base = jsonschema.Draft202012Validator
+    kinds_of = base.TYPE_CHECKER.redefine(
+        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
+    )
+    extend: Any = validators.extend
+    return extend(base, dict.fromkeys(LEFT_OUT, _nothing), type_checker=kinds_of)
+
+
+def _nothing(*_: Any) -> Iterator[Any]:
+    return iter(())
