@@ -20,6 +20,9 @@ Hosts and paths are compared in their one spelling (`policy_hosts`, `policy_path
 `paths` they list; an Allow that lists httpMethods must list CONNECT, and one that lists paths never allows it. Methods,
 models, targets and paths keep their case; hosts and HTTP methods have none.
 
+The arguments of a tool are compared as text, each name with its globs; every name listed must fit. To Deny and Ask one
+value of a list is enough, to Allow all of them must fit; an argument that is not given fits nothing.
+
 Nothing here may be decided by what a guest says of itself: facts are told by the gate. A fact that every call of a
 method has, and is missing, denies.
 """
@@ -30,10 +33,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from agentk.api import errors, manifest
+from agentk.broker import policy_arguments, words
 from agentk.broker import policy_hosts as hosts
 from agentk.broker import policy_paths as pathing
 from agentk.broker import policy_rules as ruling
-from agentk.broker import words
 from agentk.data import files
 
 LEVELS = ("privileged", "baseline", "restricted")
@@ -50,6 +53,7 @@ _ALWAYS_TOLD: dict[str, tuple[str, ...]] = {
     "agent.resume": ("target",),
     "message.send": ("target",),
     "http.request": ("host", "port", "http_method"),
+    "tool.call": ("tool",),
 }
 
 
@@ -66,6 +70,11 @@ class Facts:
     http_method: str = ""
     path: str = ""
     file: str = ""  # what a call that reads or writes one names, absolute
+    tool: str = ""  # "Tool/name": whose, and which of those it offers
+    arguments: Mapping[str, Any] | None = None  # of the tool
+    granted: "Verdict | None" = (
+        None  # what the agent's own spec says of this call, besides the Policy: both must allow
+    )
     features: frozenset[str] = frozenset()
 
 
@@ -91,7 +100,12 @@ class Told:
 
 def decide(rules: ruling.Rules, method: str, facts: Facts) -> Verdict:
     """The verdict; never raises, whatever the facts hold."""
-    return _of_nothing(rules, method) if facts is NOTHING else _judged(rules, method, facts)
+    if facts is NOTHING:
+        return _of_nothing(rules, method)
+    verdict = _judged(rules, method, facts)
+    if facts.granted is None:
+        return verdict
+    return min(verdict, facts.granted, key=lambda one: ruling.EFFECTS.index(one.effect))
 
 
 @functools.lru_cache(maxsize=4096)
@@ -192,7 +206,11 @@ def _calls(method: str, facts: Facts) -> list[_Call]:
             raise errors.Invalid(f"its {_WORDS[field]} is not known")
     if "" in facts.models:
         raise errors.Invalid("a model has no name")
-    if len(method) > MAX_FACT or len(facts.target) > MAX_FACT or any(len(m) > MAX_FACT for m in facts.models):
+    if (
+        len(method) > MAX_FACT
+        or len(facts.target + facts.tool) > MAX_FACT
+        or any(len(m) > MAX_FACT for m in facts.models)
+    ):
         raise errors.Invalid(f"a name in it has more than {MAX_FACT} letters")
     host = hosts.canonical(facts.host) if facts.host else ""
     http_method = facts.http_method.upper()
@@ -254,6 +272,12 @@ def _miss(rule: ruling.Rule, call: _Call) -> str:
         return "ports"
     if rule.files is not None and not (call.file and rule.files.match(call.file)):
         return "files"
+    if rule.tools is not None and not rule.tools.match(facts.tool):
+        return "tools"
+    if rule.arguments is not None and not policy_arguments.fit(
+        rule.arguments, facts.arguments, rule.effect == "Allow"
+    ):
+        return "arguments"
     if rule.features is not None and rule.features.isdisjoint(facts.features):
         return "features"
     return _miss_http(rule, call)
@@ -280,6 +304,7 @@ _WORDS = {
     "host": "host",
     "port": "port",
     "http_method": "HTTP method",
+    "tool": "tool",
 }
 
 
@@ -298,6 +323,8 @@ def _why(rule: ruling.Rule, miss: str, call: _Call) -> str:
         "hosts": (rule.hosts, call.host),
         "ports": (rule.ports, str(facts.port or "")),
         "files": (rule.files, facts.file),
+        "tools": (rule.tools, facts.tool),
+        "arguments": (policy_arguments.told(rule.arguments or ()), "this call's"),
         "httpMethods": (rule.http_methods, call.http_method),
         "paths": (
             rule.paths,
@@ -321,6 +348,8 @@ def _told(method: str, facts: Facts) -> str:
         told += f" of {_short(', '.join(facts.models) or facts.language)}"
     if facts.file:
         told += f" on {_short(facts.file)}"
+    if facts.tool:
+        told += f" of {_short(facts.tool)}"
     if facts.target:
         told += f" to {_short(facts.target)}"
     if facts.http_method:

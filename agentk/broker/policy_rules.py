@@ -33,6 +33,8 @@ _FIELDS = frozenset(
         "httpMethods",
         "paths",
         "files",
+        "tools",
+        "arguments",
         "features",
     }
 )
@@ -57,6 +59,8 @@ class Rule:
     http_methods: frozenset[str] | None = None
     paths: globbing.Globs | None = None
     files: globbing.Globs | None = None
+    tools: globbing.Globs | None = None  # "Tool/name"
+    arguments: tuple[tuple[str, globbing.Globs], ...] | None = None
     features: frozenset[str] | None = None
 
 
@@ -123,6 +127,8 @@ def _rule(written: Any, index: str) -> Rule:
         http_methods=_set(_texts(written, "httpMethods", _http_method)),
         paths=_globs(_texts(written, "paths", _path)),
         files=_globs(_texts(written, "files", _path)),
+        tools=_globs(_texts(written, "tools", _tool)),
+        arguments=_arguments(written),
         features=_known(written, "features", FEATURES),
     )
 
@@ -176,6 +182,29 @@ def _target(text: str) -> str:
         return text
     hint = f'all agents of "{text}" are "{text}/*"' if "/" not in text else ""
     raise errors.Invalid("expected NAMESPACE/NAME, self, descendants, ancestors or namespace", hint=hint)
+
+
+def _tool(text: str) -> str:
+    """A Tool's name alone means all that it offers."""
+    if text.count("/") > 1:
+        raise errors.Invalid("expected TOOL or TOOL/NAME")
+    return text if "/" in text else f"{text}/*"
+
+
+def _arguments(written: Mapping[str, Any]) -> tuple[tuple[str, globbing.Globs], ...] | None:
+    given = written.get("arguments")
+    if given is None:
+        return None
+    if not isinstance(given, Mapping) or len(given) > _MAX_ITEMS:
+        raise errors.Invalid(
+            f"expected at most {_MAX_ITEMS} arguments, each with its globs", field="arguments"
+        )
+    found = []
+    for name in sorted(map(str, given)):
+        globs = _globs(_texts(given, name))
+        assert globs is not None
+        found.append((name, globs))
+    return tuple(found)
 
 
 def _http_method(text: str) -> str:
