@@ -7,6 +7,9 @@ from agentk.runtime.launcher import crash
 
 # Its intent is on the disk · its handler has done it · its result is on the disk · a local call's transaction is.
 POINTS = ("call.intended", "call.handled", "call.settled", "call.local")
+# A box of a tool's own is about to be made · is there · a call is counted · a tool has answered · a long answer is a
+# file of the caller's.
+TOOLING = ("tool.making", "tool.made", "tool.counted", "tool.ran", "tool.kept")
 
 _folder = ""
 

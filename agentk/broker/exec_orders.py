@@ -40,7 +40,7 @@ _LONG = {"python": _LONG_PYTHON, "shell": _LONG_SHELL, "node": _LONG_NODE}
 _TEXT_MAX_BYTES = 3 * 1024 * 1024 + 512 * 1024  # of one stream as JSON: both fit an answer's line
 _TIMED_OUT = 124  # as timeout(1) has it
 _KILLED = 137
-_NOT_FOUND = 127
+NOT_FOUND = 127
 # Whose words the runtime uses → the guest's.
 _FIELDS = {
     "exec.limits.cpu_millis": "params.limits.cpu",
@@ -100,7 +100,7 @@ def refused(error: errors.AgentkError) -> errors.AgentkError:
 
 def missing(order: Order, result: box.ExecResult) -> errors.AgentkError | None:
     """The error for code in a language that this jail does not have."""
-    if order.language == "argv" or exit_code(result) != _NOT_FOUND:
+    if order.language == "argv" or exit_code(result) != NOT_FOUND:
         return None
     name = order.argv[0]
     if not result.stderr.startswith(f"agentk: {name}: not found".encode()):

@@ -15,6 +15,7 @@ from typing import Any
 from agentk.api import errors, kinds
 from agentk.broker.calling import places
 from agentk.broker.guests import Guests
+from agentk.broker.tooling import counting
 from agentk.store import guest_rooms as rooms
 from agentk.store import writer
 from agentk.store.journal import Journal
@@ -79,6 +80,7 @@ class Leftovers:
         for uid in self._guests.uids():
             kept.add(places.mailbox(uid))
             kept.add(f"agent/{uid}")
+            kept.add(counting.scope(uid))
             kept.add(places.family(uid, self._guests.parents(uid)))
         return kept
 

@@ -20,6 +20,7 @@ Given = Mapping[str, Any]  # what a person typed: text, or JSON
 _DECISIVE = {
     "http.request": ("url",),
     "message.send": ("to",),
+    "tool.call": ("name",),
     **dict.fromkeys(("agent.kill", "agent.pause", "agent.resume"), ("name",)),
 }
 _FEATURES = "features"  # not a parameter: what the call would use besides

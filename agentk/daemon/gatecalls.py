@@ -49,6 +49,7 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
         **queues.methods(journal=house.journal, waiting=house.waiting),
         **events.methods(journal=house.journal, waiting=house.waiting),
         **pausing.methods(store=house.store, guests=house.guests),
+        **house.tools.methods(),
         **agents.methods(
             store=house.store,
             guests=house.guests,

@@ -41,14 +41,14 @@ from agentk.broker.dialects.jsonrpc import Asked
 from agentk.broker.dialects.jsonrpc_serving import Emit, JsonRpcService
 from agentk.broker.methods import Method
 from agentk.broker.words import Call, Guest
-from agentk.daemon import gatecalls, hosting
+from agentk.daemon import gatecalls, hosting, toolhouse
 from agentk.llm.models import Models
 from agentk.llm.worker import Worker
 from agentk.runtime import jails, saying
 from agentk.store import feeding, journal, journal_anchor, journal_retention
 from agentk.store import store as stores
 
-WATCHED = (kinds.AGENT, kinds.POLICY, kinds.RUNTIME, kinds.QUOTA, kinds.SECRET, kinds.MODELROUTE)
+WATCHED = (kinds.AGENT, kinds.POLICY, kinds.RUNTIME, kinds.QUOTA, kinds.SECRET, kinds.MODELROUTE, kinds.TOOL)
 _SWEEP_SECONDS = 10.0  # seals what a quiet journal left unsealed; lets go of what is old
 _ANCHOR = "journal"
 _SEED = "authorities.seed"  # beside the databases, and like them the daemon's alone
@@ -113,6 +113,7 @@ class Gatehouse:
         self.sayings = saying.Sayings(boxes.descriptors)
         self._leftovers = leftovers.Leftovers(self.journal, self.guests, now)
         self.happenings = happenings.Happenings(self.journal, self.guests, self.waiting, now)
+        self.tools = toolhouse.Toolhouse(store, boxes, self.guests, self.journal, now)
         self.methods: dict[str, Method] = gatecalls.methods(self)
         self.gate = gate.Gate(
             gate.Rooms(
@@ -153,6 +154,7 @@ class Gatehouse:
                 group.create_task(self._leftovers.run(), name="gate: leftovers")
                 group.create_task(self.happenings.run(), name="gate: happenings")
                 group.create_task(self.lives.run(), name="gate: budgets")
+                group.create_task(self.tools.run(), name="gate: tools")
         finally:
             forget()
 
@@ -162,6 +164,7 @@ class Gatehouse:
         for box_id in list(self._doors):
             self._listens(box_id, "", {})
         await asyncio.gather(*self._closing, return_exceptions=True)
+        await self.tools.close()
         await self.waiting.close()
         await self.jobs.close()
         await self.models.close()
@@ -192,6 +195,7 @@ class Gatehouse:
         self.hosting.hear(kind, obj, gone)
         self.happenings.hear(kind, obj, gone)
         self._leftovers.hear(kind, obj, gone)
+        self.tools.hear(kind, obj, gone)
         if kind is kinds.MODELROUTE:
             self._hear_route(obj, gone)
 

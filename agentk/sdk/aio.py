@@ -101,6 +101,9 @@ class Agent:
     queue_get = _sends(calls.queue_get)
     queue_ack = _sends(calls.queue_ack)
     http_request = _sends(calls.http_request)
+    tool_list = _sends(calls.tool_list)
+    tool_describe = _sends(calls.tool_describe)
+    tool_call = _sends(calls.tool_call)
 
     def __init__(self, path: str, patience_seconds: float) -> None:
         self._path = path

@@ -84,6 +84,11 @@ def a_page(cls: Type[T], of: Type[Any]) -> Callable[[Any], T]:
     return lambda raw: cls(items(raw), str(raw.get("continue", "")))  # type: ignore[call-arg]
 
 
+def tools(raw: Any) -> results.Tools:
+    items = a_list("items", results.Listed)(raw)
+    return results.Tools(items, str(raw.get("continue", "")), raw.get("unavailable", ()))
+
+
 def thought(raw: Any) -> results.Thought:
     return as_tuple(results.Thought)({**raw, "usage": as_tuple(results.Usage)(raw.get("usage", {}))})
 

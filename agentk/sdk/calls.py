@@ -371,3 +371,23 @@ def http_request(
         maxBytes=max_bytes, followRedirects=follow_redirects,
     )  # fmt: skip
     return Call("http.request", {"url": url, **rest}, as_tuple(results.Reply))
+
+
+def tool_list(
+    search: Optional[str] = None, *, limit: Optional[int] = None, continue_: Optional[str] = None
+) -> Call[results.Tools]:
+    """What may be called, a line each.  `agent.tool_list("issues").items[0].name` → "github__get_issue" """
+    return Call("tool.list", given(search=search, limit=limit, **{"continue": continue_}), answers.tools)
+
+
+def tool_describe(name: str) -> Call[results.Described]:
+    """With its schema.  `agent.tool_describe("github__get_issue").input_schema` → {"type": "object", …}"""
+    return Call("tool.describe", {"name": name}, as_tuple(results.Described))
+
+
+def tool_call(
+    name: str, arguments: Optional[Dict[str, Json]] = None, *, timeout_seconds: Optional[float] = None
+) -> Streaming[results.Answered, results.Progress]:
+    """Calls it. One that fails is no error: look at is_error.  `str(agent.tool_call("calculator", {…}))` → "42" """
+    params = {"name": name, **given(arguments=arguments, timeoutSeconds=timeout_seconds)}
+    return Streaming("tool.call", params, as_tuple(results.Answered), as_tuple(results.Progress))

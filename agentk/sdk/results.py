@@ -73,6 +73,54 @@ class Ran(NamedTuple):
         return self.stdout
 
 
+class Listed(NamedTuple):
+    """One tool, in a line."""
+
+    name: str = ""
+    tool: str = ""
+    description: str = ""
+
+
+class Tools(NamedTuple):
+    """A page of tools. `unavailable`: granted, and nobody knows now what they offer."""
+
+    items: Sequence[Listed] = ()
+    continue_: str = ""
+    unavailable: Sequence[Dict[str, str]] = ()
+
+
+class Described(NamedTuple):
+    """One tool with the JSON Schema of its arguments."""
+
+    name: str = ""
+    tool: str = ""
+    description: str = ""
+    input_schema: Mapping[str, Any] = {}
+    output_schema: Optional[Mapping[str, Any]] = None
+    annotations: Mapping[str, Any] = {}
+    digest: str = ""
+
+
+class Answered(NamedTuple):
+    """What a tool answered; as text it is its texts. `file`: where the whole is, when this is a summary."""
+
+    content: Sequence[Dict[str, Any]] = ()
+    structured: Any = None
+    is_error: bool = False
+    file: Optional[Mapping[str, Any]] = None
+
+    def __str__(self) -> str:
+        return "\n".join(str(block["text"]) for block in self.content if block.get("type") == "text")
+
+
+class Progress(NamedTuple):
+    """How far a tool is."""
+
+    progress: Optional[float] = None
+    total: Optional[float] = None
+    message: str = ""
+
+
 class Spawned(NamedTuple):
     name: str = ""
     uid: str = ""

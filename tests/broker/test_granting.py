@@ -42,7 +42,8 @@ def judged(name: str, **arguments: Any) -> tuple[str, str]:
         ("get_issue", {"labels": ["ok", "urgent-1"]}, ("Deny", "tools[github].arguments[1]")),
         ("get_issue", {"labels": [[["urgent"]]]}, ("Deny", "tools[github].arguments[1]")),
         ("get_issue", {"labels": "x" * 99_999}, ("Deny", "tools[github].arguments[1]")),
-        ("get_issue", {"to": [{"address": "a"}, {"address": "c@rival.example"}]}, ("Deny", "tools[github].arguments[2]")),
+        ("get_issue", {"to": [{"address": "a"}, {"address": "c@rival.example"}]},
+         ("Deny", "tools[github].arguments[2]")),
     ],
 )  # fmt: skip
 def test_a_grant_judges_name_and_arguments(

@@ -14,7 +14,7 @@ from agentk.sdk import aio, answers, calls, client, results
 
 METHODS: dict[str, Any] = json.loads((files.folder("schemas") / "syscalls.json").read_text())["methods"]
 # What a front sets, or a parser knows: not for people to give.
-SET_HERE = {"think": {"stream"}, "exec": {"stream"}, "embed": {"encoding"}}
+SET_HERE = {"think": {"stream"}, "exec": {"stream"}, "embed": {"encoding"}, "tool.call": {"stream"}}
 SHORTHANDS = {"exec_python", "exec_shell"}
 # The least that each call takes.
 LEAST: dict[str, dict[str, Any]] = {

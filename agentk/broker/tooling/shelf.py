@@ -1,0 +1,263 @@
+"""The Tools there are, what each offers, and which of it an agent may call.
+
+What is offered is asked for once and kept, in memory and in the Tool's status, until what it is made of changes. Two
+who ask at once wait for one answer. Names and descriptions are the tool's own words: nothing is decided by them.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from agentk.api import errors, kinds, toolspecs
+from agentk.broker import granting
+from agentk.broker.tooling import kinds as words
+from agentk.broker.tooling.kinds import Object
+from agentk.broker.words import Guest
+from agentk.tools import offers
+from agentk.tools.offers import Offered
+
+BETWEEN = "__"  # of a Tool's name and that of one of several that it offers; no Tool's name has an underscore
+_STATUS_BYTES = 256 * 1024  # of schemas: more is asked for again by the next daemon
+_TOLD_BYTES = 1024  # of a description in a status
+_ERROR_CHARS = 500
+
+_log = logging.getLogger(__name__)
+
+SetStatus = Callable[[Object, dict[str, Any]], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One tool that an agent may call."""
+
+    tool: Object
+    grant: granting.Grant
+    offered: Offered
+    name: str  # as the agent calls it
+
+
+@dataclass(frozen=True)
+class _Known:
+    fingerprint: str
+    offers: tuple[Offered, ...]
+
+
+class Shelf:
+    def __init__(self, makers: Mapping[str, words.Kind], set_status: SetStatus) -> None:
+        """`makers` by the field of the spec that says the kind."""
+        self._makers, self._set_status = makers, set_status
+        self._tools: dict[tuple[str, str], Object] = {}
+        self._known: dict[str, _Known] = {}  # by uid of the Tool
+        self._asking: dict[str, asyncio.Task[tuple[Offered, ...]]] = {}
+
+    # Tools
+
+    def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
+        if kind is not kinds.TOOL:
+            return
+        at = words.namespace(obj), words.name(obj)
+        if gone:
+            self._tools.pop(at, None)
+            self._known.pop(words.uid(obj), None)
+        else:
+            self._tools[at] = obj
+
+    def find(self, namespace: str, name: str) -> Object | None:
+        """The Tool that the name means there."""
+        own = self._tools.get((namespace, name))
+        if own is not None:
+            return own
+        shared = self._tools.get((toolspecs.EVERYWHERE, name))
+        return shared if shared is not None and shared["spec"].get("everywhere") else None
+
+    def all(self) -> list[Object]:
+        return list(self._tools.values())
+
+    def kind(self, tool: Object) -> words.Kind:
+        return self._makers[toolspecs.kind(tool["spec"])]
+
+    # what they offer
+
+    async def offers(self, tool: Object, guest: Guest | None) -> tuple[Offered, ...]:
+        """Raises what asking raised."""
+        fingerprint = await self._fingerprint(tool)
+        known = self._known.get(words.uid(tool))
+        if known is not None and known.fingerprint == fingerprint:
+            return known.offers
+        told = _of_status(tool, fingerprint)
+        if told is not None:
+            self._known[words.uid(tool)] = _Known(fingerprint, told)
+            return told
+        at = f"{words.uid(tool)}/{fingerprint}"
+        if at not in self._asking:
+            asking = self._discover(tool, guest, fingerprint)
+            task = self._asking[at] = asyncio.create_task(asking, name=f"discover {words.name(tool)}")
+            task.add_done_callback(lambda done: self._asked(at, done))
+        return await asyncio.shield(self._asking[at])
+
+    def note(self, tool: Object, told: Sequence[Offered], fingerprint: str) -> None:
+        """What a tool offers now, when it says so by itself."""
+        self._known[words.uid(tool)] = _Known(fingerprint, tuple(told))
+
+    def forget(self, tool: Object) -> None:
+        """Ask again what it offers."""
+        self._known.pop(words.uid(tool), None)
+
+    def names(self, tool: Object) -> Sequence[str] | None:
+        """Of what it offers, as far as that is known without waiting."""
+        listed = self.kind(tool).names(tool)
+        if listed is not None:
+            return listed
+        known = self._known.get(words.uid(tool))
+        if known is not None:
+            return [one.name for one in known.offers]
+        status = tool.get("status") or {}
+        if status.get("observedGeneration") == tool["metadata"].get("generation") and "tools" in status:
+            return [str(one["name"]) for one in status["tools"]]
+        return None
+
+    async def close(self) -> None:
+        tasks = list(self._asking.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    # whose they are
+
+    def split(self, guest: Guest, called: str) -> tuple[Object, granting.Grant, str]:
+        """The Tool that a name means to this agent, its grant, and which of what it offers. Raises NotFound."""
+        for name, inner in _readings(called):
+            grant = granting.of(guest.spec, name)
+            tool = self.find(guest.namespace, name) if grant else None
+            if grant is None or tool is None:
+                continue
+            if not inner:
+                names = self.names(tool)
+                if names is not None and len(names) == 1:
+                    inner = names[0]
+            return tool, grant, inner
+        raise errors.NotFound(
+            f"no tool {json.dumps(called[:200])} among those that this agent is granted",
+            hint=kinds.did_you_mean(called, [one.tool for one in granting.grants(guest.spec)], "tools"),
+            field="params.name",
+        )
+
+    async def found(self, guest: Guest, called: str) -> Found:
+        """Raises NotFound for what is not offered, or not granted: the two are not told apart."""
+        tool, grant, inner = self.split(guest, called)
+        offered = await self.offers(tool, guest)
+        if not inner and len(offered) == 1:
+            inner = offered[0].name
+        for one in offered:
+            if one.name == inner and grant.offers(one.name):
+                return Found(tool, grant, one, called_as(tool, one, offered))
+        may = [called_as(tool, one, offered) for one in offered if grant.offers(one.name)]
+        raise errors.NotFound(
+            f"no tool {json.dumps(called[:200])} among those that this agent is granted",
+            hint=kinds.did_you_mean(called, may, "tools") if may else "",
+            field="params.name",
+        )
+
+    async def granted(self, guest: Guest, seconds: float) -> tuple[list[Found], dict[str, str]]:
+        """All that it may call; and Tools that could not be asked within that time, with why."""
+        grants = granting.grants(guest.spec)
+        asked = await asyncio.gather(*(self._of_grant(guest, one, seconds) for one in grants))
+        found, refused = [], {}
+        for grant, told in zip(grants, asked, strict=True):
+            if isinstance(told, str):
+                refused[grant.tool] = told
+            else:
+                found += told
+        return found, refused
+
+    async def _of_grant(self, guest: Guest, grant: granting.Grant, seconds: float) -> list[Found] | str:
+        tool = self.find(guest.namespace, grant.tool)
+        if tool is None:
+            return "there is no such Tool"
+        try:
+            async with asyncio.timeout(seconds):
+                offered = await self.offers(tool, guest)
+        except TimeoutError:
+            return f"it did not say within {seconds:g} s what it offers"
+        except errors.AgentkError as error:
+            return error.message[:_ERROR_CHARS]
+        may = [one for one in offered if grant.offers(one.name)]
+        return [Found(tool, grant, one, called_as(tool, one, offered)) for one in may]
+
+    # asking
+
+    async def _fingerprint(self, tool: Object) -> str:
+        own = await self.kind(tool).fingerprint(tool)
+        return f"{tool['metadata'].get('generation')}-{own}"
+
+    async def _discover(self, tool: Object, guest: Guest | None, fingerprint: str) -> tuple[Offered, ...]:
+        try:
+            told = tuple(await self.kind(tool).discover(tool, guest))[: offers.OFFERS]
+        except errors.AgentkError as error:
+            await self._tell(tool, {"lastError": error.message[:_ERROR_CHARS]})
+            raise
+        self._known[words.uid(tool)] = _Known(fingerprint, told)
+        await self._tell(tool, {"lastError": "", **status_of(told, fingerprint)})
+        return told
+
+    async def _tell(self, tool: Object, told: dict[str, Any]) -> None:
+        try:
+            await self._set_status(tool, told)
+        except errors.AgentkError as error:
+            _log.warning("the status of Tool %s could not be written: %s", words.name(tool), error)
+
+    def _asked(self, at: str, done: "asyncio.Task[tuple[Offered, ...]]") -> None:
+        self._asking.pop(at, None)
+        if not done.cancelled():
+            done.exception()  # whoever asked has heard it, if anybody still listens
+
+
+def called_as(tool: Object, offered: Offered, among: Sequence[Offered]) -> str:
+    return words.name(tool) if len(among) == 1 else f"{words.name(tool)}{BETWEEN}{offered.name}"
+
+
+def status_of(told: Sequence[Offered], fingerprint: str) -> dict[str, Any]:
+    """As a Tool's status keeps it: with schemas where they fit."""
+    tools = []
+    for one in told:
+        entry: dict[str, Any] = {"name": one.name, "digest": one.digest, "inputSchema": one.input_schema}
+        entry["description"] = one.description.encode()[:_TOLD_BYTES].decode("utf-8", "ignore")
+        if one.output_schema is not None:
+            entry["outputSchema"] = one.output_schema
+        tools.append(entry)
+    if len(json.dumps(tools)) > _STATUS_BYTES:
+        tools = [{key: one[key] for key in ("name", "description", "digest")} for one in tools]
+    return {"tools": tools, "offers": len(tools), "digest": fingerprint}
+
+
+def _of_status(tool: Object, fingerprint: str) -> tuple[Offered, ...] | None:
+    """What an earlier daemon wrote there, when it is whole and of the same."""
+    status = tool.get("status") or {}
+    if status.get("digest") != fingerprint or "tools" not in status:
+        return None
+    made = []
+    for one in status["tools"]:
+        if "inputSchema" not in one:
+            return None
+        try:
+            again = offers.offered(
+                one.get("name"), one.get("description"), one["inputSchema"], one.get("outputSchema")
+            )
+        except offers.Unusable:
+            return None
+        if again.digest != one.get("digest"):
+            return None  # its description was cut: ask again
+        made.append(again)
+    return tuple(made)
+
+
+def _readings(called: str) -> list[tuple[str, str]]:
+    """TOOL__NAME, TOOL/NAME or TOOL."""
+    for between in (BETWEEN, "/"):
+        name, found, inner = called.partition(between)
+        if found:
+            return [(name, inner)]
+    return [(called, "")]

@@ -1,0 +1,87 @@
+"""The tools of agents, built once: the Tools there are, who does each kind of them, and the boxes of their own.
+
+A kind of tool is a line here. What of it goes on in the background is run by `run`, which the gatehouse keeps.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agentk.api import kinds
+from agentk.broker.calling import tooling
+from agentk.broker.guests import Guests
+from agentk.broker.methods import Method
+from agentk.broker.tooling import commands, counting, instances, running, shelf
+from agentk.broker.tooling import kinds as words
+from agentk.runtime import jails
+from agentk.store import store as stores
+from agentk.store.journal import Journal
+
+Object = Mapping[str, Any]
+
+
+class Toolhouse:
+    def __init__(
+        self,
+        store: stores.Store,
+        boxes: jails.Jails,
+        guests: Guests,
+        journal: Journal,
+        now: Callable[[], float],
+    ) -> None:
+        self._store = store
+        self.instances = instances.Instances(store, guests, self._tool, now)
+        runner = running.Runner(boxes.exec, self.instances)
+        self.kinds: dict[str, words.Kind] = {
+            "command": commands.Commands(runner),
+        }
+        self.shelf = shelf.Shelf(self.kinds, self._tell)
+        self.counts = counting.Counts(journal, guests.of)
+        self._execute = boxes.exec
+        self._telling = asyncio.Lock()
+
+    def methods(self) -> dict[str, Method]:
+        return tooling.methods(shelf=self.shelf, execute=self._execute, counts=self.counts)
+
+    def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
+        """After `Guests.hear`."""
+        self.shelf.hear(kind, obj, gone)
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self.instances.run()
+
+    async def close(self) -> None:
+        await self.shelf.close()
+
+    def _tool(self, namespace: str, name: str) -> Object | None:
+        found = self.shelf.find(namespace, name)
+        return found if found is not None and words.namespace(found) == namespace else None
+
+    async def _tell(self, tool: Object, told: dict[str, Any]) -> None:
+        """Part of a Tool's status, with the rest as it is."""
+        at = words.namespace(tool), words.name(tool)
+        async with self._telling:
+            there = await self._store.find(kinds.TOOL, *at)
+            if there is None or there["metadata"]["uid"] != words.uid(tool):
+                return
+            status = {**(there.get("status") or {}), **told}
+            status["observedGeneration"] = tool["metadata"].get("generation")
+            status["conditions"] = [_ready(there, status)]
+            await self._store.set_status(kinds.TOOL, *at, words.uid(tool), status)
+
+
+def _ready(tool: Object, status: Mapping[str, Any]) -> dict[str, Any]:
+    wrong = str(status.get("lastError") or "")
+    condition = {
+        "type": "Ready",
+        "status": "False" if wrong else "True",
+        "reason": "CannotBeUsed" if wrong else "Offered",
+        "message": wrong or f"offers {status.get('offers', 0)}",
+        "observedGeneration": status["observedGeneration"],
+        "lastTransitionTime": stores.now_text(),
+    }
+    before: Object = next(iter((tool.get("status") or {}).get("conditions") or ()), {})
+    if before.get("status") == condition["status"]:
+        condition["lastTransitionTime"] = before.get("lastTransitionTime", condition["lastTransitionTime"])
+    return condition

@@ -1,0 +1,146 @@
+"""Tools, granted by manifest and called from a jail: beside the caller, or in a box of their own."""
+
+import json
+from typing import Any
+
+from agentk.api import kinds
+from agentk.client import client
+from tests.flows import household
+from tests.flows.household import Object, Space, python
+
+pytestmark = household.needs
+
+CALLING = """
+import json, sys
+from agentk.sdk import client, errors
+agent = client.connect()
+for name, arguments in json.loads(sys.argv[1]):
+    try:
+        if name == "tool.list":
+            told = agent.tool_list(**arguments)
+            print(json.dumps([[one.name for one in told.items], list(told.unavailable)]), flush=True)
+        elif name == "tool.describe":
+            print(json.dumps(agent.tool_describe(**arguments).input_schema), flush=True)
+        else:
+            told = agent.tool_call(name, arguments)
+            print(json.dumps([told.is_error, str(told), told.structured, told.file]), flush=True)
+    except errors.CallError as error:
+        print(json.dumps([error.reason, str(error)]), flush=True)
+"""
+TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+
+
+def tool(name: str, **spec: Any) -> Object:
+    return household.manifest("Tool", name, spec=spec)
+
+
+def command(name: str, *argv: str, parameters: Any = None, **more: Any) -> Object:
+    known = {key: more.pop(key) for key in ("output", "exitCodes", "stdin") if key in more}
+    return tool(name, command={"argv": list(argv), "parameters": parameters or {}, **known}, **more)
+
+
+def granted(*names: str) -> list[Object]:
+    return [{"ref": {"name": name}} for name in names]
+
+
+def agents(space: Space) -> list[str]:
+    return [
+        one["metadata"]["name"] for one in space.api.list(client.Selection(kinds.AGENT, space.name)).items
+    ]
+
+
+def call(
+    space: Space, tools: list[Object], *calls: tuple[str, Any], name: str = "a", **spec: Any
+) -> list[Any]:
+    """What an agent with these tools is told, one line a call."""
+    made = python(name, CALLING, tools=tools, **spec)
+    made["spec"]["command"].append(json.dumps(calls))
+    space.apply(made)
+    ended = space.phase(name, "Succeeded", "Failed")
+    assert ended["reason"] == "Completed", "\n".join(space.log(name))
+    return [json.loads(line) for line in space.log(name)]
+
+
+def test_a_command_runs_beside_its_caller_and_what_it_is_not_granted_is_not_there(space: Space) -> None:
+    space.apply(
+        command(
+            "write", "sh", "-c", 'printf %s "$2" >note && cat note', "sh", "--", "{text}", parameters=TEXT
+        ),
+        command("words", "wc", "-w", stdin="{text}", parameters=TEXT, description="Counts words.\nMore."),
+        command("rows", "printf", '{{"n": [1, 2]}}', output="Json"),
+        command("other", "true"),
+    )
+    grants = [
+        {"ref": {"name": "write"}, "arguments": [{"argument": "text", "deny": ["*secret*"]}]},
+        {"ref": {"name": "words"}, "maxCalls": 2},
+        {"ref": {"name": "rows"}},
+        {"ref": {"name": "missing"}},
+    ]
+    told = call(
+        space,
+        grants,
+        ("tool.list", {"search": "count the words"}),
+        ("tool.list", {}),
+        ("tool.describe", {"name": "words"}),
+        ("write", {"text": "$(id); --x"}),
+        ("write", {"text": "a secret"}),
+        ("write", {"texts": "x"}),
+        ("words", {"text": "one two three"}),
+        ("words", {"text": ""}),
+        ("words", {"text": "x"}),
+        ("rows", {}),
+        ("other", {}),
+        ("nobody", {}),
+    )
+    assert told[0] == [["words"], [{"tool": "missing", "message": "there is no such Tool"}]]
+    assert told[1][0] == ["rows", "words", "write"]
+    assert told[2] == {**TEXT, "additionalProperties": False}
+    assert told[3] == [False, "$(id); --x", None, None]
+    assert told[4][0] == "PolicyDenied" and "spec.tools[write].arguments[0]" in told[4][1]
+    assert told[5][0] == "BadRequest" and "text missing" in told[5][1]
+    assert told[6][1].strip() == "3" and told[7][1].strip() == "0"
+    assert told[8][0] == "BudgetExceeded" and "maxCalls" in told[8][1]
+    assert told[9][2] == {"n": [1, 2]}
+    assert told[10][0] == told[11][0] == "NotFound"
+    status = space.get("words", kinds.TOOL)["status"]
+    assert status["offers"] == 1 and status["conditions"][0]["status"] == "True"
+    listed = space.agentk("get", "tools", "-o", "wide").out
+    assert "Counts words." in listed
+
+
+def test_a_long_answer_is_a_file_of_the_callers(space: Space) -> None:
+    space.apply(
+        command("many", "seq", "100000", description="Many lines."),
+        command("first", "head", "-c", "20", "--", "{path}", parameters={"properties": {"path": {}}}),
+    )
+    many = {"ref": {"name": "many"}, "resultBytes": 1000}
+    told = call(space, [many, *granted("first")], ("many", {}), ("first", {"path": ".tools"}))
+    wrong, text, structured, file = told[0]
+    assert (
+        not wrong and structured is None and file["bytes"] == 588_895 and file["path"].startswith(".tools/")
+    )
+    assert len(text) < 1000 and "100000 lines" in text.replace("100001", "100000") and file["path"] in text
+    assert told[1][0] is True and "Is a directory" in told[1][1]
+
+
+def test_a_box_of_its_own_has_what_is_the_tools_and_goes_when_idle(space: Space) -> None:
+    space.apply(
+        household.manifest("Secret", "s", stringData={"k": "tool-secret-value"}),
+        command(
+            "own",
+            "sh",
+            "-c",
+            'echo "$KEY:$(ls /workspace | wc -l):$(hostname)" && touch /workspace/x',
+            jail={
+                "env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+                "resources": {"limits": dict(household.TINY)},
+            },
+            idleSeconds=1,
+        ),
+    )
+    told = call(space, granted("own"), ("own", {}), ("own", {}))
+    boxes = [one for one in agents(space) if one != "a"]
+    assert [one[1].split(":")[1].strip() for one in told] == ["0", "1"]  # one box, kept from call to call
+    assert all(one[1].split(":")[0] == "tool-secret-value" for one in told)
+    assert {one[1].split(":")[2].strip() for one in told} == set(boxes) and len(boxes) == 1
+    household.until("it is idle", lambda: agents(space) == ["a"])
