@@ -11,7 +11,7 @@ from agentk.api import kinds
 from agentk.broker.calling import tooling
 from agentk.broker.guests import Guests
 from agentk.broker.methods import Method
-from agentk.broker.tooling import commands, counting, instances, running, shelf
+from agentk.broker.tooling import commands, counting, instances, pythons, running, shelf
 from agentk.broker.tooling import kinds as words
 from agentk.runtime import jails
 from agentk.store import store as stores
@@ -34,6 +34,7 @@ class Toolhouse:
         runner = running.Runner(boxes.exec, self.instances)
         self.kinds: dict[str, words.Kind] = {
             "command": commands.Commands(runner),
+            "python": pythons.Pythons(runner, store),
         }
         self.shelf = shelf.Shelf(self.kinds, self._tell)
         self.counts = counting.Counts(journal, guests.of)

@@ -144,3 +144,56 @@ def test_a_box_of_its_own_has_what_is_the_tools_and_goes_when_idle(space: Space)
     assert all(one[1].split(":")[0] == "tool-secret-value" for one in told)
     assert {one[1].split(":")[2].strip() for one in told} == set(boxes) and len(boxes) == 1
     household.until("it is idle", lambda: agents(space) == ["a"])
+
+
+FUNCTIONS = """
+import os
+seen = []
+
+def count(text: str, letter: str = "a") -> int:
+    '''Counts a letter.
+
+    Args:
+        letter: Which.
+    '''
+    print("noise")
+    seen.append(text)
+    return text.count(letter)
+
+def here() -> list[str]:
+    '''What lies in the workspace.'''
+    return sorted(os.listdir("/workspace"))
+"""
+
+
+def test_functions_are_read_in_a_box_of_their_own_and_run_beside_the_caller(space: Space) -> None:
+    python_of = {"functions": ["letters:count", "letters:here"]}
+    broken = {"inline": {"files": {"m.py": "import nothing_here"}}}
+    space.apply(
+        household.manifest("ConfigMap", "code", data={"letters.py": FUNCTIONS}),
+        tool("letters", python={**python_of, "source": {"configMapRef": {"name": "code"}}}, idleSeconds=1),
+        tool("broken", python={"functions": ["m:f"], "source": broken}),
+    )
+    letters = {"ref": {"name": "letters"}, "deny": ["nobody"]}
+    told = call(
+        space,
+        [letters, *granted("broken")],
+        ("tool.list", {}),
+        ("tool.describe", {"name": "letters__count"}),
+        ("letters__count", {"text": "banana"}),
+        ("letters/count", {"text": "banana", "letter": 7}),
+        ("letters__here", {}),
+    )
+    assert told[0][0] == ["letters__count", "letters__here"]
+    assert "No module named 'nothing_here'" in told[0][1][0]["message"]
+    assert told[1]["properties"]["letter"] == {"type": "string", "description": "Which.", "default": "a"}
+    assert told[2] == [False, "3", 3, None]
+    assert told[3][0] == "BadRequest" and "expected string" in told[3][1]
+    assert told[4][2] == []
+    status = space.get("letters", kinds.TOOL)["status"]
+    assert [one["name"] for one in status["tools"]] == ["count", "here"]
+    assert "nothing_here" in space.get("broken", kinds.TOOL)["status"]["lastError"]
+    changed = {"letters.py": FUNCTIONS.replace("count", "tally")}
+    space.apply(household.manifest("ConfigMap", "code", data=changed))
+    again = call(space, [letters], ("tool.list", {}), name="b")
+    assert "has no attribute 'count'" in again[0][1][0]["message"]
