@@ -189,9 +189,16 @@ class Denied(AgentkError):
 
 
 class ApprovalRequired(AgentkError):
-    """A Policy says that a person must be asked first."""
+    """A Policy says that a person must be asked first, and nobody has answered."""
 
     code = "ApprovalRequired"
+    http_status = 403
+
+
+class ApprovalDenied(AgentkError):
+    """A person was asked, and said no."""
+
+    code = "ApprovalDenied"
     http_status = 403
 
 
@@ -243,6 +250,7 @@ _BY_CODE: dict[str, type[AgentkError]] = {
         RuntimeRefused,
         Denied,
         ApprovalRequired,
+        ApprovalDenied,
         BudgetExceeded,
         OutcomeUnknown,
         UpstreamError,

@@ -273,6 +273,35 @@ EVENT = Kind(
     ),
 )
 
+APPROVAL = Kind(
+    GROUP,
+    VERSION,
+    "Approval",
+    "approvals",
+    "approval",
+    ("apv",),
+    True,
+    "approval.json",
+    True,
+    (
+        _NAME,
+        Column("Agent", "string", ".spec.agentRef.name", description="Who asks."),
+        Column("Call", "string", ".spec.summary", description="What it wants to do."),
+        Column("Phase", "string", ".status.phase", description="Pending until it is answered."),
+        Column("Waiting", "boolean", ".status.waiting", description="Whether the call waits now."),
+        Column("By", "string", ".status.by.name", description="Who answered."),
+        _AGE,
+        Column("Deadline", "string", ".spec.deadline", True, "Until when it can be answered."),
+        Column("Default", "string", ".spec.default", True, "What it becomes then."),
+        Column("Rule", "string", ".spec.rule", True, "The rule that asks."),
+        Column(
+            "Remembered", "boolean", ".status.remembered", True, "Whether the answer stands for later calls."
+        ),
+        Column("Reason", "string", ".status.reason", True, "What was said with the answer."),
+    ),
+    ("delete", "deletecollection", "get", "list", "watch"),  # the gate makes them, and nobody edits one
+)
+
 KINDS: tuple[Kind, ...] = (
     AGENT,
     RUNTIME,
@@ -285,6 +314,7 @@ KINDS: tuple[Kind, ...] = (
     SECRET,
     CONFIGMAP,
     EVENT,
+    APPROVAL,
 )
 
 _BY_TYPE = {(kind.api_version, kind.kind): kind for kind in KINDS}

@@ -10,6 +10,9 @@ POINTS = ("call.intended", "call.handled", "call.settled", "call.local")
 # A box of a tool's own is about to be made · is there · a call is counted · a tool has answered · a long answer is a
 # file of the caller's.
 TOOLING = ("tool.making", "tool.made", "tool.counted", "tool.ran", "tool.kept")
+# Of a call that a person is asked about: the Approval is on the disk · who answers is on record · the answer is on the
+# disk · so is that a call has had it, and nothing of the call is yet.
+ASKING = ("approval.made", "approval.answering", "approval.answered", "approval.used")
 
 _folder = ""
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from agentk.api import errors, kinds
-from agentk.broker import crash, policy, policy_rules
+from agentk.broker import crash, policy, policy_rules, repeating
+from agentk.broker.approving_words import Approved, Asking
 from agentk.broker.budgets import Budgets, Reservation
 from agentk.broker.methods import Done, Method, Params
 from agentk.broker.stillness import Stillness
@@ -41,6 +42,14 @@ async def _none(guest: Guest, refusal: errors.BudgetExceeded) -> None:
     raise refusal
 
 
+async def _nobody(asking: Asking) -> Approved:
+    raise errors.ApprovalRequired(asking.verdict.reason, hint="nobody can be asked here")
+
+
+def _as_it_was(guest: Guest) -> Guest:
+    return guest
+
+
 @dataclass(frozen=True)
 class Rooms:
     """What the gate is built of."""
@@ -56,6 +65,10 @@ class Rooms:
     # What becomes of a call for which too little is left: raises, or returns when it may ask again.
     patience: Callable[[Guest, errors.BudgetExceeded], Awaitable[None]] = _none
     still: Stillness = field(default_factory=Stillness)
+    # Returns when a person has let a call through, however long that takes. Raises when it is not to be done.
+    approve: Callable[[Asking], Awaitable[Approved]] = _nobody
+    # Who the guest is by now: its spec and its Policy may have changed while a call waited. Raises Forbidden.
+    guest: Callable[[Guest], Guest] = _as_it_was
 
 
 class Gate:
@@ -75,16 +88,18 @@ class Gate:
         if verdict.effect == "Allow" and method.recording == "none":
             return (await method.handle(running, params)).result
         running.intent = _intent(call, params, verdict)
-        if verdict.effect != "Allow":
-            raise await running.refused(verdict)
+        if verdict.effect == "Deny":
+            raise await running.refused(errors.Denied(verdict.reason))
         if not call.key:
-            return await self._do(method, running, params)
+            return await self._do(method, running, params, verdict)
         async with self._once(call, running) as repeated:
             if repeated is not None:
                 return await repeated
-            return await self._do(method, running, params)
+            return await self._do(method, running, params, verdict)
 
-    async def _do(self, method: Method, running: "_Running", params: Params) -> Any:
+    async def _do(self, method: Method, running: "_Running", params: Params, verdict: policy.Verdict) -> Any:
+        if verdict.effect == "Ask":
+            await self._asked(method, running, params, verdict)
         rooms, guest = self._rooms, running.call.guest
         running.bound, reservation = await self._reserve(method, guest, params)
         try:
@@ -94,6 +109,28 @@ class Gate:
                 return (await running.ended(method.handle(running, params), turn)).result
         finally:
             rooms.budgets.settle(reservation, running.used, rooms.now())
+
+    async def _asked(
+        self, method: Method, running: "_Running", params: Params, verdict: policy.Verdict
+    ) -> None:
+        """Returns once a person has let this call through; nothing of it is reserved or done until then."""
+        rooms, call = self._rooms, running.call
+
+        def again() -> policy.Verdict:
+            guest = rooms.guest(call.guest)
+            running.call = replace(call, guest=guest)
+            return policy.decide(rooms.rules(guest), method.name, method.facts(guest, params))
+
+        try:
+            asking = Asking(call, method, params, running.intent.body, verdict, again)
+            approved = await rooms.approve(asking)
+            last = again()
+            if last.effect == "Deny":
+                raise errors.Denied(last.reason)
+        except errors.AgentkError as error:
+            raise await running.refused(error) from None
+        told = {"approval": approved.name, "approvedBy": approved.by} if approved.name else {}
+        running.intent = replace(running.intent, meta={**running.intent.meta, "rule": last.rule, **told})
 
     async def _reserve(self, method: Method, guest: Guest, params: Params) -> tuple[Amount, Reservation]:
         """The most the call may use, held at every budget above it. Raises BudgetExceeded, or waits, as `patience`."""
@@ -136,7 +173,7 @@ class Gate:
         known = None if call.fresh else self._rooms.journal.known(*scope)
         if known is not None:
             await running.same_as_known(known)
-            yield _told(known)
+            yield repeating.told(known)
             return
         flying = asyncio.get_running_loop().create_future()
         self._flying[scope] = running, flying
@@ -158,7 +195,6 @@ class Gate:
 
 _APART_BYTES = 64 * 1024  # what is longer is looked through in a thread
 _REFUSED_BYTES = 16 * 1024  # what is longer, and was refused, is known by its hash
-_SENT = "sent"  # in the record of a call that was cut short: what of its answer the guest had been sent
 
 
 @contextlib.asynccontextmanager
@@ -204,20 +240,18 @@ class _Running:
     async def emit(self, data: Any) -> None:
         await self._emit(data)
 
-    async def refused(self, verdict: policy.Verdict) -> errors.AgentkError:
+    async def refused(self, error: errors.AgentkError) -> errors.AgentkError:
         """The error a guest is told, once it is on record."""
-        told = _outcome("denied", {"reason": verdict.reason}, Amount())
+        told = _outcome("denied", {"reason": error.message}, Amount())
         body = self.intent.body
         if len(body) > _REFUSED_BYTES:  # no budget bounds how often something is refused
             told_of = {"omittedBytes": len(body), "sha256": hashlib.sha256(body).hexdigest()}
             body = json.dumps(told_of).encode()
         intent = replace(self.intent, key="", body=body)  # with another Policy the key may be used
         await self._journal.record(intent, told)
-        if verdict.effect == "Ask":
-            return errors.ApprovalRequired(
-                verdict.reason, hint="nobody can be asked yet: a Policy has to allow it"
-            )
-        return errors.Denied(verdict.reason, hint=f"agentk get policy {self.call.guest.policy_name} -o yaml")
+        if isinstance(error, errors.Denied) and not error.hint:
+            error.hint = f"agentk get policy {self.call.guest.policy_name} -o yaml"
+        return error
 
     async def intend(self, bound: Amount) -> None:
         """On the disk when it returns."""
@@ -283,12 +317,14 @@ class _Running:
             await self._journal.record(replace(self.intent, key=""), outcome)
 
     def _cut(self, answer: Any) -> Any:
-        return {_SENT: self.sent.decode("utf-8", "replace"), "error": answer} if self.sent else answer
+        return (
+            {repeating.SENT: self.sent.decode("utf-8", "replace"), "error": answer} if self.sent else answer
+        )
 
     def same_as(self, other: "_Running") -> None:
         """Raises Conflict when a key comes again with another call."""
         if (other.intent.method, other.intent.body) != (self.intent.method, self.intent.body):
-            raise _another()
+            raise repeating.another()
 
     async def same_as_known(self, known: entries.Known) -> None:
         """The same, of a call that is on record."""
@@ -300,13 +336,7 @@ class _Running:
         else:
             digest = await asyncio.to_thread(self._journal.digest, method, body)
         if known.digest != digest:
-            raise _another()
-
-
-def _another() -> errors.Conflict:
-    return errors.Conflict(
-        "this idempotency key was used for another call", hint="make a new key for every call"
-    )
+            raise repeating.another()
 
 
 async def _ended(writing: "asyncio.Future[Any]") -> bool:
@@ -318,32 +348,6 @@ async def _ended(writing: "asyncio.Future[Any]") -> bool:
         except asyncio.CancelledError:
             cancelled = True
     return cancelled
-
-
-async def _told(known: entries.Known) -> Any:
-    """The answer a call had. Raises what it raised."""
-    outcome = known.outcome
-    if outcome is not None and not known.answer_erased and outcome.status != "ok":
-        answer = json.loads(outcome.body or b"null")
-        if isinstance(answer, Mapping) and _SENT in answer:
-            raise errors.OutcomeUnknown(
-                "the answer was cut short, and is not asked for again",
-                hint="make the call again with a new key",
-                causes=[errors.Cause("sent", str(answer[_SENT]))],
-            )
-    if outcome is None or outcome.status == "unknown":
-        raise errors.OutcomeUnknown(
-            "the call was under way when agentk ended: it may have happened, and is not done again",
-            hint="look whether it did; then make the call again with a new key",
-        )
-    if known.answer_erased:
-        raise errors.Expired("the call ended, and its answer is no longer kept")
-    answer = json.loads(outcome.body)
-    if outcome.status == "ok":
-        return answer
-    if outcome.status == "cancelled" or not isinstance(answer, Mapping):
-        raise errors.Cancelled("the call was taken back")
-    raise errors.from_status(answer)
 
 
 def _intent(call: Call, params: Params, verdict: policy.Verdict) -> entries.Intent:

@@ -73,6 +73,7 @@ class Lives:
         self._saved_at = 0.0
         self._kept = False  # there are rows on the disk
         self._held: dict[str, set[asyncio.Future[None]]] = {}  # by uid: calls that wait for its budget
+        self._awaited: dict[str, tuple[str, ...]] = {}  # by uid: what of it waits for a person
 
     async def open(self, rooms: Rooms) -> None:
         """Take up what an earlier daemon knew."""
@@ -126,6 +127,18 @@ class Lives:
     def wake(self, uid: str) -> None:
         """It said how it ends."""
         self._wake(uid)
+
+    def tell_awaited(self, uid: str, told: tuple[str, ...]) -> None:
+        """Which calls of an agent wait for a person now, each in a line. Safe to repeat."""
+        if told == self._awaited.get(uid, ()):
+            return
+        self._awaited[uid] = told
+        if not told:
+            del self._awaited[uid]
+        self._wake(uid)
+
+    def awaited(self, uid: str) -> tuple[str, ...]:
+        return self._awaited.get(uid, ())
 
     async def patience(self, guest: Guest, refusal: errors.BudgetExceeded) -> None:
         """Returns when a guest that is frozen until there is more budget may ask again: an error would be the end of
@@ -236,6 +249,7 @@ class Lives:
         self._running.discard(uid)
         self._ran.discard(uid)
         self._rested.pop(uid, None)
+        self._awaited.pop(uid, None)
 
     # duties
 

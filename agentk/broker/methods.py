@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from agentk.api import errors, kinds
-from agentk.broker import methods_fitting, policy
+from agentk.broker import methods_fitting, policy, previews
 from agentk.broker.words import Amount, Call, Guest
 from agentk.data import files
 from agentk.store import writer
@@ -59,6 +59,7 @@ FactsOf = Callable[[Guest, Params], policy.Facts]
 BoundOf = Callable[
     [Guest, Params], Awaitable[Amount]
 ]  # may write a limit into the parameters, to make it true
+PreviewOf = Callable[[Guest, Params], Awaitable[previews.Preview]]  # raises when it cannot be known
 
 
 def no_facts(guest: Guest, params: Params) -> policy.Facts:
@@ -81,6 +82,7 @@ class Method:
     bound: BoundOf = one_call  # the most it may use
     turn: Callable[[Guest, Params], str] | None = None  # the route whose turn it waits for
     seconds: Callable[[Params], float] | None = None  # until its deadline, the wait for its turn included
+    preview: PreviewOf | None = None  # what it would do to files, for a person who is asked
 
 
 def described() -> dict[str, dict[str, Any]]:

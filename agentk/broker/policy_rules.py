@@ -36,6 +36,7 @@ _FIELDS = frozenset(
         "tools",
         "arguments",
         "features",
+        "approval",
     }
 )
 _MAX_RULES = 200  # as the schema says; what is stored may be older than the schema
@@ -109,6 +110,8 @@ def _rule(written: Any, index: str) -> Rule:
     effect = written.get("effect")
     if effect not in EFFECTS:
         raise errors.Invalid("expected Deny, Ask or Allow", field="effect")
+    if "approval" in written and effect != "Ask":
+        raise errors.Invalid("only a rule with effect Ask has one", field="approval")
     name = written.get("name", index)
     if not isinstance(name, str) or not name:
         raise errors.Invalid("expected a name", field="name")

@@ -123,13 +123,16 @@ def text(calls: Sequence[dict[str, Any]], wide: bool = False, headers: bool = Tr
 
 
 def _row(one: dict[str, Any]) -> list[str]:
-    used = one.get("used") or {}
+    used, meta = one.get("used") or {}, one.get("meta") or {}
+    rule = str(meta.get("rule") or "-")
+    if meta.get("approvedBy"):
+        rule += f" (approved by {meta['approvedBy']})"
     return [
         one["time"][:23].replace("T", " "),
         one["method"],
         one.get("about") or "-",
         one["status"],
-        str((one.get("meta") or {}).get("rule") or "-"),
+        rule,
         amounts.number(used.get("tokens")),
         amounts.usd(used.get("costUsd")),
         amounts.seconds(one.get("durationSeconds")),

@@ -34,6 +34,8 @@ VERBS: dict[str, dict[str, str]] = {
     "Gate": {
         "audit": "Print what an agent did, and prove that the journal is whole",
         "trace": "Print a run as a tree of calls, with durations, tokens and cost",
+        "approve": "Let calls through that wait for a person",
+        "deny": "Refuse calls that wait for a person",
         "auth": "Ask what an agent may do, and by which rule",
         "budget": "Show budgets, and give more to one",
     },

@@ -79,6 +79,8 @@ def label(span: dict[str, Any]) -> str:
         parts.append(f"{used['tokens']} tokens")
     if used.get("costUsd") not in (None, "0.00"):
         parts.append(amounts.usd(used["costUsd"]))
+    if span.get("approvedBy"):
+        parts.append(f"approved by {span['approvedBy']}")
     parts.append(str(span.get("why") or ""))
     return columns.safe("  ".join(part for part in parts if part))
 

@@ -70,6 +70,7 @@ class Observed:
     host_uid: int = -1
     said: Exit | None = None  # how its newest attempt said that it ends
     overdrawn: Overdrawn | None = None
+    awaited: Sequence[str] = ()  # calls of it that wait for a person
     usage: Mapping[str, Any] | None = None  # of its budget; None: nothing yet
     ports: Sequence[Mapping[str, Any]] | None = None  # as status.ports; None: nobody has looked yet
 

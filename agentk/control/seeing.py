@@ -73,6 +73,7 @@ class Eyes:
             sight.observed,
             said=self._lives.said(uid, max([*attempts, int(status.get("attempt", 0))])),
             overdrawn=self._lives.overdrawn(uid),
+            awaited=self._lives.awaited(uid),
             usage=self._lives.usage(uid),
             ports=self._opened.of(uid),
         )

@@ -14,6 +14,8 @@ from agentk.runtime import box as boxes
 # A counter that begins to count is worth a write; one that counts on is not.
 _TELLING = ("oomKills", "pidsDenied", "throttledPeriods", "logHeldBackUsec")
 _TAKEN = "PortUnavailable"
+_AWAITING = "AwaitingApproval"
+_TOLD_MAX = 5  # calls that wait for a person
 _AS_IS = ("oomKills", "pidsDenied")
 
 
@@ -83,6 +85,7 @@ def conditions(case: deciding.Case, live: boxes.Seen | None) -> list[dict[str, A
         _suspended(case, live),
         *_ports(case),
         *_budget(case, find(old, deciding.BUDGET_EXCEEDED)),
+        *_awaiting(case, find(old, _AWAITING)),
     ]
     return merge(old, new, case.generation, case.now.wall)
 
@@ -211,3 +214,13 @@ def _budget(case: deciding.Case, old: Any) -> Iterator[Condition]:
         yield Condition(deciding.BUDGET_EXCEEDED, "True", deciding.BUDGET_EXCEEDED, overdrawn.message)
     elif old is not None:
         yield Condition(deciding.BUDGET_EXCEEDED, "False", "WithinBudget")
+
+
+def _awaiting(case: deciding.Case, old: Any) -> Iterator[Condition]:
+    """Only of an agent that has had a person asked at some time."""
+    told = list(case.observed.awaited)
+    if told:
+        more = [f"and {len(told) - _TOLD_MAX} more"] if len(told) > _TOLD_MAX else []
+        yield Condition(_AWAITING, "True", _AWAITING, "; ".join([*told[:_TOLD_MAX], *more]))
+    elif old is not None:
+        yield Condition(_AWAITING, "False", "NothingAwaited")

@@ -125,6 +125,8 @@ def about(conn: Any, one: telling.Called) -> str:
     """What a call was about, in a few words: a model, a language, a host, who a message went to."""
     if one.begun.method in ("think", "embed"):
         return str(one.meta.get("model", ""))[:_ABOUT]
+    if one.begun.method.startswith("approval."):
+        return f"{one.meta.get('approval', '')} by {one.meta.get('by', '')}"[:_ABOUT]
     try:
         asked = json.loads(telling.small_body(conn, one.begun, "asked", _SMALL) or b"null")
     except ValueError:

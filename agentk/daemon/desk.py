@@ -1,7 +1,7 @@
 """The rooms of the gate that people may look into through the control API, and whom a question is about.
 
-Everything here reads, but `add`, by which people give more to a budget, and `call`, by which their programs ask as
-agents do.
+Everything here reads, but `add`, by which people give more to a budget, `answers`, by which they answer an Approval,
+and `call`, by which their programs ask as agents do.
 """
 
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,6 +10,7 @@ from typing import Any
 
 from agentk.api import errors, kinds
 from agentk.broker import policy_rules as ruling
+from agentk.broker.approving_answers import Answers
 from agentk.broker.budgets import Budgets
 from agentk.broker.gate import Emit
 from agentk.broker.guests import Guests
@@ -37,6 +38,7 @@ class Desk:
     ]  # more for a budget, tokens and wall seconds; durable
     now: Callable[[], float]  # the clock of the budgets
     call: Callable[[Call, Emit], Awaitable[Any]]  # the gate itself, for programs of the owner
+    answers: Answers  # to Approvals
     # What each agent used, so that asking again reads only what is new; lost with the daemon, and then read anew.
     spent: dict[str, journal_calls.Spent] = field(default_factory=dict)
 

@@ -11,11 +11,14 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from agentk.api import errors, kinds
 from agentk.broker import (
     accounts,
+    approving,
+    approving_keeping,
     door,
     egress,
     egress_authority,
@@ -33,6 +36,7 @@ from agentk.broker import (
     secrecy,
     turns_routes,
 )
+from agentk.broker.approving_words import Clock
 from agentk.broker.budgets import Budgets, Left
 from agentk.broker.calling import agents, waiting
 from agentk.broker.dialects.frames_serving import FramesService
@@ -48,7 +52,16 @@ from agentk.runtime import jails, saying
 from agentk.store import feeding, journal, journal_anchor, journal_retention
 from agentk.store import store as stores
 
-WATCHED = (kinds.AGENT, kinds.POLICY, kinds.RUNTIME, kinds.QUOTA, kinds.SECRET, kinds.MODELROUTE, kinds.TOOL)
+WATCHED = (
+    kinds.AGENT,
+    kinds.POLICY,
+    kinds.RUNTIME,
+    kinds.QUOTA,
+    kinds.SECRET,
+    kinds.MODELROUTE,
+    kinds.TOOL,
+    kinds.APPROVAL,
+)
 _SWEEP_SECONDS = 10.0  # seals what a quiet journal left unsealed; lets go of what is old
 _ANCHOR = "journal"
 _SEED = "authorities.seed"  # beside the databases, and like them the daemon's alone
@@ -114,27 +127,41 @@ class Gatehouse:
         self._leftovers = leftovers.Leftovers(self.journal, self.guests, now)
         self.happenings = happenings.Happenings(self.journal, self.guests, self.waiting, now)
         self.tools = toolhouse.Toolhouse(store, boxes, self.guests, self.journal, now)
-        self.methods: dict[str, Method] = gatecalls.methods(self)
-        self.gate = gate.Gate(
-            gate.Rooms(
-                self.methods,
-                self.rules,
-                self.journal,
-                self.budgets,
-                self.accounts.path,
-                self.turns.take,
-                gatecalls.forms(self),
-                now,
-                self.lives.patience,
-                self.lives.still,
-            )
+        clock = Clock(now, _BEGAN, _BOOT.read_text().strip())
+        self.approvals = approving.Approvals(
+            store,
+            self.journal,
+            self.guests,
+            clock,
+            self.secrecy.redact,
+            self.lives.tell_awaited,
+            self.lives.still,
         )
+        self._keeping = approving_keeping.Keeping(self.approvals, store, self.guests, clock)
+        self.methods: dict[str, Method] = gatecalls.methods(self)
+        self.gate = gate.Gate(self._rooms())
         self._rules: dict[str, tuple[Object, policy_rules.Rules]] = {}
         self._feed = feeding.Feed(store, asyncio.sleep, WATCHED, self._hear)
         self.agentos = gatecalls.kernel(self, version)
         self.hosting = hosting.Hosting(store, self.guests)
         self._doors: dict[str, _Open] = {}
         self._closing: set[asyncio.Task[None]] = set()
+
+    def _rooms(self) -> gate.Rooms:
+        return gate.Rooms(
+            self.methods,
+            self.rules,
+            self.journal,
+            self.budgets,
+            self.accounts.path,
+            self.turns.take,
+            gatecalls.forms(self),
+            now,
+            self.lives.patience,
+            self.lives.still,
+            self.approvals.ask,
+            lambda guest: self.guests.find(guest.box_id),
+        )
 
     async def run(self) -> None:
         """Until cancelled. Doors open when all there is was heard; until then callers wait in the backlog."""
@@ -155,6 +182,7 @@ class Gatehouse:
                 group.create_task(self.happenings.run(), name="gate: happenings")
                 group.create_task(self.lives.run(), name="gate: budgets")
                 group.create_task(self.tools.run(), name="gate: tools")
+                group.create_task(self._keeping.run(), name="gate: approvals")
         finally:
             forget()
 
@@ -196,6 +224,7 @@ class Gatehouse:
         self.happenings.hear(kind, obj, gone)
         self._leftovers.hear(kind, obj, gone)
         self.tools.hear(kind, obj, gone)
+        self.approvals.hear(kind, obj, gone)
         if kind is kinds.MODELROUTE:
             self._hear_route(obj, gone)
 
@@ -260,6 +289,7 @@ class Gatehouse:
                 _log.exception("the journal could not be swept")
 
 
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 _BEGAN = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
 
 

@@ -257,6 +257,7 @@ class House:
                 gate.accounts.add,
                 gatehouse.now,
                 gate.gate.call,
+                gate.approvals.answers,
             ),
             visits=self._visits,
             routes=hosting.routes(gate.hosting, gate.agentos),

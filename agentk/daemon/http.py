@@ -17,6 +17,7 @@ from agentk.api import errors
 from agentk.daemon import (
     agents,
     answers,
+    approvals,
     attaching,
     audits,
     budgeting,
@@ -62,6 +63,8 @@ _PARTS: dict[str, dict[str, Handler]] = {
     "trace": {"GET": tracing.trace},
     "budget": {"GET": budgeting.show, "POST": budgeting.add},
     "can-i": {"POST": permits.can_i},
+    "approve": {"POST": approvals.approve},
+    "deny": {"POST": approvals.deny},
     "exec": {"GET": executing.exec_},
     "portforward": {"GET": forwarding.portforward},
     "files": {"HEAD": copying.look, "GET": copying.read, "PUT": copying.write},

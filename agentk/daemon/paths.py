@@ -8,6 +8,7 @@ from agentk.api import errors, kinds
 _HANDS = ("exec", "attach", "portforward", "files")
 AGENT_PARTS = ("log", "signal", "restart", "counters", "audit", "trace", "budget", "can-i", *_HANDS)
 QUOTA_PARTS = ("budget",)
+APPROVAL_PARTS = ("approve", "deny")
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def _below(kind: kinds.Kind, namespace: str, rest: list[str], path: str) -> Targ
 def parts(kind: kinds.Kind) -> tuple[str, ...]:
     """The subresources of a kind."""
     status = ("status",) if kind.has_status else ()
-    more = {kinds.AGENT: AGENT_PARTS, kinds.QUOTA: QUOTA_PARTS}
+    more = {kinds.AGENT: AGENT_PARTS, kinds.QUOTA: QUOTA_PARTS, kinds.APPROVAL: APPROVAL_PARTS}
     return status + more.get(kind, ())
 
 

@@ -75,6 +75,7 @@ class _Tree:
             if key in ("effect", "parent", "record", "method", "status", "attempt", "durationSeconds", "used")
         }
         told |= {"about": audits.about(self._conn, one), "why": audits.why(self._conn, one)}
+        told |= {key: one.meta[key] for key in ("approval", "approvedBy") if key in one.meta}
         told |= {"start": audits.moment(one.begun.at), "children": []}
         if one.begun.method == "agent.spawn" and one.status == "ok":
             told["children"] = self._spawned(one, depth)

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from agentk.api import admit, errors, objects, ownership, patches
-from agentk.daemon import admission, answers, bodies, calls
+from agentk.daemon import admission, answers, approvals, bodies, calls
 
 # Others may write in between; each try takes a millisecond or two.
 _TRIES = 8
@@ -26,6 +26,7 @@ Change = Callable[[Object | None], Awaitable[Object]]
 
 async def create(call: calls.Call) -> Response:
     """POST to a collection."""
+    approvals.writable(call)
     how = calls.write(call)
     if call.target.kind.namespaced and not call.target.namespace:
         raise errors.MethodNotAllowed(
@@ -48,6 +49,7 @@ async def create(call: calls.Call) -> Response:
 
 async def replace(call: calls.Call) -> Response:
     """PUT of an object or of its status. With a resourceVersion, only if it is still that one."""
+    approvals.writable(call)
     how = calls.write(call)
     sent = admission.placed(call.target, await bodies.one(call.request))
     warnings = admission.warnings(sent, how)
@@ -66,6 +68,7 @@ async def replace(call: calls.Call) -> Response:
 
 async def patch(call: calls.Call) -> Response:
     """PATCH: merge, JSON, or server-side apply (which makes what does not exist)."""
+    approvals.writable(call)
     media = bodies.media_type(call.request)
     how = calls.write(call)
     if media in _APPLY:

@@ -39,9 +39,15 @@ class Denied(CallError):
 
 
 class ApprovalRequired(CallError):
-    """A person has to be asked first."""
+    """A person has to be asked first, and nobody answered in time."""
 
     reason = "ApprovalRequired"
+
+
+class ApprovalDenied(CallError):
+    """A person was asked, and said no. The message tells what they said with it."""
+
+    reason = "ApprovalDenied"
 
 
 class BudgetExceeded(CallError):
@@ -121,6 +127,7 @@ _BY_REASON: Dict[str, Type[CallError]] = {
     for cls in (
         Denied,
         ApprovalRequired,
+        ApprovalDenied,
         BudgetExceeded,
         OutcomeUnknown,
         UpstreamError,

@@ -38,6 +38,7 @@ CODES: Dict[str, int] = {
     "OutcomeUnknown": -32004,
     "UpstreamError": -32005,
     "Cancelled": -32006,
+    "ApprovalDenied": -32007,
     "NotFound": -32010,
     "AlreadyExists": -32011,
     "Conflict": -32012,

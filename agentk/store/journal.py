@@ -167,6 +167,11 @@ class Journal:
         """Equal to Known.digest when the call is the same. (Not after a secret was declared that it contains.)"""
         return reading.digest(method, self._settings.redact(body))
 
+    def stand_in(self, *parts: bytes) -> str:
+        """What stands for these as they are, secrets included: the same again, in this journal alone, and nothing that
+        they could be found out by."""
+        return chain.stand_in(self._ledger.key, parts)
+
     def unknown(self) -> list[Unsettled]:
         """Effects whose outcome nobody knows: in flight, or left behind. Oldest first."""
         return sorted(

@@ -48,7 +48,7 @@ def test_a_misspelt_kind_gets_a_hint() -> None:
 
 
 def test_a_foreign_kind_gets_the_list() -> None:
-    with pytest.raises(errors.BadRequest, match="supported kinds: Agent, ConfigMap"):
+    with pytest.raises(errors.BadRequest, match="supported kinds: Agent, Approval"):
         kinds.find("networking.k8s.io/v1", "IngressClass")
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 from agentk.api import kinds
 from agentk.broker import methods, policy
+from agentk.broker.approving_answers import Answers
+from agentk.broker.approving_words import Clock
 from agentk.broker.budgets import Budgets
 from agentk.broker.budgets_limits import of_agent, of_quota
 from agentk.broker.budgets_node import Owner
@@ -21,6 +23,7 @@ from agentk.store.journal_anchor import StateAnchor
 from tests.cli.conftest import Daemon
 
 NOW = 1_800_000_000.0
+CLOCK = Clock(lambda: NOW)
 RULES = [
     {"name": "models", "effect": "Allow", "methods": ["think"], "models": ["gpt-*"]},
     {"name": "no-shell", "effect": "Deny", "methods": ["exec"], "languages": ["shell"]},
@@ -52,6 +55,7 @@ class GatedDaemon(Daemon):
             self._give,
             lambda: NOW,
             never,
+            Answers(self.store, self.journal, CLOCK, self.guests),
         )
 
     def stop(self) -> None:

@@ -62,6 +62,17 @@ def test_a_task_is_planned_run_and_partly_given_away(home: Household) -> None:
     assert lines[4] == "finishes: 25 primes below 100. " + lines[3].removeprefix("delegate: ")
 
 
+def test_a_person_is_asked_twice(home: Household) -> None:
+    def answer() -> None:
+        for verb in ("approve", "deny"):
+            words = (verb, "-n", "ask-a-person", "-l", "agentk.dev/agent=gardener", "--reason", "so be it")
+            household.until(f"it can {verb}", lambda words=words: home.agentk(*words).out)  # type: ignore[misc]
+
+    lines = output(home, "ask-a-person", "gardener", answer)
+    assert lines[0] == "echo rake > leaves; cat leaves -> rake"
+    assert lines[1].startswith("rm -rf roses -> no:") and "so be it" in lines[1]
+
+
 def test_agents_start_in_boxes_that_wait(home: Household) -> None:
     path = str(EXAMPLES / "warm-pool" / "manifest.yaml")
     home.agentk("apply", "-f", path)

@@ -92,7 +92,10 @@ class _Fetching:
         about = facts(self.fetcher, guest, sending.method, sending.url)
         verdict = policy.decide(self.rules(guest), NAME, about)
         if verdict.effect == "Ask":
-            raise errors.ApprovalRequired(f"redirected: {verdict.reason}")
+            raise errors.ApprovalRequired(
+                f"redirected: {verdict.reason}",
+                hint="ask for that address in a call of its own: then a person is asked",
+            )
         if verdict.effect != "Allow":
             raise errors.Denied(f"redirected: {verdict.reason}")
 

@@ -135,7 +135,13 @@ async def broadcast(session: Session, asked: Asked) -> Json:
             continue
         try:
             await _deliver(session, address, asked.get("message"))
-        except (errors.Denied, errors.ApprovalRequired, errors.NotFound, errors.TooManyRequests):
+        except (
+            errors.Denied,
+            errors.ApprovalRequired,
+            errors.ApprovalDenied,
+            errors.NotFound,
+            errors.TooManyRequests,
+        ):
             continue  # not for us, gone, or full
         delivered += 1
     return {"success": True, "delivered_count": delivered}

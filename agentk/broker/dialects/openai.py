@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from agentk.api.errors import (
     AgentkError,
+    ApprovalDenied,
     ApprovalRequired,
     BudgetExceeded,
     Denied,
@@ -128,6 +129,8 @@ def _kind(error: AgentkError) -> tuple[str, str]:
         return "invalid_request_error", "policy_denied"
     if isinstance(error, ApprovalRequired):
         return "invalid_request_error", "approval_required"
+    if isinstance(error, ApprovalDenied):
+        return "invalid_request_error", "approval_denied"
     if isinstance(error, OutcomeUnknown):
         return "server_error", "outcome_unknown"
     if error.http_status >= 500:

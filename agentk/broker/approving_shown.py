@@ -1,0 +1,206 @@
+"""Approvals as objects: what a person is shown of a call, and what is told of the answer. Pure.
+
+Secrets are taken out before anything is kept; what is shown is bounded, and what is left out is said. Nothing of a
+guest's is ever more than text here.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from agentk.api import errors, kinds, quantities
+from agentk.broker.approving_words import Answer, Asking, Clock, Object, Terms, phase
+from agentk.broker.previews import File, Preview
+
+AGENT = "agentk.dev/agent"  # label: the name of who asks, where it is short enough for one
+SHOWN_BYTES = 64 * 1024  # of the arguments, as JSON
+_TEXT_MIN = 256  # letters that are left of each text when there is too much of them all
+_DEPTH = 32
+_ITEMS = 200
+_LINE = 160
+_SUMMARY = 400
+_LABEL_MAX = 63
+
+
+def made(
+    asking: Asking, name: str, digest: str, slot: str, preview: Preview, terms: Terms, clock: Clock,
+    redact: Callable[[bytes], bytes],
+) -> Object:  # fmt: skip
+    """The object, as it is created."""
+    guest, at = asking.call.guest, clock.now() + terms.timeout_seconds
+    arguments, hidden = shown(redact(asking.body))
+    spec: Object = {
+        "agentRef": {"name": guest.name, "uid": guest.uid},
+        "attempt": guest.attempt,
+        "run": guest.run_id,
+        "method": asking.method.name,
+        "dialect": asking.call.form or asking.call.dialect,
+        "summary": summary(asking.method.name, arguments),
+        "arguments": arguments,
+        "digest": digest,
+        "slot": slot,
+        "rule": asking.verdict.rule,
+        "policy": guest.policy_name,
+        "reason": redact(asking.verdict.reason.encode()).decode("utf-8", "replace"),
+        "deadline": clock.text(at),
+        "default": terms.default,
+        "retention": quantities.format_duration(terms.retention_seconds),
+    }
+    if clock.boot_id:
+        spec["clock"] = {"bootID": clock.boot_id, "seconds": f"{at - clock.began:.3f}"}
+    if hidden:
+        spec["hiddenBytes"] = hidden
+    if preview.diff:
+        spec["diff"] = redact(preview.diff.encode()).decode("utf-8", "replace")
+    if preview.files:
+        spec["files"] = [_file(one) for one in preview.files]
+    labels = {AGENT: guest.name} if len(guest.name) <= _LABEL_MAX else {}
+    owner = {"apiVersion": kinds.API_VERSION, "kind": "Agent", "name": guest.name, "uid": guest.uid}
+    metadata = {"name": name, "namespace": guest.namespace, "labels": labels, "ownerReferences": [owner]}
+    return {
+        "apiVersion": kinds.API_VERSION,
+        "kind": kinds.APPROVAL.kind,
+        "metadata": metadata,
+        "spec": clean(spec),
+    }
+
+
+# What people are shown
+
+
+def shown(body: bytes) -> tuple[Object, int]:
+    """Arguments as an object, and how many bytes of them had to be left out."""
+    try:
+        whole = json.loads(body)
+    except (ValueError, RecursionError):  # a secret that was taken out took a quote with it
+        whole = {"text": body.decode("utf-8", "replace")}
+    most = SHOWN_BYTES
+    while True:
+        kept = _cut(whole if isinstance(whole, dict) else {"value": whole}, most, _DEPTH)
+        size = len(json.dumps(kept, ensure_ascii=False).encode("utf-8", "replace"))
+        if size <= SHOWN_BYTES:
+            found: Object = kept
+            return found, max(0, len(body) - size) if kept != whole else 0
+        if most <= _TEXT_MIN:
+            return {}, len(body)
+        most //= 2
+
+
+def _cut(value: Any, most: int, depth: int) -> Any:
+    """Texts with their middle left out where they are longer, and no more of lists and levels than people read."""
+    if isinstance(value, str):
+        if len(value) <= most:
+            return value
+        half = most // 2
+        return f"{value[:half]}\n[… {len(value) - 2 * half} letters are not shown …]\n{value[-half:]}"
+    if not isinstance(value, dict | list):
+        return value
+    if not depth:
+        return "[…]"
+    if isinstance(value, list):
+        kept = [_cut(one, most, depth - 1) for one in value[:_ITEMS]]
+        return kept + ([f"[… {len(value) - _ITEMS} more …]"] if len(value) > _ITEMS else [])
+    left = {key: _cut(one, most, depth - 1) for key, one in list(value.items())[:_ITEMS]}
+    return left | ({"…": f"{len(value) - _ITEMS} more"} if len(value) > _ITEMS else {})
+
+
+def clean(value: Any) -> Any:
+    """As an object may hold it: no NUL, no half of a surrogate pair."""
+    if isinstance(value, str):
+        return value.replace("\0", "\\0").encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, list):
+        return [clean(one) for one in value]
+    if isinstance(value, dict):
+        return {clean(key): clean(one) for key, one in value.items() if one is not None}
+    return value
+
+
+_TELLING = ("code", "url", "path", "to", "name", "prompt", "queue", "key", "message")
+
+
+def summary(method: str, arguments: Mapping[str, Any]) -> str:
+    """The call in a line: `exec: git push origin main`."""
+    if isinstance(arguments.get("argv"), list):
+        about = " ".join(map(str, arguments["argv"]))
+    else:
+        about = next((str(arguments[key]) for key in _TELLING if arguments.get(key)), "")
+        if "url" in arguments and "method" in arguments:
+            about = f"{arguments['method']} {about}"
+    first, _, more = about.strip().partition("\n")
+    line = first[:_LINE] + ("…" if more or len(first) > _LINE else "")
+    line = line if line.isprintable() else line.encode("unicode_escape").decode()
+    return (f"{method}: {line}" if line else method)[:_SUMMARY]
+
+
+def _file(one: File) -> Object:
+    told: Object = {"path": one.path}
+    return told | ({"sha256": one.sha256, "sizeBytes": one.size_bytes} if one.sha256 else {})
+
+
+# What becomes of one
+
+
+def status(obj: Mapping[str, Any], now: str, **told: Any) -> Object:
+    """The object with more told of it: its conditions follow."""
+    had = obj.get("status") or {}
+    new: Object = {"phase": "Pending", "waiting": False, "used": False, **had, **told}
+    new["observedGeneration"] = obj["metadata"].get("generation", 1)
+    before = {one["type"]: one for one in had.get("conditions") or ()}
+    new["conditions"] = [_condition(one, before, obj, now) for one in _conditions(obj, new)]
+    return {**obj, "status": new}
+
+
+def answered(obj: Mapping[str, Any], answer: Answer, now: str) -> Object:
+    """Raises Conflict when it has been answered."""
+    unused = phase(obj) == "Approved" and not (obj.get("status") or {}).get("used")
+    if phase(obj) != "Pending" and not (answer.phase == "Expired" and unused):
+        raise already(obj)
+    by: Object = {"name": answer.name} | ({} if answer.uid is None else {"uid": answer.uid})
+    told: Object = {"phase": answer.phase, "by": by, "at": now}
+    if answer.reason:
+        told["reason"] = answer.reason
+    if answer.remember:
+        told["remembered"] = True
+    return status(obj, now, **told)
+
+
+def already(obj: Mapping[str, Any]) -> errors.Conflict:
+    had = obj.get("status") or {}
+    name, who = obj["metadata"]["name"], (had.get("by") or {}).get("name", "")
+    return errors.Conflict(
+        f"approval {name} is {phase(obj)} already" + (f", by {who} at {had.get('at', '')}" if who else ""),
+        hint="an answer stands; delete the Approval to be asked again",
+        kind=kinds.APPROVAL.plural,
+        name=str(name),
+    )
+
+
+def _conditions(obj: Mapping[str, Any], told: Object) -> list[tuple[str, str, str, str]]:
+    is_open, who = told["phase"] == "Pending", (told.get("by") or {}).get("name", "")
+    reason = f": {told['reason']}" if told.get("reason") else ""
+    sentence = "nobody has answered yet" if is_open else f"{told['phase'].lower()} by {who}{reason}"
+    truth = "Unknown" if is_open else "True" if told["phase"] == "Approved" else "False"
+    until = f"the agent hung up, and may make the call again until {obj['spec']['deadline']}"
+    waits = ("True", "Parked", "") if told["waiting"] else ("False", "NobodyWaits", until if is_open else "")
+    return [
+        ("Approved", truth, str(told["phase"]), sentence),
+        ("Waiting", *waits),
+        ("Finished", "False" if is_open else "True", str(told["phase"]), "" if is_open else sentence),
+    ]
+
+
+def _condition(
+    one: tuple[str, str, str, str], before: Mapping[str, Any], obj: Mapping[str, Any], now: str
+) -> Object:
+    type_, truth, reason, message = one
+    had = before.get(type_)
+    since = had["lastTransitionTime"] if had and had["status"] == truth else now
+    generation = obj["metadata"].get("generation", 1)
+    return {
+        "type": type_,
+        "status": truth,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": since,
+        "observedGeneration": generation,
+    }

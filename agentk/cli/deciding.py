@@ -1,0 +1,55 @@
+"""What `approve` and `deny` share: the same answer to each Approval named."""
+
+from typing import Annotated, Any
+
+import typer
+
+from agentk.api import errors, kinds
+from agentk.cli import connect, options, show, telling, usage
+from agentk.client import client
+
+Names = Annotated[
+    list[str] | None, typer.Argument(metavar="[NAME…]", help="Names of Approvals.", show_default=False)
+]
+Remember = Annotated[
+    bool,
+    typer.Option("--remember", help="Answer the same call of this agent so from now on, without asking."),
+]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Told to the agent, and kept.")]
+
+
+def each(names: list[str] | None, labels: str, namespace: str, verb: str, body: dict[str, Any]) -> int:
+    """Answer every Approval meant; one that fails keeps no other from it."""
+    where = options.namespace(namespace)
+    chosen = [_name(word) for word in names or []]
+    if bool(chosen) == bool(labels):
+        raise usage.Usage("say which ones", hint=f"agentk {verb} NAME…, or -l LABELS; agentk get approvals")
+    api = connect.connect()
+    if labels:
+        found = api.list(client.Selection(kinds.APPROVAL, where, labels)).items
+        pending = [one for one in found if (one.get("status") or {}).get("phase", "Pending") == "Pending"]
+        chosen = [one["metadata"]["name"] for one in pending]
+        if not chosen:
+            show.say(f"No pending approvals found in {where} namespace.")
+    failed = False
+    for name in chosen:
+        try:
+            made = api.request("POST", kinds.APPROVAL.path(where, name, verb), body=body)
+        except (errors.NotFound, errors.Conflict) as error:
+            failed = True
+            telling.error(error)
+            continue
+        print(f"approval.agentk.dev/{name} {made['status']['phase'].lower()}")
+        if verb == "approve" and not made["status"].get("waiting"):
+            until = made["spec"]["deadline"]
+            show.say(f"nobody waits for it now: the same call, made again until {until}, is let through")
+    return 1 if failed else 0
+
+
+def _name(word: str) -> str:
+    kind, slash, name = word.rpartition("/")
+    if slash and kinds.resource(kind) is not kinds.APPROVAL:
+        raise usage.Usage(f"{word} is not an approval", hint="agentk get approvals  # shows those there are")
+    if not name:
+        raise usage.Usage(f"{word!r} names no approval")
+    return name

@@ -1,0 +1,60 @@
+"""Approvals for people: who answers is who the kernel says is calling, never what the request says."""
+
+import pwd
+
+from starlette.responses import Response
+
+from agentk.api import errors, kinds
+from agentk.broker.approving_words import Answer
+from agentk.daemon import answers, bodies, calls, desk, sockets
+
+_FIELDS = ("reason", "remember")
+_REASON_MAX = 1024
+
+
+async def approve(call: calls.Call) -> Response:
+    """Let the call through, once, or with `remember` whenever it comes again. Answers with the object."""
+    return await _answered(call, "Approved")
+
+
+async def deny(call: calls.Call) -> Response:
+    """Refuse the call; with `remember` whenever it comes again. Answers with the object."""
+    return await _answered(call, "Denied")
+
+
+async def _answered(call: calls.Call, phase: str) -> Response:
+    room, body = desk.of(call), await bodies.optional(call.request)
+    bodies.only(body, _FIELDS)
+    reason, remember = body.get("reason", ""), body.get("remember", False)
+    if not isinstance(reason, str) or len(reason) > _REASON_MAX or "\0" in reason:
+        raise errors.BadRequest(f"reason must be text of at most {_REASON_MAX} letters", field="reason")
+    if not isinstance(remember, bool):
+        raise errors.BadRequest("remember must be true or false", field="remember")
+    if calls.dry_run(call):
+        raise errors.BadRequest("an answer cannot be tried", field="dryRun")
+    peer = call.request.scope.get("state", {}).get("peer")
+    if not isinstance(peer, sockets.Peer):
+        raise errors.Forbidden("nobody knows who answers", hint="answer over the daemon's unix socket")
+    answer = Answer(
+        "Approved" if phase == "Approved" else "Denied", _user(peer.uid), peer.uid, reason, remember
+    )
+    made = await room.answers.give(call.target.namespace, call.target.name, answer)
+    return answers.one(call, made)
+
+
+def writable(call: calls.Call) -> None:
+    """Raises MethodNotAllowed for what only agentk writes."""
+    kind = call.target.kind
+    if "update" in kind.verbs:
+        return
+    hint = "agentk approve NAME, or agentk deny NAME" if kind is kinds.APPROVAL else "agentk explain tells"
+    raise errors.MethodNotAllowed(
+        f"{kind.plural} are made by agentk alone, and nobody else writes one", hint=hint
+    )
+
+
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"

@@ -1,0 +1,423 @@
+"""A person is asked: what a call that waits lives through, and that it is done once, as approved, or not at all."""
+
+import asyncio
+import json
+
+import pytest
+
+from agentk.api import admit, errors, kinds
+from agentk.broker.previews import File
+from agentk.broker.words import Call
+from tests.broker.asking_world import ASK, SECRET, World, told, unheard
+
+
+async def ended(task: "asyncio.Task[object]") -> object:
+    return await asyncio.wait_for(task, 30)
+
+
+@told
+async def test_a_call_waits_and_is_done_once_approved(world: World) -> None:
+    uid = await world.agent()
+    call = world.call(uid, "rm -rf build")
+    (asked,) = await world.asked()
+    spec = asked["spec"]
+    assert (spec["summary"], spec["rule"], spec["default"]) == ("exec: rm -rf build", "careful", "Deny")
+    assert spec["arguments"]["code"] == "rm -rf build" and admit.admit(asked)
+    assert asked["metadata"]["ownerReferences"][0]["uid"] == uid
+    assert (world.done, world.budgets.standing("q", 0.0).held.calls) == ([], 0), "nothing is held meanwhile"
+    assert world.awaited[uid] == (f"exec: rm -rf build: agentk approve {asked['metadata']['name']}",)
+    await world.answer(asked, reason="go on")
+    assert await ended(call) == {"ran": "rm -rf build"}
+    (done,) = await world.all()
+    status = done["status"]
+    assert (status["phase"], status["used"], status["waiting"]) == ("Approved", True, False)
+    assert status["by"] == {"name": "alice", "uid": 1000} and status["reason"] == "go on"
+    assert world.records() == [("approval.approve", "ok"), ("exec", "ok")]
+    assert world.awaited[uid] == ()
+    again = world.call(uid, "rm -rf build")
+    await world.asked()
+    assert len(world.done) == 1, "an approval is used once"
+    again.cancel()
+
+
+@told
+async def test_a_denied_call_is_told_why_and_asked_anew_the_next_time(world: World) -> None:
+    uid = await world.agent()
+    call = world.call(uid)
+    (asked,) = await world.asked()
+    await world.answer(asked, "Denied", reason="not on a Friday")
+    with pytest.raises(errors.ApprovalDenied, match="alice said no: not on a Friday"):
+        await ended(call)
+    again = world.call(uid)
+    await world.asked()
+    assert world.done == [] and ("exec", "denied") in world.records()
+    again.cancel()
+
+
+@told
+async def test_the_same_key_has_the_same_answer(world: World) -> None:
+    uid = await world.agent()
+    first, second = world.call(uid, key="k"), world.call(uid, key="k")
+    (asked,) = await world.asked()
+    await world.answer(asked, "Denied")
+    for call in (first, second, world.call(uid, key="k")):
+        with pytest.raises(errors.ApprovalDenied):
+            await ended(call)
+    with pytest.raises(errors.Conflict, match="another call"):
+        await ended(world.call(uid, "y", key="k"))
+    first, second = world.call(uid, key="l"), world.call(uid, key="l")
+    (asked,) = await world.asked()
+    await world.answer(asked)
+    assert await ended(first) == await ended(second) == {"ran": "x"}
+    assert len(world.done) == 1
+
+
+@told
+async def test_two_equal_calls_at_once_are_two_questions(world: World) -> None:
+    uid = await world.agent()
+    calls = [world.call(uid), world.call(uid)]
+    one, other = await world.asked(count=2)
+    await world.answer(one)
+    await world.until(lambda: any(call.done() for call in calls))
+    assert [call.done() for call in calls].count(True) == 1
+    await world.answer(other, "Denied")
+    results = await asyncio.gather(*calls, return_exceptions=True)
+    assert sorted(type(one).__name__ for one in results) == ["ApprovalDenied", "dict"]
+    assert len(world.done) == 1
+
+
+@told
+async def test_who_hangs_up_finds_its_approval_again(world: World) -> None:
+    uid = await world.agent()
+    call = world.call(uid)
+    (asked,) = await world.asked()
+    call.cancel()
+    await world.until(lambda: _waiting(world, False))
+    await world.answer(asked)
+    assert await ended(world.call(uid, key="another key", attempt=2)) == {"ran": "x"}
+    assert len(await world.all()) == 1
+
+
+async def _waiting(world: World, waits: bool) -> bool:
+    return all((one.get("status") or {}).get("waiting") == waits for one in await world.all())
+
+
+@told
+async def test_a_daemon_that_comes_later_goes_on_where_the_call_waited(world: World) -> None:
+    uid = await world.agent()
+    call = world.call(uid, key="k")
+    (asked,) = await world.asked()
+    await world.until(lambda: _waiting(world, True))
+    await world.lose()  # the call dies with it, as with kill -9: nothing more is written
+    await world.open()
+    await world.until(lambda: _waiting(world, False))
+    again = world.call(uid, key="k")
+    await world.until(lambda: _waiting(world, True))
+    await world.answer(asked)
+    assert await ended(again) == {"ran": "x"} and len(await world.all()) == 1
+    call.cancel()
+
+
+@told
+async def test_what_was_answered_while_no_daemon_waited_counts(world: World) -> None:
+    uid = await world.agent()
+    for phase in ("Approved", "Denied"):
+        call = world.call(uid, phase)
+        (asked,) = await world.asked()
+        call.cancel()
+        await world.answer(asked, phase)
+        await world.lose()
+        await world.open()
+    assert await ended(world.call(uid, "Approved")) == {"ran": "Approved"}
+    with pytest.raises(errors.ApprovalDenied):
+        await ended(world.call(uid, "Denied"))
+
+
+@told
+async def test_nobody_answers(world: World) -> None:
+    await world.policy(timeout="10s")
+    uid = await world.agent()
+    call = world.call(uid)
+    (asked,) = await world.asked()
+    world.boot += 11
+    await world.policy(timeout="10s", maxPending=3)  # wakes who waits: a timer does not know of this clock
+    with pytest.raises(errors.ApprovalRequired, match="nobody has approved it in time"):
+        await ended(call)
+    (expired,) = await world.asked("Expired")
+    assert expired["status"]["by"] == {"name": "deadline"}
+    with pytest.raises(errors.Conflict, match="is Expired already"):
+        await world.answer(asked)
+    assert world.done == []
+
+
+@told
+async def test_who_answers_too_late_is_told_so(world: World) -> None:
+    await world.policy(timeout="10s")
+    uid = await world.agent()
+    call = world.call(uid)
+    (asked,) = await world.asked()
+    call.cancel()
+    world.boot += 11
+    with pytest.raises(errors.Conflict, match=r"ran out|Expired"):
+        await world.answer(asked)
+
+
+@told
+async def test_a_default_of_allow_lets_through_who_still_waits_and_nobody_else(world: World) -> None:
+    rule = {**ASK[0], "approval": {"timeout": "10s", "default": "Allow"}}
+    await world.policy([rule, ASK[1]])
+    uid = await world.agent()
+    waits, left = world.call(uid, "waits"), world.call(uid, "left")
+    await world.asked(count=2)
+    left.cancel()
+    await world.until(left.done)
+    world.boot += 11
+    await world.policy([rule, ASK[1]], maxPending=3)
+    assert await ended(waits) == {"ran": "waits"}
+    (expired,) = await world.asked("Expired")
+    assert expired["spec"]["arguments"]["code"] == "left"
+    assert [one["code"] for one in world.done] == ["waits"]
+
+
+@told
+async def test_setting_the_clock_moves_no_deadline(world: World) -> None:
+    await world.policy(timeout="1h")
+    uid = await world.agent()
+    call = world.call(uid)
+    (asked,) = await world.asked()
+    call.cancel()
+    await world.lose()
+    world.wall += 10 * 3600  # somebody set it while no daemon ran; the machine was not started again
+    await world.open()
+    again = world.call(uid)
+    await world.answer(asked)
+    assert await ended(again) == {"ran": "x"}
+
+
+@told
+async def test_after_a_reboot_the_wall_clock_counts(world: World) -> None:
+    await world.policy(timeout="1h")
+    uid = await world.agent()
+    call = world.call(uid)
+    await world.asked()
+    call.cancel()
+    await world.lose()
+    world.wall, world.boot, world.boot_id = world.wall + 3700, 0.0, "second"
+    await world.open()
+    await world.asked("Expired")
+
+
+@told
+async def test_an_approval_that_nobody_came_for_is_over_at_its_deadline(world: World) -> None:
+    await world.policy(timeout="10s")
+    uid = await world.agent()
+    call = world.call(uid)
+    (asked,) = await world.asked()
+    call.cancel()
+    await world.until(call.done)
+    await world.answer(asked)
+    world.boot += 11
+    again = world.call(uid)
+    await world.asked("Pending")
+    assert world.done == []
+    again.cancel()
+
+
+@told
+async def test_the_policy_is_asked_again(world: World) -> None:
+    uid = await world.agent()
+    denied = world.call(uid)
+    await world.asked()
+    await world.policy([{**ASK[0], "effect": "Deny"}, ASK[1]])
+    with pytest.raises(errors.Denied, match='"careful"'):
+        await ended(denied)
+    await world.policy()
+    allowed = world.call(uid, "y")
+    await world.asked()
+    await world.policy([ASK[1]])
+    assert await ended(allowed) == {"ran": "y"}
+    assert [one["status"]["phase"] for one in await world.all()] == ["Expired", "Expired"]
+
+
+@told
+async def test_an_approval_does_not_outlive_a_denial(world: World) -> None:
+    uid = await world.agent()
+    call = world.call(uid)
+    (asked,) = await world.asked()
+    call.cancel()
+    await world.until(call.done)
+    await world.answer(asked)
+    await world.policy([{**ASK[0], "effect": "Deny"}, ASK[1]])
+    with pytest.raises(errors.Denied):
+        await ended(world.call(uid))
+    assert world.done == []
+
+
+@told
+async def test_a_file_that_changed_is_another_call(world: World) -> None:
+    world.files, world.diff = [File("/workspace/a.py", "1" * 64, 10)], "--- a\n+++ b\n"
+    uid = await world.agent()
+    call = world.call(uid)
+    (asked,) = await world.asked()
+    assert asked["spec"]["diff"] == world.diff and asked["spec"]["files"][0]["sizeBytes"] == 10
+    world.files = [File("/workspace/a.py", "2" * 64, 10)]
+    await world.answer(asked)
+    with pytest.raises(errors.Conflict, match=r"/workspace/a\.py is not what it was"):
+        await ended(call)
+    assert world.done == []
+
+
+@told
+async def test_what_is_remembered_is_not_asked_again(world: World) -> None:
+    world.files = [File("/workspace/a.py", "1" * 64, 10)]
+    uid, other = await world.agent(), await world.agent("b")
+    call = world.call(uid)
+    (asked,) = await world.asked()
+    await world.answer(asked, remember=True)
+    for one in (call, world.call(uid), world.call(uid, attempt=3)):
+        assert await ended(one) == {"ran": "x"}
+    await world.lose()
+    await world.open()
+    assert await ended(world.call(uid)) == {"ran": "x"}
+    assert len(await world.all()) == 1
+    stranger, changed = world.call(other), world.call(uid, "y")
+    await world.asked(count=2)  # another agent, and another call
+    world.files = [File("/workspace/a.py", "2" * 64, 10)]
+    edited = world.call(uid)
+    await world.asked(count=3)  # and another file
+    for task in (stranger, changed, edited):
+        task.cancel()
+    await world.store.delete(kinds.APPROVAL, "default", asked["metadata"]["name"])
+    world.files = [File("/workspace/a.py", "1" * 64, 10)]
+    await world.until(lambda: world.approvals.index.get(("default", asked["metadata"]["name"])) is None)
+    forgotten = world.call(uid)
+    await world.asked(count=4)
+    forgotten.cancel()
+
+
+@told
+async def test_a_remembered_denial_denies(world: World) -> None:
+    uid = await world.agent()
+    call = world.call(uid)
+    (asked,) = await world.asked()
+    await world.answer(asked, "Denied", remember=True)
+    for one in (call, world.call(uid), world.call(uid)):
+        with pytest.raises(errors.ApprovalDenied):
+            await ended(one)
+    assert len(await world.all()) == 1
+
+
+@told
+async def test_a_guest_cannot_flood_people(world: World) -> None:
+    await world.policy(maxPending=2)
+    uid = await world.agent()
+    calls = [world.call(uid, str(number)) for number in range(2)]
+    await world.asked(count=2)
+    for call in calls:
+        call.cancel()
+    with pytest.raises(errors.TooManyRequests, match="2 calls of this agent wait"):
+        await ended(world.call(uid, "third"))
+    again = world.call(uid, "1")  # one of the two, made again
+    await world.until(lambda: len(world.awaited[uid]) == 1)
+    again.cancel()
+    assert len(await world.all()) == 2
+
+
+@told
+async def test_a_secret_is_bound_and_not_shown(world: World) -> None:
+    uid, secret = await world.agent(), SECRET.decode()
+    call = world.call(uid, f"login {secret}\0")
+    (asked,) = await world.asked()
+    assert secret not in json.dumps(asked) and "[redacted]" in asked["spec"]["summary"]
+    call.cancel()
+    await world.until(call.done)
+    await world.answer(asked)
+    other = world.call(uid, "login [redacted]\0")  # reads the same, and is not
+    await world.asked()
+    other.cancel()
+    assert world.done == []
+    assert await ended(world.call(uid, f"login {secret}\0"))
+
+
+@told
+async def test_who_deletes_it_refuses_it(world: World) -> None:
+    uid = await world.agent()
+    call = world.call(uid)
+    (asked,) = await world.asked()
+    await world.store.delete(kinds.APPROVAL, "default", asked["metadata"]["name"])
+    with pytest.raises(errors.ApprovalDenied, match="deleted"):
+        await ended(call)
+
+
+@told
+async def test_with_its_agent_ends_what_it_asked(world: World) -> None:
+    uid = await world.agent()
+    for status, why in (
+        ({"phase": "Failed"}, "its agent has ended"),
+        ({"phase": "Running", "run": {"firstAttempt": 2}}, "its agent was started anew"),
+    ):
+        call = world.call(uid, why)
+        (asked,) = await world.asked()
+        call.cancel()
+        await world.status(uid, **status)
+        await world.until(lambda: _is_over(world, asked["metadata"]["name"], why))  # noqa: B023
+        await world.status(uid, phase="Running")
+
+
+async def _is_over(world: World, name: str, why: str) -> bool:
+    status = (await world.store.get(kinds.APPROVAL, "default", name)).get("status") or {}
+    return (status.get("phase"), status.get("reason")) == ("Expired", why)
+
+
+@told
+async def test_answers_do_not_pile_up(world: World) -> None:
+    await world.policy(retention="1h")
+    uid = await world.agent()
+    for number in range(3):
+        call = world.call(uid, str(number))
+        (asked,) = await world.asked()
+        await world.answer(asked, "Denied", remember=number == 0)
+        with pytest.raises(errors.ApprovalDenied):
+            await ended(call)
+    world.boot += 3700
+    await world.keeping.look()
+    assert [one["spec"]["arguments"]["code"] for one in await world.all()] == ["0"], "the remembered one"
+
+
+@told
+async def test_two_people_cannot_both_answer(world: World) -> None:
+    uid = await world.agent()
+    call = world.call(uid)
+    (asked,) = await world.asked()
+    answers = await asyncio.gather(world.answer(asked), world.answer(asked, "Denied"), return_exceptions=True)
+    assert [isinstance(one, errors.Conflict) for one in answers].count(True) == 1
+    await asyncio.gather(call, return_exceptions=True)
+    decided = [status for method, status in world.records() if method.startswith("approval.")]
+    assert sorted(decided) in (["error", "ok"], ["ok"])
+
+
+@told
+async def test_a_call_that_is_not_journalled_can_be_asked_about(world: World) -> None:
+    await world.policy([{"name": "all", "effect": "Ask", "methods": ["*"]}])
+    uid = await world.agent()
+    guest = world.guests.find(f"{uid}-1")
+    call = asyncio.create_task(world.gate.call(Call(guest, "noop", {"payload": 1}), unheard))
+    (asked,) = await world.asked()
+    await world.answer(asked)
+    assert await ended(call) == {"ran": ""}
+
+
+@told
+async def test_nothing_is_done_for_an_agent_that_is_frozen(world: World) -> None:
+    await world.policy(timeout="10s")
+    uid = await world.agent()
+    call = world.call(uid)
+    (asked,) = await world.asked()
+    world.still.tell(uid, True)
+    await world.answer(asked)
+    world.boot += 11
+    await world.policy(timeout="10s", maxPending=3)
+    await world.asked("Approved")
+    assert (world.done, call.done()) == ([], False)
+    world.still.tell(uid, False)
+    assert await ended(call) == {"ran": "x"}
