@@ -122,6 +122,9 @@ def summary(method: str, arguments: Mapping[str, Any]) -> str:
     """The call in a line: `exec: git push origin main`."""
     if isinstance(arguments.get("argv"), list):
         about = " ".join(map(str, arguments["argv"]))
+    elif method == "tool.call":
+        given = json.dumps(arguments.get("arguments") or {}, ensure_ascii=False)
+        about = f"{arguments.get('name', '')} {given}"
     else:
         about = next((str(arguments[key]) for key in _TELLING if arguments.get(key)), "")
         if "url" in arguments and "method" in arguments:

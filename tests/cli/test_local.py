@@ -94,7 +94,7 @@ def test_completion_offers_names(daemon: Any, agentk: Run) -> None:
         (["ag,cm"], [("Agent", ""), ("ConfigMap", "")]),
         (["ag", "a", "b"], [("Agent", "a"), ("Agent", "b")]),
         (["agent/a", "secret/s"], [("Agent", "a"), ("Secret", "s")]),
-        (["all"], [("Agent", ""), ("Quota", ""), ("ModelRoute", ""), ("Pool", "")]),
+        (["all"], [("Agent", ""), ("Quota", ""), ("ModelRoute", ""), ("Pool", ""), ("Approval", "")]),
         (["ag,agents"], [("Agent", "")]),
     ],
 )
