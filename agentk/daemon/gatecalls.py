@@ -21,7 +21,7 @@ from agentk.broker.calling import (
     state,
     thinking,
 )
-from agentk.broker.dialects import agentos, agentos_session, serving_http, serving_proxy
+from agentk.broker.dialects import agentos, agentos_session, serving_http, serving_mcp, serving_proxy
 from agentk.broker.dialects.frames_serving import FramesService
 from agentk.broker.dialects.http import HttpService
 from agentk.broker.dialects.jsonrpc import Room
@@ -61,11 +61,12 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
 
 
 def forms(house: "Gatehouse") -> dict[str, Method]:
-    """The same calls in the words of OpenAI and Anthropic, of a proxy's clients, and of AgentOS."""
+    """The same calls in the words of OpenAI and Anthropic, of a proxy's clients, of AgentOS, and of MCP."""
     return {
         **passing.forms(models=house.models, left=house.left),
         **proxying.forms(fetcher=house.fetcher, dialer=house.dialer),
         **execing.forms(execute=house.boxes.exec, jobs=house.jobs),
+        **house.tools.forms(),
     }
 
 
@@ -73,7 +74,8 @@ def http(house: "Gatehouse", box_id: str) -> HttpService:
     """What speaks HTTP with the guest of one box."""
     guest = functools.partial(house.guests.find, box_id)
     proxy = serving_proxy.handler(house.gate, guest, house.fetcher, house.authorities.context)
-    handler = serving_http.handler(house.gate, guest, house.journal.left_behind)
+    models = serving_http.handler(house.gate, guest, house.journal.left_behind)
+    handler = serving_mcp.handler(house.gate, guest, house.version, models)
     return HttpService(handler, proxy, still=lambda: house.lives.still.stands(box_id.rpartition("-")[0]))
 
 

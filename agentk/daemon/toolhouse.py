@@ -44,6 +44,9 @@ class Toolhouse:
     def methods(self) -> dict[str, Method]:
         return tooling.methods(shelf=self.shelf, execute=self._execute, counts=self.counts)
 
+    def forms(self) -> dict[str, Method]:
+        return tooling.forms(shelf=self.shelf)
+
     def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
         """After `Guests.hear`."""
         self.shelf.hear(kind, obj, gone)

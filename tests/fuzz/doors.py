@@ -61,6 +61,11 @@ REQUESTS = [
     ("POST /v1/responses", {"model": "m", "input": "hi"}),
     ("POST /v1/embeddings", {"model": "m", "input": ["a"]}),
     ("POST /v1/messages", {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}),
+    ("POST /mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"cursor": "1"}}),
+    (
+        "POST /mcp",
+        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "t", "arguments": {}}},
+    ),
     ("CONNECT example.com:443", None),
     ("GET http://example.com/", None),
 ]

@@ -44,6 +44,26 @@ def methods(*, shelf: Shelf, execute: Execute, counts: Counts) -> dict[str, Meth
     }
 
 
+def forms(*, shelf: Shelf) -> dict[str, Method]:
+    """tool.list as MCP has it: whole descriptions, a page at a time."""
+
+    async def whole(context: Context, params: Params) -> Done:
+        found, refused = await shelf.granted(context.call.guest, LIST_SECONDS)
+        begin = int(params["continue"] or 0)
+        end = begin + _WHOLE_PAGE
+        answer: dict[str, Any] = {"items": [described(one) for one in found[begin:end]]}
+        if end < len(found):
+            answer["continue"] = str(end)
+        if refused:
+            answer["unavailable"] = [{"tool": tool, "message": why} for tool, why in refused.items()]
+        return Done(answer)
+
+    return {"mcp.list": Method("tool.list", recording("tool.list"), parser("tool.list"), whole)}
+
+
+_WHOLE_PAGE = 100  # tools with their schemas in one answer
+
+
 @dataclass(frozen=True)
 class Calls:
     shelf: Shelf

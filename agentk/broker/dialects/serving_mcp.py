@@ -1,0 +1,164 @@
+"""/mcp at a guest's door: an MCP client's requests become calls of the gate, and its answers messages.
+
+It decides nothing and knows no tool: what is listed and what is done, the gate says. A client that hangs up, or takes a
+call back, ends its own call.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+from agentk.api import errors
+from agentk.broker.dialects import asked as asking
+from agentk.broker.dialects import mcp
+from agentk.broker.dialects.http import Handler, Respond
+from agentk.broker.dialects.http_reading import Request
+from agentk.broker.words import Call, Guest
+from agentk.sdk import wire
+
+LIST = "mcp.list"  # tool.list in this dialect's words: whole descriptions, a page at a time
+
+_JSON = {"content-type": "application/json"}
+_EVENTS = {"content-type": "text/event-stream", "cache-control": "no-cache"}
+_PROGRESS_MAX = 10_000  # words of one call
+
+_log = logging.getLogger(__name__)
+
+Emit = Callable[[Any], Awaitable[None]]
+Under = dict[tuple[str, mcp.Id], "asyncio.Task[Any]"]
+
+
+class Gate(Protocol):
+    async def call(self, call: Call, emit: Emit) -> Any: ...
+
+
+def handler(gate: Gate, guest: Callable[[], Guest], version: str, other: Handler) -> Handler:
+    """Answers the requests of one guest at /mcp; all else is the `other`'s."""
+    serving = _Serving(gate, guest, version)
+
+    async def answer(request: Request, respond: Respond) -> None:
+        await (serving.answer if mcp.takes(request) else other)(request, respond)
+
+    return answer
+
+
+class _Serving:
+    def __init__(self, gate: Gate, guest: Callable[[], Guest], version: str) -> None:
+        self._gate, self._guest, self._version = gate, guest, version
+        self._calls: Under = {}  # that a client may take back
+
+    async def answer(self, request: Request, respond: Respond) -> None:
+        if request.method == "DELETE":  # of a session, of which there is nothing to forget
+            respond.whole(204, {}, b"")
+        elif request.method != "POST":  # nothing is said here that nobody asked for
+            told = mcp.failure(None, mcp.INVALID_REQUEST, "POST each message to this address")
+            respond.whole(405, {**_JSON, "allow": "POST, DELETE"}, told)
+        else:
+            try:
+                await self._message(request, mcp.read(request), respond)
+            except mcp.Refused as refused:
+                respond.whole(refused.status, _JSON, refused.body)
+
+    async def _message(self, request: Request, told: mcp.Asked, respond: Respond) -> None:
+        if told.kind in ("heard", "cancel"):
+            self._take_back(told)
+            respond.whole(202, {}, b"")
+        elif told.kind == "call":
+            await self._call(request, told, respond)
+        else:
+            await self._plain(request, told, respond)
+
+    def _take_back(self, told: mcp.Asked) -> None:
+        if told.session and told.taken_back is not None:
+            task = self._calls.get((told.session, told.taken_back))
+            if task is not None:
+                task.cancel()
+
+    async def _plain(self, request: Request, told: mcp.Asked, respond: Respond) -> None:
+        headers = dict(_JSON)
+        if told.kind == "initialize":
+            result = mcp.initialized(told, self._version)
+            headers["mcp-session-id"] = mcp.new_session()
+        elif told.kind == "discover":
+            result = mcp.discovered(self._version)
+        elif told.kind == "ping":
+            result = {}
+        else:
+            params = {"continue": told.cursor} if told.cursor else {}
+            try:
+                page = await self._gate.call(self._asked(request, "tool.list", params, LIST), _unheard)
+            except errors.AgentkError as error:
+                respond.whole(200, headers, _failure(told.id, error))
+                return
+            result = mcp.listed(told, page["items"], str(page.get("continue", "")))
+        respond.whole(200, headers, mcp.success(told.id, result))
+
+    async def _call(self, request: Request, told: mcp.Asked, respond: Respond) -> None:
+        stream = _Stream(told, respond)
+        params: dict[str, Any] = {"name": told.name, "arguments": dict(told.arguments)}
+        if stream.wanted:
+            params["stream"] = True
+        call = self._asked(request, "tool.call", params, key=asking.idempotency_key(request.headers))
+        under = asyncio.ensure_future(self._gate.call(call, stream.emit))
+        known = (told.session, told.id) if told.session and told.id is not None else None
+        if known:
+            self._calls[known] = under
+        try:
+            await stream.end(mcp.success(told.id, mcp.called(told, await under)))
+        except asyncio.CancelledError:
+            if (mine := asyncio.current_task()) and mine.cancelling():
+                under.cancel()
+                await asyncio.gather(under, return_exceptions=True)
+                raise
+            await stream.end(_failure(told.id, errors.Cancelled("the call was taken back")))
+        except errors.NotFound as error:
+            await stream.end(mcp.failure(told.id, mcp.INVALID_PARAMS, str(error), error.to_status()))
+        except errors.AgentkError as error:
+            await stream.end(mcp.success(told.id, mcp.failed(told, error)))
+        except ConnectionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a mistake of ours ends this call, in words its client can read
+            _log.exception("answering tools/call")
+            ours = errors.AgentkError(f"internal error: {type(error).__name__}")
+            await stream.end(mcp.failure(told.id, -32603, str(ours)))
+        finally:
+            if known and self._calls.get(known) is under:
+                del self._calls[known]
+
+    def _asked(
+        self, request: Request, method: str, params: Mapping[str, Any], form: str = "", key: str = ""
+    ) -> Call:
+        trace = asking.trace(request.headers)
+        return Call(self._guest(), method, params, mcp.NAME, form, key, trace=trace)
+
+
+class _Stream:
+    """The answer to one call: events once there is progress, else one message."""
+
+    def __init__(self, told: mcp.Asked, respond: Respond) -> None:
+        self.wanted = told.events and told.progress is not None
+        self._token, self._respond, self._said = told.progress, respond, 0
+
+    async def emit(self, item: Any) -> None:
+        if not self.wanted or self._token is None or self._said >= _PROGRESS_MAX:
+            return
+        if not self._respond.started:
+            self._respond.start(200, _EVENTS)
+        self._said += 1
+        await self._respond.write(mcp.event(mcp.progressed(self._token, self._said, item)))
+
+    async def end(self, message: bytes) -> None:
+        if not self._respond.started:
+            self._respond.whole(200, _JSON, message)
+            return
+        await self._respond.write(mcp.event(message))
+        self._respond.end()
+
+
+def _failure(id: mcp.Id | None, error: errors.AgentkError) -> bytes:
+    return mcp.failure(id, wire.CODES.get(error.code, -32603), str(error), error.to_status())
+
+
+async def _unheard(item: Any) -> None:
+    """A listing has no stream."""

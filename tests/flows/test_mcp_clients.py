@@ -1,0 +1,118 @@
+"""Clients of MCP that nobody here wrote, in a jail, at the agent's own /mcp: the official ones, and the inspector.
+
+They come from the indexes that this machine's own pip and npm know; a machine without them says so.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from tests.flows import household
+from tests.flows.household import Space, agent, python
+from tests.flows.test_tools import command, granted
+
+pytestmark = household.needs
+
+PYTHON_CLIENT = "mcp==2.3.0"
+NODE_CLIENT = "@modelcontextprotocol/sdk@1.32.2"
+INSPECTOR = "@modelcontextprotocol/inspector@2.12.0"
+TEXT = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+
+IN_PYTHON = """
+import asyncio, json, mcp
+async def main(mode):
+    async with mcp.Client("http://127.0.0.1:8700/mcp", mode=mode) as client:
+        tools = [one.name for one in (await client.list_tools()).tools]
+        said = await client.call_tool("echo", {"text": "hello"})
+        refused = await client.call_tool("echo", {"text": "a secret"})
+        print(json.dumps([client.protocol_version, tools, said.content[0].text.strip(), refused.is_error,
+                          refused.content[0].text.split(":")[0]]), flush=True)
+for mode in ("legacy", "auto"):
+    asyncio.run(main(mode))
+"""
+IN_NODE = """
+import { Client } from "@modelcontextprotocol/sdk/client/index.js";
+import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/streamableHttp.js";
+const client = new Client({ name: "test", version: "1" });
+await client.connect(new StreamableHTTPClientTransport(new URL("http://127.0.0.1:8700/mcp")));
+const tools = (await client.listTools()).tools.map((one) => one.name);
+const said = await client.callTool({ name: "echo", arguments: { text: "hello" } });
+const refused = await client.callTool({ name: "echo", arguments: { text: "a secret" } });
+console.log(JSON.stringify([tools, said.content[0].text.trim(), refused.isError]));
+await client.close();
+"""
+GRANT = [
+    {"ref": {"name": "echo"}, "arguments": [{"argument": "text", "deny": ["*secret*"]}]},
+    *granted("other"),
+]
+ROOM = {"limits": {"cpu": "2", "memory": "512Mi", "pids": 128}}
+
+
+def got_by_pip(what: str) -> None:
+    options = ["--no-deps", "--retries", "1", "--dry-run", "--ignore-installed", "--quiet"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, what], capture_output=True, text=True, timeout=300
+    )
+    if done.returncode:
+        pytest.skip(f"this machine's own pip does not get {what}: {done.stderr.strip()[-300:]}")
+
+
+def got_by_npm(what: str) -> None:
+    if not shutil.which("npm", path="/usr/local/bin:/usr/bin:/bin"):
+        pytest.skip("no npm below /usr")
+    done = subprocess.run(["npm", "view", what, "version"], capture_output=True, text=True, timeout=300)
+    if done.returncode or not done.stdout.strip():
+        pytest.skip(f"this machine's own npm does not get {what}: {done.stderr.strip()[-300:]}")
+
+
+def tools(space: Space) -> None:
+    space.apply(
+        command("echo", "printf", "%s", "{text}", parameters=TEXT, description="Says it again."),
+        command("other", "true"),
+        command("ungranted", "true"),
+    )
+
+
+def test_the_official_python_client_in_both_eras(space: Space) -> None:
+    got_by_pip(PYTHON_CLIENT)
+    tools(space)
+    wanted = {"python": {"requirements": [PYTHON_CLIENT]}}
+    space.apply(python("a", IN_PYTHON, tools=GRANT, environment=wanted, resources=ROOM))
+    space.phase("a", "Succeeded", "Failed")
+    told = [json.loads(line) for line in space.log("a")]
+    same: list[Any] = [["echo", "other"], "hello", True, "PolicyDenied"]
+    assert told == [["2025-11-25", *same], ["2026-07-28", *same]]
+
+
+def test_the_official_typescript_client_and_the_inspector(space: Space) -> None:
+    got_by_npm(NODE_CLIENT)
+    tools(space)
+    wanted = {"node": {"packages": [NODE_CLIENT]}}
+    argv = ["node", "--input-type=module", "-e", IN_NODE]
+    space.apply(agent("a", *argv, tools=GRANT, environment=wanted, resources=ROOM))
+    got_by_npm(INSPECTOR)
+    inspect = "mcp-inspector --cli http://127.0.0.1:8700/mcp --transport http"
+    script = (
+        f"{inspect} --method tools/list && "
+        f"{inspect} --method tools/call --tool-name echo --tool-arg text=hello"
+    )
+    space.apply(
+        agent(
+            "b",
+            "sh",
+            "-ec",
+            script,
+            tools=GRANT,
+            environment={"node": {"packages": [INSPECTOR]}},
+            resources=ROOM,
+        )
+    )
+    space.phase("a", "Succeeded", "Failed")
+    assert [json.loads(line) for line in space.log("a")] == [[["echo", "other"], "hello", True]]
+    space.phase("b", "Succeeded", "Failed")
+    said = "\n".join(space.log("b"))
+    assert '"name": "echo"' in said and '"text": "hello"' in said and "ungranted" not in said, said
