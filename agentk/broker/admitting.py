@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from agentk.api import kinds, problems
-from agentk.broker import budgets_limits, egress, egress_secrets, policy_rules
+from agentk.api import errors, kinds, problems
+from agentk.broker import budgets_limits, egress, egress_secrets, egress_urls, policy_rules
 from agentk.llm import routefields
 
 
@@ -20,3 +20,21 @@ def check(kind: kinds.Kind, obj: Mapping[str, Any]) -> None:
     elif kind is kinds.AGENT:
         budgets_limits.of_agent(obj["spec"].get("budget"))
         egress_secrets.check(obj["spec"], egress.parse(obj["spec"]))
+    elif kind is kinds.TOOL:
+        _tool(obj["spec"])
+
+
+def _tool(spec: Mapping[str, Any]) -> None:
+    """What of it only becomes an Agent, or a request, when it is first used."""
+    jail = spec.get("jail") or {}
+    try:
+        egress_secrets.check(jail, egress.parse(jail))
+    except errors.Invalid as error:
+        field = error.field.replace("spec", "spec.jail", 1)
+        raise errors.Invalid(error.message, field=field, hint=error.hint) from None
+    url = str((spec.get("http") or {}).get("url") or "")
+    if "://" in url:
+        try:
+            egress_urls.parse(egress_urls.base(url))
+        except (errors.BadRequest, errors.Invalid) as error:
+            raise errors.Invalid(error.message, field="spec.http.url", hint=error.hint) from None

@@ -17,6 +17,11 @@ from agentk.api.errors import BadRequest, Denied, Invalid, UpstreamError
 from agentk.broker import policy_hosts
 from agentk.broker.egress_addresses import refusal
 
+
+class Unreached(UpstreamError):
+    """Nothing was sent: there is nobody whom it could have been sent to."""
+
+
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _TLS = (443,)
@@ -140,7 +145,7 @@ def vetted(target: Target, addresses: Sequence[str]) -> tuple[str, ...]:
     Raises Denied without the address: names of the host's networks are nothing for the guest to learn.
     """
     if not addresses:
-        raise UpstreamError(f"{target.host} has no address")
+        raise Unreached(f"{target.host} has no address")
     if len(addresses) > _MOST_ANSWERS:
         addresses = addresses[:_MOST_ANSWERS]
     for text in addresses:
@@ -195,9 +200,9 @@ class Dialer:
             async with asyncio.timeout(self._resolve_seconds):
                 return await self._resolve(target.host, target.port)
         except TimeoutError:
-            raise UpstreamError(f"resolving {target.host} took over {self._resolve_seconds:g} s") from None
+            raise Unreached(f"resolving {target.host} took over {self._resolve_seconds:g} s") from None
         except (OSError, UnicodeError):
-            raise UpstreamError(f"{target.host} does not resolve") from None
+            raise Unreached(f"{target.host} does not resolve") from None
 
     async def _ask(self, host: str, port: int) -> Sequence[str]:
         loop = asyncio.get_running_loop()

@@ -260,11 +260,11 @@ def _told(wrong: Exception, url: Url) -> UpstreamError | Timeout:
     if isinstance(wrong, aiohttp.ClientConnectorCertificateError | ssl.CertificateError):
         certificate = getattr(wrong, "certificate_error", wrong)
         why = getattr(certificate, "verify_message", "") or "it is not valid"
-        return UpstreamError(f"the certificate of {where} is not believed: {why}")
+        return egress.Unreached(f"the certificate of {where} is not believed: {why}")
     if isinstance(wrong, aiohttp.ClientSSLError | ssl.SSLError):
-        return UpstreamError(f"TLS with {where} failed")
+        return egress.Unreached(f"TLS with {where} failed")
     if isinstance(wrong, aiohttp.ClientConnectorError):
-        return UpstreamError(f"connecting to {where} failed: {_reason(wrong.os_error)}")
+        return egress.Unreached(f"connecting to {where} failed: {_reason(wrong.os_error)}")
     if isinstance(wrong, aiohttp.ClientPayloadError):
         return UpstreamError(f"the answer of {where} broke off")
     if isinstance(wrong, aiohttp.ServerDisconnectedError | OSError):

@@ -59,6 +59,12 @@ def parse(text: str) -> Url:
     return _made(scheme, *egress.authority(authority, PORTS[scheme]), path, query)
 
 
+def base(text: str) -> str:
+    """Scheme, host and port of what begins as a URL."""
+    scheme, _, rest = text.partition("://")
+    return f"{scheme}://{rest.partition('/')[0].partition('?')[0]}/"
+
+
 def of(request: Request, scheme: str, authority: str) -> Url:
     """Where a request that came by HTTP goes. Raises BadRequest."""
     if not request.path.startswith("/"):

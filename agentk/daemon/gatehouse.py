@@ -126,7 +126,7 @@ class Gatehouse:
         self.sayings = saying.Sayings(boxes.descriptors)
         self._leftovers = leftovers.Leftovers(self.journal, self.guests, now)
         self.happenings = happenings.Happenings(self.journal, self.guests, self.waiting, now)
-        self.tools = toolhouse.Toolhouse(store, boxes, self.guests, self.journal, now)
+        self.tools = toolhouse.Toolhouse(self, now)
         clock = Clock(now, _BEGAN, _BOOT.read_text().strip())
         self.approvals = approving.Approvals(
             store,

@@ -215,10 +215,12 @@ class House:
         return await self._store.host_uid(namespace, agent_uid, self._block[1:-2])
 
     async def _collect(self) -> None:
-        """Sources, archives and environments that no agent and no Pool names go, a day after they were last used."""
+        """Sources, archives and environments that no agent, Pool or Tool names go, a day after they were last used."""
         agents = (await self._store.list(kinds.AGENT)).items
         pools = (await self._store.list(kinds.POOL)).items
+        tools = (await self._store.list(kinds.TOOL)).items
         parts = [agent["spec"] for agent in agents] + [pool["spec"].get("template") or {} for pool in pools]
+        parts += [tool["spec"].get("jail") or {} for tool in tools]
         used = {part.get("source", {}).get("digest", "") for part in parts}
         gone = await self._store.collect_blobs(used, _SOURCES_KEPT_SECONDS)
         if gone:

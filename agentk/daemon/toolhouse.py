@@ -5,40 +5,33 @@ A kind of tool is a line here. What of it goes on in the background is run by `r
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from agentk.api import kinds
 from agentk.broker.calling import tooling
-from agentk.broker.guests import Guests
 from agentk.broker.methods import Method
-from agentk.broker.tooling import commands, counting, instances, pythons, running, shelf
+from agentk.broker.tooling import commands, counting, instances, pythons, requesting, running, shelf
 from agentk.broker.tooling import kinds as words
-from agentk.runtime import jails
 from agentk.store import store as stores
-from agentk.store.journal import Journal
+
+if TYPE_CHECKING:
+    from agentk.daemon.gatehouse import Gatehouse
 
 Object = Mapping[str, Any]
 
 
 class Toolhouse:
-    def __init__(
-        self,
-        store: stores.Store,
-        boxes: jails.Jails,
-        guests: Guests,
-        journal: Journal,
-        now: Callable[[], float],
-    ) -> None:
-        self._store = store
-        self.instances = instances.Instances(store, guests, self._tool, now)
-        runner = running.Runner(boxes.exec, self.instances)
+    def __init__(self, house: "Gatehouse", now: Callable[[], float]) -> None:
+        self._store, self._execute = house.store, house.boxes.exec
+        self.instances = instances.Instances(house.store, house.guests, self._tool, now)
+        runner = running.Runner(house.boxes.exec, self.instances)
         self.kinds: dict[str, words.Kind] = {
             "command": commands.Commands(runner),
-            "python": pythons.Pythons(runner, store),
+            "python": pythons.Pythons(runner, house.store),
+            "http": requesting.Requests(house.fetcher, house.rules, house.store),
         }
         self.shelf = shelf.Shelf(self.kinds, self._tell)
-        self.counts = counting.Counts(journal, guests.of)
-        self._execute = boxes.exec
+        self.counts = counting.Counts(house.journal, house.guests.of)
         self._telling = asyncio.Lock()
 
     def methods(self) -> dict[str, Method]:

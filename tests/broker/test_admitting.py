@@ -34,3 +34,14 @@ def test_the_field_is_named(kind: kinds.Kind, spec: dict[str, Any], field: str) 
         admitting.check(kind, obj(kind.kind, spec))
     told = [caught.value.field, *(cause.field for cause in caught.value.causes)]
     assert any(field in one for one in told if one), told
+
+
+def test_a_tool_is_held_to_what_it_becomes() -> None:
+    secret = {"name": "s", "key": "k", "inject": {"host": "a.example", "header": "Authorization"}}
+    for spec, field in (
+        ({"command": {"argv": ["true"]}, "jail": {"secrets": [secret]}}, "spec.jail.secrets[0].inject.host"),
+        ({"http": {"url": "http://bad_host!/x"}}, "spec.http.url"),
+    ):
+        with pytest.raises(errors.Invalid) as caught:
+            admitting.check(kinds.TOOL, {"metadata": {"name": "t"}, "spec": spec})
+        assert caught.value.field == field

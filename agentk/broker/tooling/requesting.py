@@ -1,0 +1,182 @@
+"""Tools of kind `http`: one request, with rights of the tool's own.
+
+It goes to the host that the manifest names and nowhere else, with the Secrets that it names, whatever the caller may
+reach; the same egress as an agent's vets addresses, puts the Secrets in and scrubs what comes back. Where the caller
+names the whole address, its own rights hold and no Secret goes along.
+"""
+
+import asyncio
+import functools
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from agentk.api import errors, kinds, templates, toolspecs
+from agentk.broker import egress, egress_urls, policy, policy_rules
+from agentk.broker.calling import fetching
+from agentk.broker.egress_fetching import Fetcher, Outgoing
+from agentk.broker.tooling import kinds as words
+from agentk.broker.tooling.kinds import Calling, Object
+from agentk.broker.words import Guest
+from agentk.store import store as stores
+from agentk.tools import offers, openapis, requests
+from agentk.tools.offers import Offered, Outcome
+
+_BODY_BYTES = 4 * 1024 * 1024
+_SAFE = frozenset({"GET", "HEAD"})  # nothing happens by them, so nothing is unknown after them
+
+RulesOf = Callable[[Guest], policy_rules.Rules]
+
+
+class Requests:
+    def __init__(self, fetcher: Fetcher, rules: RulesOf, store: stores.Store) -> None:
+        self._fetcher, self._rules, self._store = fetcher, rules, store
+        # By uid of the Tool: who its requests are sent as, and what that was made of.
+        self._guests: dict[str, tuple[Object, str, Guest]] = {}
+
+    def names(self, tool: Object) -> Sequence[str]:
+        return (words.name(tool),)
+
+    async def fingerprint(self, tool: Object) -> str:
+        if "openapi" not in words.spec(tool)["http"]:
+            return ""
+        return hashlib.sha256((await self._document(tool)).encode()).hexdigest()[:16]
+
+    async def discover(self, tool: Object, guest: Guest | None) -> Sequence[Offered]:
+        spec = words.spec(tool)
+        if "openapi" in spec["http"]:
+            found = await self._operation(tool)
+            told, schema = spec.get("description") or found.description, found.parameters
+        else:
+            told, schema = spec.get("description", ""), toolspecs.of_manifest(spec["http"].get("parameters"))
+        try:
+            return (offers.offered(words.name(tool), told, schema),)
+        except offers.Unusable as wrong:
+            raise errors.Invalid(f'Tool "{words.name(tool)}" cannot be used: {wrong}') from None
+
+    async def call(self, tool: Object, calling: Calling) -> Outcome:
+        http = words.spec(tool)["http"]
+        form = await self._form(tool, http)
+        asked = requests.asked(form, calling.arguments)
+        headers = list(asked.headers)
+        if words.spec(tool).get("idempotent") == "key":
+            headers.append(("Idempotency-Key", calling.key))
+        outgoing = Outgoing(form.method, egress_urls.parse(asked.url), headers, asked.body, plain=True)
+        guest = self._sender(tool, form, calling.guest, outgoing)
+        try:
+            async with asyncio.timeout(calling.seconds):
+                came = await self._sent(guest, outgoing)
+        except TimeoutError:
+            raise _unknown(form, f"{outgoing.url.host} did not answer within {calling.seconds:g} s") from None
+        except egress.Unreached:
+            raise
+        except (errors.UpstreamError, errors.Timeout) as error:
+            raise _unknown(form, error.message) from None
+        made: Outcome = await words.apart(
+            len(came.body), functools.partial(requests.outcome, came, str(outgoing.url))
+        )
+        return made
+
+    async def _sent(self, guest: Guest, outgoing: Outgoing) -> requests.Came:
+        async with self._fetcher.send(guest, outgoing) as answer:
+            kept, truncated = bytearray(), False
+            async for piece in answer.chunks():
+                kept += piece
+                if len(kept) > _BODY_BYTES:
+                    truncated = True
+                    break
+            headers = fetching.told_headers(answer.headers)
+            return requests.Came(answer.status, headers, bytes(kept[:_BODY_BYTES]), truncated)
+
+    async def _form(self, tool: Object, http: Mapping[str, Any]) -> requests.Form:
+        if "openapi" not in http:
+            return requests.form(http)
+        form = (await self._operation(tool)).form
+        return replace(form, headers=[*form.headers, *requests.own_headers(http)])
+
+    def _sender(self, tool: Object, form: requests.Form, caller: Guest | None, outgoing: Outgoing) -> Guest:
+        """Whose rights hold. Raises Denied when the caller names the address, and may not."""
+        if not templates.whole(templates.parse(form.url)):
+            return self._own(tool, form)
+        if caller is None:
+            return _anybody(tool)
+        about = fetching.facts(self._fetcher, caller, outgoing.method, outgoing.url)
+        verdict = policy.decide(self._rules(caller), fetching.NAME, about)
+        if verdict.effect == "Ask":
+            raise errors.ApprovalRequired(verdict.reason, hint="ask for it by http.request")
+        if verdict.effect != "Allow":
+            raise errors.Denied(verdict.reason)
+        return Guest(
+            caller.uid, caller.namespace, caller.name, caller.attempt, caller.run_id, caller.box_id,
+            {**caller.spec, "secrets": []},
+        )  # fmt: skip
+
+    def _own(self, tool: Object, form: requests.Form) -> Guest:
+        kept = self._guests.get(words.uid(tool))
+        if kept is None or kept[0] is not tool or kept[1] != form.url:
+            made = _guest(tool, _spec(words.spec(tool)["http"], form))
+            kept = self._guests[words.uid(tool)] = (tool, form.url, made)
+        return kept[2]
+
+    async def _operation(self, tool: Object) -> openapis.Operation:
+        asked = words.spec(tool)["http"]["openapi"]
+        text = await self._document(tool)
+
+        def read() -> openapis.Operation:
+            document = openapis.read(text, f'the document of Tool "{words.name(tool)}"')
+            return openapis.operation(document, asked["operation"], asked.get("server", ""))
+
+        made: openapis.Operation = await words.apart(len(text), read)
+        return made
+
+    async def _document(self, tool: Object) -> str:
+        source = words.spec(tool)["http"]["openapi"]["source"]
+        if "inline" in source:
+            return str(source["inline"])
+        ref = source["configMapKeyRef"]
+        found = await self._store.find(kinds.CONFIGMAP, words.namespace(tool), ref["name"])
+        text = ((found or {}).get("data") or {}).get(ref["key"])
+        if text is None:
+            raise errors.NotFound(f'ConfigMap "{ref["name"]}" with key "{ref["key"]}" does not exist')
+        return str(text)
+
+
+def _unknown(form: requests.Form, why: str) -> errors.AgentkError:
+    if form.method in _SAFE:
+        return errors.UpstreamError(why)
+    return errors.OutcomeUnknown(
+        f"{why}: whether it did what was asked is not known",
+        hint="look whether it did; then make the call again",
+    )
+
+
+def _spec(http: Mapping[str, Any], form: requests.Form) -> dict[str, Any]:
+    """What the request may reach, and with which Secrets."""
+    url = egress_urls.parse(egress_urls.base(form.url))
+    way = {
+        "host": url.host,
+        "ports": [url.port],
+        "methods": [form.method],
+        "privateAddresses": bool(http.get("privateAddresses")),
+    }
+    secrets = [
+        {
+            "name": one["valueFrom"]["secretKeyRef"]["name"],
+            "key": one["valueFrom"]["secretKeyRef"]["key"],
+            "inject": {"host": url.host, "header": one["name"], "prefix": one.get("prefix", "")},
+        }
+        for one in http.get("headers") or ()
+        if "valueFrom" in one
+    ]
+    return {"network": {"egress": {"allow": [way]}}, "secrets": secrets}
+
+
+def _guest(tool: Object, spec: dict[str, Any]) -> Guest:
+    uid = f"tool-{words.uid(tool)}"
+    return Guest(uid, words.namespace(tool), words.name(tool), 1, uid, "", spec)
+
+
+def _anybody(tool: Object) -> Guest:
+    """A person, who calls without an agent: public addresses."""
+    return _guest(tool, {"network": {"egress": {"default": "Allow"}}})
