@@ -94,7 +94,10 @@ def test_completion_offers_names(daemon: Any, agentk: Run) -> None:
         (["ag,cm"], [("Agent", ""), ("ConfigMap", "")]),
         (["ag", "a", "b"], [("Agent", "a"), ("Agent", "b")]),
         (["agent/a", "secret/s"], [("Agent", "a"), ("Secret", "s")]),
-        (["all"], [("Agent", ""), ("Quota", ""), ("ModelRoute", ""), ("Pool", ""), ("Approval", "")]),
+        (
+            ["all"],
+            [("Agent", ""), ("Quota", ""), ("ModelRoute", ""), ("Pool", ""), ("Tool", ""), ("Approval", "")],
+        ),
         (["ag,agents"], [("Agent", "")]),
     ],
 )
