@@ -92,7 +92,7 @@ class Gate:
             raise await running.refused(errors.Denied(verdict.reason))
         if not call.key:
             return await self._do(method, running, params, verdict)
-        async with self._once(call, running) as repeated:
+        async with self._once(call, running, method.repeatable, params) as repeated:
             if repeated is not None:
                 return await repeated
             return await self._do(method, running, params, verdict)
@@ -104,7 +104,7 @@ class Gate:
         running.bound, reservation = await self._reserve(method, guest, params)
         try:
             async with self._turn(method, running, params) as turn:
-                if method.recording == "effect":
+                if method.recording == "effect" and not running.effect:
                     await running.intend(running.bound)
                 return (await running.ended(method.handle(running, params), turn)).result
         finally:
@@ -162,7 +162,9 @@ class Gate:
         return turn if math.isinf(running.deadline) else _in_time(turn, running, self._rooms.still)
 
     @contextlib.asynccontextmanager
-    async def _once(self, call: Call, running: "_Running") -> AsyncIterator[Awaitable[Any] | None]:
+    async def _once(
+        self, call: Call, running: "_Running", repeatable: Callable[[Guest, Params], bool], params: Params
+    ) -> AsyncIterator[Awaitable[Any] | None]:
         """None: it is to be done now. Else what answers it: the call under way with this key, or its answer."""
         scope = (call.guest.uid, call.guest.attempt, call.key)
         if scope in self._flying:
@@ -173,8 +175,10 @@ class Gate:
         known = None if call.fresh else self._rooms.journal.known(*scope)
         if known is not None:
             await running.same_as_known(known)
-            yield repeating.told(known)
-            return
+            if not (repeating.is_unknown(known) and repeatable(call.guest, params)):
+                yield repeating.told(known)
+                return
+            running.effect = known.effect  # it is the same call, done again
         flying = asyncio.get_running_loop().create_future()
         self._flying[scope] = running, flying
         try:

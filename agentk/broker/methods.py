@@ -66,6 +66,10 @@ def no_facts(guest: Guest, params: Params) -> policy.Facts:
     return policy.NOTHING
 
 
+def never(guest: Guest, params: Params) -> bool:
+    return False
+
+
 async def one_call(guest: Guest, params: Params) -> Amount:
     return ONE_CALL
 
@@ -82,6 +86,8 @@ class Method:
     bound: BoundOf = one_call  # the most it may use
     turn: Callable[[Guest, Params], str] | None = None  # the route whose turn it waits for
     seconds: Callable[[Params], float] | None = None  # until its deadline, the wait for its turn included
+    # Whether a call whose outcome nobody knows may be done again, when it comes again with its key.
+    repeatable: Callable[[Guest, Params], bool] = never
     preview: PreviewOf | None = None  # what it would do to files, for a person who is asked
 
 

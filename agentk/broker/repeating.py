@@ -10,6 +10,11 @@ from agentk.store import journal_words as entries
 SENT = "sent"  # in the record of a call that was cut short: what of its answer the guest had been sent
 
 
+def is_unknown(known: entries.Known) -> bool:
+    """Whether it may have happened, and nobody knows."""
+    return known.outcome is not None and known.outcome.status == "unknown"
+
+
 async def told(known: entries.Known) -> Any:
     """The answer a call had. Raises what it raised."""
     outcome = known.outcome
@@ -21,7 +26,7 @@ async def told(known: entries.Known) -> Any:
                 hint="make the call again with a new key",
                 causes=[errors.Cause("sent", str(answer[SENT]))],
             )
-    if outcome is None or outcome.status == "unknown":
+    if outcome is None or is_unknown(known):
         raise errors.OutcomeUnknown(
             "the call was under way when agentk ended: it may have happened, and is not done again",
             hint="look whether it did; then make the call again with a new key",

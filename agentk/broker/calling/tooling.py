@@ -39,7 +39,12 @@ def methods(*, shelf: Shelf, execute: Execute, counts: Counts) -> dict[str, Meth
             "tool.describe", recording("tool.describe"), parser("tool.describe"), calls.describe
         ),
         "tool.call": Method(
-            "tool.call", recording("tool.call"), parser("tool.call"), calls.call, facts=calls.about
+            "tool.call",
+            recording("tool.call"),
+            parser("tool.call"),
+            calls.call,
+            facts=calls.about,
+            repeatable=calls.repeatable,
         ),
     }
 
@@ -102,6 +107,9 @@ class Calls:
         given = params["arguments"]
         judged = grant.judged(inner, given)
         return policy.Facts(tool=f"{words.name(tool)}/{inner}", arguments=given, granted=judged)
+
+    def repeatable(self, guest: Guest, params: Params) -> bool:
+        return may_repeat(self.shelf.split(guest, params["name"])[0])
 
     async def call(self, context: Context, params: Params) -> Done:
         guest, given = context.call.guest, params["arguments"]
