@@ -13,6 +13,7 @@ from agentk.api.problems import Path, Problem, shown
 
 # Every pattern of schemas/, in words.
 PATTERNS = {
+    r"^[0-9a-f]{64}$": "64 hexadecimal digits, as status.tools tells them",
     r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$": "a name of lower-case letters, digits, "
     "'-' and '.', starting and ending with a letter or digit (RFC 1123)",
     r"^[a-z0-9][-a-z0-9.]*$": "a prefix of lower-case letters, digits, '-' and '.'",

@@ -202,6 +202,13 @@ class ApprovalDenied(AgentkError):
     http_status = 403
 
 
+class ToolDrift(AgentkError):
+    """A tool is not what it was when somebody looked at it, and nobody has looked again."""
+
+    code = "ToolDrift"
+    http_status = 409
+
+
 class BudgetExceeded(AgentkError):
     """What is left of a budget is less than the call may use. Asking again changes nothing by itself."""
 
@@ -251,6 +258,7 @@ _BY_CODE: dict[str, type[AgentkError]] = {
         Denied,
         ApprovalRequired,
         ApprovalDenied,
+        ToolDrift,
         BudgetExceeded,
         OutcomeUnknown,
         UpstreamError,

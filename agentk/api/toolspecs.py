@@ -5,19 +5,19 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import Any
 from urllib import parse
 
-from agentk.api import errors, inputs, quantities, templates
+from agentk.api import errors, inputs, mcptools, quantities, templates
 from agentk.api.problems import Path, Problem
 
 Spec = Mapping[str, Any]
 Found = Iterator[Problem]
 Names = frozenset[str] | None  # of arguments; None: there may be any
 
-KINDS = ("command", "python", "http")
+KINDS = ("command", "python", "http", "mcp")
 EVERYWHERE = "default"  # the namespace whose Tools may be for everybody
 
 
 def kind(spec: Spec) -> str:
-    """command, python or http; "" when it is none."""
+    """command, python, http or mcp; "" when it is none."""
     return next((one for one in KINDS if one in spec), "")
 
 
@@ -26,6 +26,8 @@ def problems(metadata: Mapping[str, Any], spec: Spec) -> Found:
     own = _BY_KIND.get(kind(spec))
     if own is not None:
         yield from own(spec[kind(spec)], ("spec", kind(spec)))
+    if "mcp" in spec:
+        yield from mcptools.problems(spec)
     if "http" in spec and "jail" in spec:
         yield Problem(("spec", "jail"), "a request is sent by the gate: it needs no jail", at_key=True)
     if "python" in spec and not (spec["python"].get("source") or (spec.get("jail") or {})):

@@ -10,9 +10,21 @@ from typing import TYPE_CHECKING, Any
 from agentk.api import kinds
 from agentk.broker.calling import tooling
 from agentk.broker.methods import Method
-from agentk.broker.tooling import commands, counting, instances, pythons, requesting, running, shelf
+from agentk.broker.tooling import (
+    commands,
+    counting,
+    instances,
+    mcp_servers,
+    mcps,
+    pythons,
+    requesting,
+    running,
+    shelf,
+)
 from agentk.broker.tooling import kinds as words
+from agentk.runtime import hands
 from agentk.store import store as stores
+from agentk.tools import mcp_worker
 
 if TYPE_CHECKING:
     from agentk.daemon.gatehouse import Gatehouse
@@ -25,10 +37,20 @@ class Toolhouse:
         self._store, self._execute = house.store, house.boxes.exec
         self.instances = instances.Instances(house.store, house.guests, self._tool, now)
         runner = running.Runner(house.boxes.exec, self.instances)
+        self._worker = mcp_worker.Worker()
+        rooms = mcp_servers.Rooms(
+            self._worker,
+            hands.Hands(house.boxes),
+            self.instances,
+            house.fetcher,
+            lambda box_id, line: house.sayings.write(box_id, line),
+        )
+        self._mcps = mcps.Mcps(mcp_servers.Servers(rooms), self._tell, self._now)
         self.kinds: dict[str, words.Kind] = {
             "command": commands.Commands(runner),
             "python": pythons.Pythons(runner, house.store),
             "http": requesting.Requests(house.fetcher, house.rules, house.store),
+            "mcp": self._mcps,
         }
         self.shelf = shelf.Shelf(self.kinds, self._tell)
         self.counts = counting.Counts(house.journal, house.guests.of)
@@ -43,6 +65,8 @@ class Toolhouse:
     def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
         """After `Guests.hear`."""
         self.shelf.hear(kind, obj, gone)
+        if gone and kind is kinds.TOOL:
+            self._mcps.forget(words.uid(obj))
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -50,6 +74,13 @@ class Toolhouse:
 
     async def close(self) -> None:
         await self.shelf.close()
+        await self._mcps.close()
+        await self._worker.close()
+
+    def _now(self, tool: Object) -> Object:
+        """The Tool as it is by now."""
+        found = self._tool(words.namespace(tool), words.name(tool))
+        return found if found is not None and words.uid(found) == words.uid(tool) else tool
 
     def _tool(self, namespace: str, name: str) -> Object | None:
         found = self.shelf.find(namespace, name)

@@ -50,6 +50,12 @@ class ApprovalDenied(CallError):
     reason = "ApprovalDenied"
 
 
+class ToolDrift(CallError):
+    """The tool is not what it was when somebody looked at it. A person has to look again."""
+
+    reason = "ToolDrift"
+
+
 class BudgetExceeded(CallError):
     """What is left of a budget is less than this call may use. Trying again does not help."""
 
@@ -128,6 +134,7 @@ _BY_REASON: Dict[str, Type[CallError]] = {
         Denied,
         ApprovalRequired,
         ApprovalDenied,
+        ToolDrift,
         BudgetExceeded,
         OutcomeUnknown,
         UpstreamError,

@@ -39,6 +39,7 @@ CODES: Dict[str, int] = {
     "UpstreamError": -32005,
     "Cancelled": -32006,
     "ApprovalDenied": -32007,
+    "ToolDrift": -32008,
     "NotFound": -32010,
     "AlreadyExists": -32011,
     "Conflict": -32012,

@@ -72,6 +72,7 @@ class Way(httpx2.AsyncBaseTransport):
     """The only way out of this process, for one session."""
 
     def __init__(self, begin: Callable[[Mapping[str, Any]], Exchange]) -> None:
+        self.why = ""  # the last exchange that went wrong, in the daemon's words
         self._begin = begin
         self._next_get = 0.0
 
@@ -88,13 +89,19 @@ class Way(httpx2.AsyncBaseTransport):
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 status, told = await exchange.answered
+            if status >= 400 and request.method == "POST":
+                self.why = f"the server answered with HTTP status {status}"
             kind = next((value for name, value in told if name.lower() == "content-type"), "")
             if kind.lower().startswith("text/event-stream"):
                 return httpx2.Response(status, headers=told, stream=_Stream(exchange))
             return httpx2.Response(status, headers=told, content=await _whole(exchange))
         except TimeoutError:
             exchange.stop()
-            raise httpx2.ReadTimeout("the server did not answer") from None
+            self.why = "the server did not answer"
+            raise httpx2.ReadTimeout(self.why) from None
+        except httpx2.ConnectError as error:
+            self.why = str(error)
+            raise
         except BaseException:
             exchange.stop()
             raise

@@ -76,12 +76,14 @@ class Worker:
 
     async def _live(self, number: int, message: Mapping[str, Any]) -> None:
         url = message.get("url")
+        seconds = float(message["seconds"])
         if url:
-            transport = self._over_http(number)
+            transport, way = self._over_http(number)
+            made = self._session.Session(number, transport, seconds, self._say, lambda: way.why)
         else:
             says, hears = await self._pair(number)
             transport = self._pipes.pipes(says, hears, self._held)
-        made = self._session.Session(number, transport, float(message["seconds"]), self._say)
+            made = self._session.Session(number, transport, seconds, self._say)
         self._sessions[number] = made
         try:
             await made.run()
@@ -90,7 +92,7 @@ class Worker:
         finally:
             del self._sessions[number]
 
-    def _over_http(self, session: int) -> Any:
+    def _over_http(self, session: int) -> "tuple[Any, mcp_http.Way]":
         import httpx2
         from mcp.client.streamable_http import streamable_http_client
 
@@ -101,8 +103,9 @@ class Worker:
             self._say({"t": "fetch", "id": number, "session": session, **asked})
             return exchange
 
-        client = httpx2.AsyncClient(transport=self._http.Way(begin), trust_env=False, timeout=None)
-        return streamable_http_client(self._http.URL, http_client=client)
+        way = self._http.Way(begin)
+        client = httpx2.AsyncClient(transport=way, trust_env=False, timeout=None)
+        return streamable_http_client(self._http.URL, http_client=client), way
 
     def _say_of_exchange(self, message: Mapping[str, Any]) -> None:
         if message["t"] == "stop":

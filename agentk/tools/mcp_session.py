@@ -38,8 +38,16 @@ class _Client(ClientSession):
 class Session:
     """`run` is its life; `call` may be asked for by others meanwhile."""
 
-    def __init__(self, number: int, transport: Transport, seconds: float, say: Say) -> None:
-        self.number = number
+    def __init__(
+        self,
+        number: int,
+        transport: Transport,
+        seconds: float,
+        say: Say,
+        cause: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`cause`: why the transport last failed, when it knows better than the SDK says."""
+        self.number, self._cause = number, cause
         self._transport, self._seconds, self._say = transport, seconds, say
         self._share = mcp_sieve.Share()
         self._client: _Client
@@ -62,6 +70,7 @@ class Session:
             kind = "start"
             if not self._over.is_set():
                 self._why = _first(error)
+            self._why = self._cause() or self._why
         finally:
             self._say({"t": "closed", "id": self.number, "why": self._why[:500], "kind": kind})
 

@@ -92,8 +92,8 @@ class Session:
             raise errors.Timeout(f"{name} did not answer within {seconds:g} s") from None
         return _outcome(name, answer)
 
-    async def close(self) -> None:
-        """Leave the server. Safe to call twice."""
+    def leave(self) -> None:
+        """Safe to call twice."""
         self._worker.leave(self)
 
     async def opened(self) -> None:

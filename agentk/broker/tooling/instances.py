@@ -13,7 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from agentk.api import admit, errors, kinds, objects, ownership
+from agentk.api import admit, errors, kinds, mcptools, objects, ownership
 from agentk.broker import admitting, crash
 from agentk.broker.guests import Guests
 from agentk.broker.tooling import kinds as words
@@ -189,7 +189,7 @@ class Instances:
 
 def agent_spec(tool: Object) -> dict[str, Any]:
     """Of an instance: what the Tool's jail says, and a program that only waits."""
-    jail = json.loads(json.dumps(tool["spec"].get("jail") or {}))
+    jail = json.loads(json.dumps(mcptools.jail(tool["spec"])))
     jail.setdefault("policyRef", {"name": POLICY})
     return {
         **jail,
