@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-Dialect = Literal["jsonrpc", "openai", "anthropic", "mcp", "agentos", "proxy"]
+Dialect = Literal["jsonrpc", "openai", "anthropic", "mcp", "agentos", "proxy", "control"]
 
 
 class Amount(NamedTuple):

@@ -262,6 +262,7 @@ class House:
                 gate.approvals.answers,
             ),
             visits=self._visits,
+            tools=gate.tools,
             routes=hosting.routes(gate.hosting, gate.agentos),
         )
 

@@ -34,6 +34,7 @@ from agentk.daemon import (
     reading,
     sockets,
     told,
+    toolcalls,
     tracing,
     writing,
 )
@@ -65,6 +66,8 @@ _PARTS: dict[str, dict[str, Handler]] = {
     "can-i": {"POST": permits.can_i},
     "approve": {"POST": approvals.approve},
     "deny": {"POST": approvals.deny},
+    "offers": {"GET": toolcalls.offers},
+    "call": {"POST": toolcalls.invoke},
     "exec": {"GET": executing.exec_},
     "portforward": {"GET": forwarding.portforward},
     "files": {"HEAD": copying.look, "GET": copying.read, "PUT": copying.write},

@@ -9,6 +9,7 @@ _HANDS = ("exec", "attach", "portforward", "files")
 AGENT_PARTS = ("log", "signal", "restart", "counters", "audit", "trace", "budget", "can-i", *_HANDS)
 QUOTA_PARTS = ("budget",)
 APPROVAL_PARTS = ("approve", "deny")
+TOOL_PARTS = ("offers", "call")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,12 @@ def _below(kind: kinds.Kind, namespace: str, rest: list[str], path: str) -> Targ
 def parts(kind: kinds.Kind) -> tuple[str, ...]:
     """The subresources of a kind."""
     status = ("status",) if kind.has_status else ()
-    more = {kinds.AGENT: AGENT_PARTS, kinds.QUOTA: QUOTA_PARTS, kinds.APPROVAL: APPROVAL_PARTS}
+    more = {
+        kinds.AGENT: AGENT_PARTS,
+        kinds.QUOTA: QUOTA_PARTS,
+        kinds.APPROVAL: APPROVAL_PARTS,
+        kinds.TOOL: TOOL_PARTS,
+    }
     return status + more.get(kind, ())
 
 

@@ -197,3 +197,43 @@ def test_functions_are_read_in_a_box_of_their_own_and_run_beside_the_caller(spac
     space.apply(household.manifest("ConfigMap", "code", data=changed))
     again = call(space, [letters], ("tool.list", {}), name="b")
     assert "has no attribute 'count'" in again[0][1][0]["message"]
+
+
+def test_a_person_calls_tests_and_lists_tools(space: Space) -> None:
+    examples = [
+        {"arguments": {"text": "a b"}, "contains": "2"},
+        {"arguments": {"text": "a"}, "contains": "7"},
+    ]
+    space.apply(
+        command(
+            "words",
+            "wc",
+            "-w",
+            stdin="{text}",
+            parameters=TEXT,
+            description="Counts words.",
+            examples=examples,
+        ),
+        command("mine", "ls", "/workspace"),
+        tool(
+            "letters",
+            python={"functions": ["m:f"], "source": {"inline": {"files": {"m.py": "def f(): 'Is.'"}}}},
+        ),
+        household.shell("a", "touch here; sleep 1000", tools=granted("mine")),
+    )
+    space.running("a")
+    asked = json.dumps({"text": "one two"})
+    assert space.agentk("tool", "call", "words", "--args", asked).out.strip() == "2"
+    wrong = space.agentk("tool", "call", "words", "--args", '{"texts": 1}', code=1)
+    assert "text missing" in wrong.err
+    assert space.agentk("tool", "call", "mine").out.strip() == ""
+    household.until(
+        "it is there", lambda: "here" in space.agentk("tool", "call", "mine", "--as", "agent/a").out
+    )
+    assert "NotFound" not in space.agentk("tool", "call", "words", "--args", asked, "--as", "a", code=1).out
+    assert "Is." in space.agentk("tool", "list", "letters").out
+    tried = space.agentk("tool", "test", "words", "letters", code=1).lines
+    assert tried[:3] == ["words: offers 1", "words: words: ok", "words: examples[0]: ok"]
+    assert tried[3].startswith("words: examples[1]: '7' is not in") and tried[4] == "letters: offers 1"
+    told = space.agentk("describe", "tool", "words").out
+    assert "Counts words." in told and "Offers:" in told

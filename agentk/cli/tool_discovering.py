@@ -1,0 +1,49 @@
+"""Tools proposed for programs that this machine has and that a jail shows too."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from agentk.api import manifest
+from agentk.cli import show
+from agentk.data import files
+
+_SHOWN = ("/usr/", "/bin/")  # of the host, in a jail
+_FILE = "programs.yaml"
+
+
+def discover(programs: Sequence[str]) -> int:
+    proposals = read()
+    asked = {one.rpartition("/")[2] for one in programs}
+    found = [obj for obj in proposals if (not asked or program(obj) in asked) and _is_here(program(obj))]
+    for missing in sorted(asked - {program(obj) for obj in found}):
+        known = any(program(obj) == missing for obj in proposals)
+        show.say(
+            f"{missing}: {'not on this machine, below /usr' if known else 'there is no proposal for it'}"
+        )
+    for at, obj in enumerate(found):
+        show.write(("---\n" if at else "") + show.yaml_text(obj))
+    if not found and not asked:
+        show.say("No program that there is a proposal for is on this machine.")
+    return 0 if found else 1
+
+
+def read() -> list[dict[str, Any]]:
+    """Every proposal that ships."""
+    path = files.folder("runtimes") / "commands" / _FILE
+    return [one.obj for one in manifest.parse(path.read_bytes(), _FILE)]
+
+
+def program(obj: dict[str, Any]) -> str:
+    return str(obj["spec"]["command"]["argv"][0])
+
+
+def _is_here(name: str) -> bool:
+    return any(str(Path(path).resolve()).startswith(_SHOWN) for path in _where(name))
+
+
+def _where(name: str) -> Iterator[str]:
+    found = shutil.which(name, path="/usr/local/bin:/usr/bin:/bin")
+    if found:
+        yield found
