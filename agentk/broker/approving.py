@@ -184,14 +184,14 @@ class Approvals:
         self._tell(asking.call.guest.uid, place, True)
         await self.answers.tell(
             asking.call.guest.uid, "Normal", "ApprovalRequested",
-            f"{obj['spec']['summary']} waits for a person: agentk approve {place[1]}",
+            f"agentk approve {place[1]}  # waits for a person: {obj['spec']['summary']}",
         )  # fmt: skip
 
     def _tell(self, agent: str, place: Place, waits: bool) -> None:
         """Who looks at the agent, or at the Approval, sees it."""
         self.noted[place] = waits
         self.changed.set()
-        told = (f"{one.summary or 'a call'}: agentk approve {one.name}" for one in self.index.waited(agent))
+        told = (f"agentk approve {one.name}  # {one.summary}" for one in self.index.waited(agent))
         self._awaits(agent, tuple(told))
 
     # waiting

@@ -42,7 +42,7 @@ class Answers:
         await self._journal.settle(effect, Outcome("ok", b"{}"))
         reason = f": {answer.reason}" if answer.reason else ""
         kind = "Normal" if answer.phase == "Approved" else "Warning"
-        told = f"{obj['spec'].get('summary', '')}: {answer.phase.lower()} by {answer.who}{reason} ({name})"
+        told = f"{name} {answer.phase.lower()} by {answer.who}{reason}; {obj['spec'].get('summary', '')}"
         await self.tell(str(obj["spec"]["agentRef"].get("uid")), kind, f"Approval{answer.phase}", told)
         return made
 

@@ -84,7 +84,7 @@ def read(params: Params) -> Order:
         language=spoken,
         stdin=stdin,
         env=params["env"],
-        cwd=_directory(params["workingDir"]),
+        cwd=directory(params["workingDir"]),
         timeout_seconds=float(params["timeoutSeconds"]),
         output_bytes=params["outputBytes"],
         limits=_limits(params["limits"]),
@@ -185,7 +185,8 @@ def _stdin(params: Params) -> bytes:
         raise errors.BadRequest("stdin is not base64", field="params.stdin") from None
 
 
-def _directory(given: str) -> str:
+def directory(given: str) -> str:
+    """Where a program begins."""
     whole = posixpath.normpath(posixpath.join(_WORKSPACE, given))
     return "/" + whole.lstrip("/")  # two slashes stay two: POSIX allows it
 

@@ -55,7 +55,10 @@ class World:
             self.budgets,
             lambda guest: (f"namespace/{guest.namespace}", *reversed(guest.parents), guest.uid),
             self.turn,
-            {execing.ON_A_FILE: replace(table["exec"], facts=execing.about_file)},
+            dict.fromkeys(
+                (execing.ON_A_FILE, execing.WRITING, execing.APPENDING),
+                replace(table["exec"], facts=execing.about_file),
+            ),
         )
         self.gate = gate.Gate(rooms)
         self.kernel = Kernel(self.gate.call, self.guests, self.rules, self.audit, self.counters, "1.2.3")

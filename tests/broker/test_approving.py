@@ -25,7 +25,8 @@ async def test_a_call_waits_and_is_done_once_approved(world: World) -> None:
     assert spec["arguments"]["code"] == "rm -rf build" and admit.admit(asked)
     assert asked["metadata"]["ownerReferences"][0]["uid"] == uid
     assert (world.done, world.budgets.standing("q", 0.0).held.calls) == ([], 0), "nothing is held meanwhile"
-    assert world.awaited[uid] == (f"exec: rm -rf build: agentk approve {asked['metadata']['name']}",)
+    told = f"agentk approve {asked['metadata']['name']}  # exec: rm -rf build"
+    await world.until(lambda: world.awaited[uid] == (told,))
     await world.answer(asked, reason="go on")
     assert await ended(call) == {"ran": "rm -rf build"}
     (done,) = await world.all()

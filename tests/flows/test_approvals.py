@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ with sdk.connect() as agent:
         except errors.CallError as error:
             print(error.reason + ":", error.message, flush=True)
 """
+AGENTOS = (Path(__file__).parent / "agentos_client.py").read_text()
 COUNTED = "echo once >> /workspace/done; wc -l < /workspace/done"
 
 
@@ -166,6 +168,183 @@ def test_time_answers_as_the_rule_says(space: Space) -> None:
     del rules[0]["approval"]  # type: ignore[arg-type]
     space.apply(policy(space.name, rules=rules, timeout="1s"), asker("b", space, "echo late"))
     assert done(space, "b")[0].startswith("ApprovalRequired: nobody has approved it in time")
+    forget(space)
+
+
+WRITE = """
+import time
+from agentos import AgentOS
+
+kernel = AgentOS()
+kernel.ask(0x02, command="printf 'one\\ntwo\\n' > notes.txt")
+for content in ("one\\n2\\n", "other\\n"):
+    told = kernel.ask(0x04, path="notes.txt", content=content)
+    print(told.get("error") or told["success"], flush=True)
+print(repr(kernel.ask(0x03, path="notes.txt")["content"]), flush=True)
+"""
+
+
+def test_who_is_asked_about_a_file_sees_the_diff_and_a_changed_one_refuses(space: Space) -> None:
+    rules = [
+        {"name": "writing", "effect": "Ask", "methods": ["exec"], "files": ["/workspace/*"], "languages": ["argv"]},
+        {"name": "rest", "effect": "Allow", "methods": ["*"]},
+    ]  # fmt: skip
+    files = {"main.py": WRITE, "agentos.py": AGENTOS}
+    space.apply(
+        policy(space.name, rules=rules),
+        household.agent(
+            "a", "python", "main.py", source={"inline": {"files": files}}, policyRef={"name": space.name}
+        ),
+    )
+    (name,) = pending(space)
+    told = space.agentk("describe", "approval", name).out
+    assert [line.strip() for line in told.splitlines() if line.strip()[:1] in "+-@"][:5] == [
+        "--- notes.txt", "+++ notes.txt", "@@ -1,2 +1,2 @@", "-two", "+2",
+    ]  # fmt: skip
+    space.agentk("approve", name)
+    (name,) = pending(space)
+    space.agentk("exec", "a", "--", "sh", "-c", "echo three >> /workspace/notes.txt")
+    space.agentk("approve", name)
+    (name,) = pending(space)  # READ, of what has one more line and was not overwritten
+    space.agentk("approve", name)
+    said = done(space, "a")
+    assert said[0] == "True" and "notes.txt is not what it was" in said[1]
+    assert said[2] == repr("one\n2\nthree\n")
+    forget(space)
+
+
+def test_a_script_that_changed_is_not_run(space: Space) -> None:
+    """Whatever the agent's own environment says of where its programs are."""
+    swap = ASK.replace("with sdk", "open('/workspace/job.sh', 'w').write('echo good')\nwith sdk")
+    made = python(
+        "a", swap, policyRef={"name": space.name}, env=[{"name": "PATH", "value": "/workspace:/usr/bin"}]
+    )
+    made["spec"]["command"] += ["sh job.sh", "sh job.sh"]
+    space.apply(policy(space.name), made)
+    (name,) = pending(space)
+    files = space.get(name, kinds.APPROVAL)["spec"]["files"]
+    assert [one["path"] for one in files] == ["job.sh"]
+    lie = "#!/bin/sh\\necho " + files[0]["sha256"] + "  -\\n"
+    space.agentk(
+        "exec", "a", "--", "sh", "-c",
+        f"echo 'echo evil' > /workspace/job.sh; printf '{lie}' > /workspace/sha256sum; chmod +x /workspace/sha256sum",
+    )  # fmt: skip
+    space.agentk("approve", name)
+    (name,) = pending(space)
+    space.agentk("approve", name)
+    said = done(space, "a")
+    assert said[0].startswith("Conflict: job.sh is not what it was") and said[1] == "evil"
+    forget(space)
+
+
+TOOL = """
+import agentk.sdk.client as sdk, agentk.sdk.errors as errors
+with sdk.connect() as agent:
+    for text in ("one", "two"):
+        try:
+            print(agent.tool_call("say", {"text": text}), flush=True)
+        except errors.CallError as error:
+            print(error.reason, error.message, flush=True)
+"""
+
+
+def test_a_grant_that_requires_approval_asks_for_the_tool_as_it_is(space: Space) -> None:
+    text = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
+    say = {"argv": ["echo", "{text}"], "parameters": text}
+    granted = [{"ref": {"name": "say"}, "requireApproval": ["*"]}]
+    space.apply(
+        policy(space.name, rules=[{"name": "all", "effect": "Allow", "methods": ["*"]}]),
+        household.manifest("Tool", "say", spec={"command": say}),
+        python("a", TOOL, tools=granted, policyRef={"name": space.name}),
+    )
+    (name,) = pending(space)
+    spec = space.get(name, kinds.APPROVAL)["spec"]
+    assert (spec["rule"], spec["summary"]) == ("tools[say].requireApproval", 'tool.call: say {"text": "one"}')
+    space.agentk("approve", name)
+    (name,) = pending(space)
+    changed = {"argv": ["echo", "evil", "{text}"], "parameters": text}
+    space.apply(household.manifest("Tool", "say", spec={"command": changed}))
+    space.agentk("approve", name)
+    said = done(space, "a")
+    assert said[0] == "one" and said[-1].startswith("Conflict tool/say is not what it was")
+    forget(space)
+
+
+HTTP = """
+import http.client, json, sys, time
+body = json.dumps({"model": "any", "messages": [{"role": "user", "content": "hi"}]})
+
+def ask(seconds):
+    door = http.client.HTTPConnection("127.0.0.1", 8700, timeout=seconds)
+    try:
+        door.request("POST", "/v1/chat/completions", body, {"content-type": "application/json"})
+        answer = door.getresponse()
+        told = json.loads(answer.read())
+        return answer.status, told.get("error", {}).get("code") or told["choices"][0]["message"]["content"]
+    except (TimeoutError, OSError, http.client.HTTPException):
+        return None
+    finally:
+        door.close()
+
+print("hung up" if ask(0.5) is None else "answered", flush=True)
+for _ in range(2):
+    while (told := ask(600)) is None:
+        time.sleep(0.1)
+    print(*told, flush=True)
+"""
+
+
+def test_a_client_of_openai_waits_hangs_up_and_comes_again(alone: Space) -> None:
+    rules = [
+        {"name": "thinking", "effect": "Ask", "methods": ["think"]},
+        {"name": "rest", "effect": "Allow", "methods": ["*"]},
+    ]
+    route = {"scripted": {"rules": [{"match": {}, "reply": {"text": "hello"}}]}}
+    alone.apply(
+        policy(alone.name, rules=rules),
+        household.manifest("ModelRoute", "default", spec=route),
+        python("a", HTTP, policyRef={"name": alone.name}),
+    )
+    alone.logged("a", "hung up")
+    (name,) = pending(alone)
+    assert alone.get(name, kinds.APPROVAL)["spec"]["arguments"]["messages"][0]["content"] == "hi"
+    alone.agentk("wait", f"approval/{name}", "--for=condition=Waiting", "--timeout=100s")
+    alone.home.kill("daemon")
+    alone.home.answers()
+    alone.agentk("wait", f"approval/{name}", "--for=condition=Waiting", "--timeout=100s")
+    assert pending(alone) == [name]
+    alone.agentk("approve", name)
+    (other,) = pending(alone)
+    alone.agentk("deny", other)
+    assert done(alone, "a") == ["hung up", "200 hello", "403 approval_denied"]
+
+
+TUNNEL = """
+import os, socket, time
+host, port = "127.0.0.1", 8700
+for _ in range(2):
+    door = socket.create_connection((host, port))
+    door.sendall(b"CONNECT blocked.invalid:443 HTTP/1.1\\r\\nhost: blocked.invalid:443\\r\\n\\r\\n")
+    print(door.recv(65536).split(b"\\r\\n")[0].decode(), flush=True)
+"""
+
+
+def test_a_tunnel_waits_before_anything_is_dialled(space: Space) -> None:
+    rules = [
+        {"name": "out", "effect": "Ask", "methods": ["http.request"], "hosts": ["blocked.invalid"]},
+        {"name": "rest", "effect": "Allow", "methods": ["*"]},
+    ]
+    egress = {"egress": {"allow": [{"host": "blocked.invalid"}]}}
+    space.apply(
+        policy(space.name, rules=rules), python("a", TUNNEL, network=egress, policyRef={"name": space.name})
+    )
+    (name,) = pending(space)
+    assert "CONNECT" in space.get(name, kinds.APPROVAL)["spec"]["summary"]
+    space.agentk("deny", name)
+    (name,) = pending(space)
+    space.agentk("approve", name)
+    said = done(space, "a")
+    assert said[0].startswith("HTTP/1.1 403") and said[1].startswith("HTTP/1.1 5"), "no such host"
     forget(space)
 
 

@@ -8,10 +8,11 @@ import asyncio
 import codecs
 import posixpath
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 from agentk.api import errors
-from agentk.broker import exec_orders, policy
+from agentk.broker import exec_orders, policy, previewing, previews
 from agentk.broker.jobs import Jobs
 from agentk.broker.methods import ONE_CALL, Context, Done, Method, Params, parser, recording
 from agentk.broker.words import Guest
@@ -19,7 +20,8 @@ from agentk.runtime import box
 from agentk.runtime.ends import Ends
 
 Hears = Callable[[str, bytes], Awaitable[None]]
-ON_A_FILE = "exec.file"  # the form
+ON_A_FILE = "exec.file"  # the forms
+WRITING, APPENDING = "exec.file.write", "exec.file.append"
 _STREAMS = {"out": "stdout", "err": "stderr"}
 
 
@@ -45,21 +47,27 @@ class Execute(Protocol):
 def methods(*, execute: Execute, jobs: Jobs) -> dict[str, Method]:
     calls = _Calls(execute, jobs)
     return {
-        "exec": Method("exec", recording("exec"), parser("exec"), calls.exec, _about),
+        "exec": Method("exec", recording("exec"), parser("exec"), calls.exec, _about, preview=calls.preview),
         "exec.poll": Method("exec.poll", recording("exec.poll"), parser("exec.poll"), calls.poll),
         "exec.cancel": Method("exec.cancel", recording("exec.cancel"), parser("exec.cancel"), calls.cancel),
     }
 
 
 def forms(*, execute: Execute, jobs: Jobs) -> dict[str, Method]:
-    """exec as a dialect uses it to read or write one file, whose path is the last word of `argv`."""
+    """exec as a dialect uses it to read or write one file, whose path is the last word of `argv`, and before it where
+    that is really kept."""
     calls = _Calls(execute, jobs)
-    return {ON_A_FILE: Method("exec", recording("exec"), parser("exec"), calls.exec, about_file)}
+    reading = Method("exec", recording("exec"), parser("exec"), calls.exec, about_file)
+    return {
+        ON_A_FILE: reading,
+        WRITING: replace(reading, preview=calls.preview_write),
+        APPENDING: replace(reading, preview=calls.preview_append),
+    }
 
 
 def about_file(guest: Guest, params: Params) -> policy.Facts:
-    """The file as the guest's own programs would find it."""
-    here = guest.spec.get("workingDir") or ("/app" if guest.spec.get("source") else "/workspace")
+    """The file where exec would find it."""
+    here = exec_orders.directory(params["workingDir"])
     return policy.Facts(language="argv", file=posixpath.join(here, params["argv"][-1]))
 
 
@@ -87,6 +95,15 @@ class _Calls:
 
     async def cancel(self, context: Context, params: Params) -> Done:
         return Done({"cancelled": await self._jobs.cancel(context.call.guest, params["id"])})
+
+    async def preview(self, guest: Guest, params: Params) -> previews.Preview:
+        return await previewing.of_exec(self._execute, guest, params)
+
+    async def preview_write(self, guest: Guest, params: Params) -> previews.Preview:
+        return await previewing.of_write(self._execute, guest, params, append=False)
+
+    async def preview_append(self, guest: Guest, params: Params) -> previews.Preview:
+        return await previewing.of_write(self._execute, guest, params, append=True)
 
     async def _run(
         self, guest: Guest, run: str, order: exec_orders.Order, telling: "_Telling | None"

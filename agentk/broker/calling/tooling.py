@@ -6,13 +6,15 @@ at length is written by a program in the caller's own jail, never by the host.
 
 import asyncio
 import functools
+import hashlib
+import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from agentk.api import errors, inputs, quantities
-from agentk.broker import crash, policy
+from agentk.broker import crash, policy, previews
 from agentk.broker.calling.execing import Execute
 from agentk.broker.methods import ONE_CALL, Context, Done, Method, Params, parser, recording
 from agentk.broker.tooling import kinds as words
@@ -45,6 +47,7 @@ def methods(*, shelf: Shelf, execute: Execute, counts: Counts) -> dict[str, Meth
             calls.call,
             facts=calls.about,
             repeatable=calls.repeatable,
+            preview=calls.preview,
         ),
     }
 
@@ -110,6 +113,13 @@ class Calls:
 
     def repeatable(self, guest: Guest, params: Params) -> bool:
         return may_repeat(self.shelf.split(guest, params["name"])[0])
+
+    async def preview(self, guest: Guest, params: Params) -> previews.Preview:
+        """What somebody approves is this tool: what the Tool says by now counts, and may not have changed."""
+        tool = self.shelf.split(guest, params["name"])[0]
+        said = json.dumps(tool["spec"], sort_keys=True).encode()
+        digest = hashlib.sha256(said).hexdigest()
+        return previews.Preview((previews.File(f"tool/{words.name(tool)}", digest, len(said)),))
 
     async def call(self, context: Context, params: Params) -> Done:
         guest, given = context.call.guest, params["arguments"]

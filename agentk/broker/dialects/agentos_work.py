@@ -174,11 +174,14 @@ async def write(session: Session, asked: Asked) -> Json:
     if mode not in _WRITE:
         raise errors.BadRequest("mode must be write or append")
     content = asked.text("content", default="")
-    await _beside(session, _WRITE[mode], asked.text("path"), content)
+    form = execing.APPENDING if mode == "append" else execing.WRITING
+    await _beside(session, _WRITE[mode], asked.text("path"), content, form)
     return {"success": True, "bytes_written": len(content.encode(errors="replace"))}
 
 
-async def _beside(session: Session, program: str, path: str, stdin: str) -> Any:
+async def _beside(
+    session: Session, program: str, path: str, stdin: str, form: str = execing.ON_A_FILE
+) -> Any:
     """The result of a shell's one line about one path. Raises what went wrong as the shell tells it."""
     if "\0" in path or len(path) > 4096:
         raise errors.BadRequest("path must have at most 4096 letters, and no NUL")
@@ -190,7 +193,7 @@ async def _beside(session: Session, program: str, path: str, stdin: str) -> Any:
         "timeoutSeconds": _FILE_SECONDS,
         "outputBytes": _OUTPUT_BYTES,
     }
-    told = await session.call("exec", params, form=execing.ON_A_FILE)
+    told = await session.call("exec", params, form=form)
     if told.get("exitCode") != 0:
         lines = str(told.get("stderr", "")).strip().splitlines()
         why = lines[-1].rpartition(": ")[2] if lines else told.get("reason", "it failed")
