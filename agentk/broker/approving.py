@@ -23,18 +23,19 @@ from agentk.broker.approving_index import Index, Place
 from agentk.broker.approving_words import (
     NOBODY,
     Answer,
-    Approved,
     Asking,
     Clock,
     Known,
     Object,
     Terms,
+    bounded,
     files_of,
     named,
     phase,
     terms,
 )
 from agentk.broker.guests import Guests
+from agentk.broker.methods import Approved
 from agentk.broker.stillness import Stillness
 from agentk.store import store as stores
 from agentk.store.journal import Journal
@@ -96,7 +97,7 @@ class Approvals:
         time, TooManyRequests when too many wait already, Conflict when a file has changed, and Denied when the Policy
         has. Who is cancelled leaves the Approval to the same call made again."""
         guest = asking.call.guest
-        asked = terms(guest.policy, asking.verdict.rule)
+        asked = bounded(terms(guest.policy, asking.verdict.rule), asking)
         digest = self._digest(asking)
         preview = await self._preview(asking)
         for one in self.index.remembered(guest.uid, digest, preview.files):
@@ -214,13 +215,14 @@ class Approvals:
                 continue
             if phase(obj) != "Pending":
                 return obj
-            if verdict.effect == "Allow":
+            if verdict.effect == "Allow" and not asking.method.asks:
                 await self._moot(place, "its Policy allows the call by now")
                 return None
             left = self._clock.left(obj)
             if left <= 0:
-                allowed = obj["spec"].get("default") == "Allow"
-                answer = Answer("Approved" if allowed else "Expired", reason=_UNANSWERED)
+                otherwise = (obj["spec"].get("question") or {}).get("default")
+                allowed = otherwise is not None or obj["spec"].get("default") == "Allow"
+                answer = Answer("Approved" if allowed else "Expired", reason=_UNANSWERED, text=otherwise)
                 await self._moot(place, answer.reason, answer)
                 continue
             with contextlib.suppress(TimeoutError):
@@ -242,6 +244,7 @@ class Approvals:
         if phase(obj) == "Expired":
             await self._use_up(place, obj)
             told = f"nobody has approved it in time: {asking.verdict.reason}"
+            told = "nobody has answered in time" if asking.method.asks else told
             raise errors.ApprovalRequired(
                 told if who.get("name") == NOBODY and reason == _UNANSWERED else f"{told} ({reason})",
                 hint=f"agentk describe approval {place[1]}",
@@ -300,4 +303,4 @@ def denied(obj: Mapping[str, Any]) -> errors.ApprovalDenied:
 def _approved(obj: Mapping[str, Any]) -> Approved:
     by = obj["status"].get("by") or {}
     who = f"{by.get('name')} (uid {by['uid']})" if "uid" in by else str(by.get("name", ""))
-    return Approved(str(obj["metadata"]["name"]), who)
+    return Approved(str(obj["metadata"]["name"]), who, str(obj["status"].get("answer", "")))

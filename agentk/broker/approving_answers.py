@@ -82,6 +82,7 @@ def _intent(obj: Mapping[str, Any], answer: Answer) -> Intent:
     spec, metadata = obj["spec"], obj["metadata"]
     said = {"approval": metadata["name"], "call": spec["method"], "digest": spec["digest"]}
     said |= {"reason": answer.reason} if answer.reason else {}
+    said |= {} if answer.text is None else {"answer": answer.text}
     meta: dict[str, str | int] = {"approval": metadata["name"], "by": answer.name}
     if answer.uid is not None:
         meta["byUid"] = answer.uid
@@ -93,7 +94,7 @@ def _intent(obj: Mapping[str, Any], answer: Answer) -> Intent:
         uid=str(spec["agentRef"].get("uid", "")),
         attempt=int(spec.get("attempt", 1)),
         run=str(spec.get("run", "")),
-        method=_VERBS[answer.phase],
+        method=_VERBS[answer.phase] if answer.text is None else "approval.answer",
         body=json.dumps(said, sort_keys=True).encode(),
         meta=meta,
     )

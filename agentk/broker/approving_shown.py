@@ -50,6 +50,9 @@ def made(
         spec["clock"] = {"bootID": clock.boot_id, "seconds": f"{at - clock.began:.3f}"}
     if hidden:
         spec["hiddenBytes"] = hidden
+    if asking.method.asks:
+        given = {key: arguments[key] for key in ("choices", "default") if key in arguments}
+        spec["question"] = {"text": str(arguments.get("question", "")), **given}
     if preview.diff:
         spec["diff"] = redact(preview.diff.encode()).decode("utf-8", "replace")
     if preview.files:
@@ -115,7 +118,7 @@ def clean(value: Any) -> Any:
     return value
 
 
-_TELLING = ("code", "url", "path", "to", "name", "prompt", "queue", "key", "message")
+_TELLING = ("question", "code", "url", "path", "to", "name", "prompt", "queue", "key", "message")
 
 
 def summary(method: str, arguments: Mapping[str, Any]) -> str:
@@ -158,13 +161,29 @@ def answered(obj: Mapping[str, Any], answer: Answer, now: str) -> Object:
     unused = phase(obj) == "Approved" and not (obj.get("status") or {}).get("used")
     if phase(obj) != "Pending" and not (answer.phase == "Expired" and unused):
         raise already(obj)
+    if answer.phase == "Approved":
+        fit(obj, answer)
     by: Object = {"name": answer.name} | ({} if answer.uid is None else {"uid": answer.uid})
     told: Object = {"phase": answer.phase, "by": by, "at": now}
     if answer.reason:
         told["reason"] = answer.reason
     if answer.remember:
         told["remembered"] = True
+    if answer.text is not None:
+        told["answer"] = answer.text
     return status(obj, now, **told)
+
+
+def fit(obj: Mapping[str, Any], answer: Answer) -> None:
+    """Raises Invalid when a question is to be approved, what is none is to be answered, or the answer is no choice."""
+    question, name = obj["spec"].get("question"), obj["metadata"]["name"]
+    if question is None and answer.text is not None:
+        raise errors.Invalid(f"approval {name} asks nothing", hint=f"agentk approve {name}")
+    if question is not None and answer.text is None:
+        raise errors.Invalid(f"approval {name} is a question", hint=f"agentk answer {name} --text TEXT")
+    choices = (question or {}).get("choices")
+    if choices and answer.text not in choices:
+        raise errors.Invalid(f"approval {name} takes one of: {', '.join(choices)}", field="text")
 
 
 def already(obj: Mapping[str, Any]) -> errors.Conflict:

@@ -5,7 +5,7 @@ Its moments are told by the wall clock and counted by the machine's own, which n
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -88,12 +88,12 @@ class Asking:
     again: Callable[[], Verdict]  # what the Policy says now. Raises Forbidden when nobody may ask any more
 
 
-@dataclass(frozen=True)
-class Approved:
-    """What lets a call through. Without a name: nobody needed to be asked in the end."""
-
-    name: str = ""
-    by: str = ""
+def bounded(terms: Terms, asking: Asking) -> Terms:
+    """Those of a question: its agent may ask for less time, and is never let through by nobody."""
+    if not asking.method.asks:
+        return terms
+    seconds = min(terms.timeout_seconds, float(asking.params.get("timeoutSeconds", terms.timeout_seconds)))
+    return replace(terms, timeout_seconds=seconds, default="Deny")
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ class Answer:
     uid: int | None = None
     reason: str = ""
     remember: bool = False
+    text: str | None = None  # to a question
 
     @property
     def who(self) -> str:

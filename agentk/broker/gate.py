@@ -16,9 +16,9 @@ from typing import Any, Protocol
 
 from agentk.api import errors, kinds
 from agentk.broker import crash, policy, policy_rules, repeating
-from agentk.broker.approving_words import Approved, Asking
+from agentk.broker.approving_words import Asking
 from agentk.broker.budgets import Budgets, Reservation
-from agentk.broker.methods import Done, Method, Params
+from agentk.broker.methods import Approved, Done, Method, Params
 from agentk.broker.stillness import Stillness
 from agentk.broker.words import Amount, Call, Guest
 from agentk.store import journal_words as entries
@@ -92,13 +92,15 @@ class Gate:
             raise await running.refused(errors.Denied(verdict.reason))
         if not call.key:
             return await self._do(method, running, params, verdict)
-        async with self._once(call, running, method.repeatable, params) as repeated:
-            if repeated is not None:
-                return await repeated
-            return await self._do(method, running, params, verdict)
+        while True:
+            async with self._once(call, running, method.repeatable, params) as repeated:
+                if repeated is None:
+                    return await self._do(method, running, params, verdict)
+                with contextlib.suppress(repeating.NeverBegun):  # then it is this one's
+                    return await repeated
 
     async def _do(self, method: Method, running: "_Running", params: Params, verdict: policy.Verdict) -> Any:
-        if verdict.effect == "Ask":
+        if verdict.effect == "Ask" or method.asks:
             await self._asked(method, running, params, verdict)
         rooms, guest = self._rooms, running.call.guest
         running.bound, reservation = await self._reserve(method, guest, params)
@@ -121,9 +123,11 @@ class Gate:
             running.call = replace(call, guest=guest)
             return policy.decide(rooms.rules(guest), method.name, method.facts(guest, params))
 
+        running.parked = True
         try:
             asking = Asking(call, method, params, running.intent.body, verdict, again)
-            approved = await rooms.approve(asking)
+            running.approved = approved = await rooms.approve(asking)
+            running.parked = False
             last = again()
             if last.effect == "Deny":
                 raise errors.Denied(last.reason)
@@ -189,7 +193,8 @@ class Gate:
             if running.done:  # the guest hung up, and had its answer
                 flying.set_result(running.result)
             else:
-                taken_back = errors.Cancelled("the call was taken back")
+                why = "the call was taken back"
+                taken_back = repeating.NeverBegun(why) if running.parked else errors.Cancelled(why)
                 flying.set_exception(error if isinstance(error, errors.AgentkError) else taken_back)
                 flying.exception()  # nobody may be there to hear it
             raise
@@ -238,7 +243,8 @@ class _Running:
         self.sent = bytearray()
         self.meta: dict[str, str | int] = {}
         self.result: Any = None
-        self.done = False
+        self.approved = Approved()
+        self.done = self.parked = False  # parked: it waits for a person
         self._journal = journal
 
     async def emit(self, data: Any) -> None:

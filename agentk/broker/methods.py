@@ -34,6 +34,15 @@ class Done:
     used: Amount = ONE_CALL
 
 
+@dataclass(frozen=True)
+class Approved:
+    """What lets a call through. Without a name: nobody needed to be asked in the end."""
+
+    name: str = ""
+    by: str = ""
+    answer: str = ""  # to a question
+
+
 class Context(Protocol):
     """What a handler may know of its call besides the parameters."""
 
@@ -46,6 +55,7 @@ class Context(Protocol):
         bytearray  # what of the answer is told already: whoever asks again after it was cut short is shown it
     )
     meta: dict[str, str | int]  # goes on record beside the answer
+    approved: Approved  # by whom, when a person was asked
 
     async def emit(self, data: Any) -> None:
         """One item of the call's stream; waits while the guest does not read."""
@@ -89,6 +99,7 @@ class Method:
     # Whether a call whose outcome nobody knows may be done again, when it comes again with its key.
     repeatable: Callable[[Guest, Params], bool] = never
     preview: PreviewOf | None = None  # what it would do to files, for a person who is asked
+    asks: bool = False  # a person answers it, whatever the Policy says besides Deny
 
 
 def described() -> dict[str, dict[str, Any]]:

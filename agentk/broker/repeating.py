@@ -10,6 +10,10 @@ from agentk.store import journal_words as entries
 SENT = "sent"  # in the record of a call that was cut short: what of its answer the guest had been sent
 
 
+class NeverBegun(errors.Cancelled):
+    """Who made the call hung up while a person was still to be asked: whoever repeats it may go on in its place."""
+
+
 def is_unknown(known: entries.Known) -> bool:
     """Whether it may have happened, and nobody knows."""
     return known.outcome is not None and known.outcome.status == "unknown"

@@ -35,12 +35,13 @@ def each(names: list[str] | None, labels: str, namespace: str, verb: str, body: 
     for name in chosen:
         try:
             made = api.request("POST", kinds.APPROVAL.path(where, name, verb), body=body)
-        except (errors.NotFound, errors.Conflict) as error:
+        except (errors.NotFound, errors.Conflict, errors.Invalid) as error:
             failed = True
             telling.error(error)
             continue
-        print(f"approval.agentk.dev/{name} {made['status']['phase'].lower()}")
-        if verb == "approve" and not made["status"].get("waiting"):
+        done = "answered" if verb == "answer" else made["status"]["phase"].lower()
+        print(f"approval.agentk.dev/{name} {done}")
+        if verb != "deny" and not made["status"].get("waiting"):
             until = made["spec"]["deadline"]
             show.say(f"nobody waits for it now: the same call, made again until {until}, is let through")
     return 1 if failed else 0

@@ -36,6 +36,7 @@ VERBS: dict[str, dict[str, str]] = {
         "trace": "Print a run as a tree of calls, with durations, tokens and cost",
         "approve": "Let calls through that wait for a person",
         "deny": "Refuse calls that wait for a person",
+        "answer": "Answer a question of an agent",
         "tool": "Call Tools by hand, test and accept them, and propose some for programs of this machine",
         "auth": "Ask what an agent may do, and by which rule",
         "budget": "Show budgets, and give more to one",

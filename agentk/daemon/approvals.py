@@ -1,6 +1,7 @@
 """Approvals for people: who answers is who the kernel says is calling, never what the request says."""
 
 import pwd
+from typing import Any, Literal
 
 from starlette.responses import Response
 
@@ -10,6 +11,7 @@ from agentk.daemon import answers, bodies, calls, desk, sockets
 
 _FIELDS = ("reason", "remember")
 _REASON_MAX = 1024
+_TEXT_MAX = 8192
 
 
 async def approve(call: calls.Call) -> Response:
@@ -22,23 +24,36 @@ async def deny(call: calls.Call) -> Response:
     return await _answered(call, "Denied")
 
 
-async def _answered(call: calls.Call, phase: str) -> Response:
-    room, body = desk.of(call), await bodies.optional(call.request)
+async def answer(call: calls.Call) -> Response:
+    """Answer a question. Answers with the object."""
+    body = await bodies.optional(call.request)
+    bodies.only(body, ("text",))
+    text = body.get("text")
+    if not isinstance(text, str) or len(text) > _TEXT_MAX or "\0" in text:
+        raise errors.BadRequest(f"text must be text of at most {_TEXT_MAX} letters", field="text")
+    return await _given(call, "Approved", text=text)
+
+
+async def _answered(call: calls.Call, phase: Literal["Approved", "Denied"]) -> Response:
+    body = await bodies.optional(call.request)
     bodies.only(body, _FIELDS)
     reason, remember = body.get("reason", ""), body.get("remember", False)
     if not isinstance(reason, str) or len(reason) > _REASON_MAX or "\0" in reason:
         raise errors.BadRequest(f"reason must be text of at most {_REASON_MAX} letters", field="reason")
     if not isinstance(remember, bool):
         raise errors.BadRequest("remember must be true or false", field="remember")
+    return await _given(call, phase, reason=reason, remember=remember)
+
+
+async def _given(call: calls.Call, phase: Literal["Approved", "Denied"], **said: Any) -> Response:
+    room = desk.of(call)
     if calls.dry_run(call):
         raise errors.BadRequest("an answer cannot be tried", field="dryRun")
     peer = call.request.scope.get("state", {}).get("peer")
     if not isinstance(peer, sockets.Peer):
         raise errors.Forbidden("nobody knows who answers", hint="answer over the daemon's unix socket")
-    answer = Answer(
-        "Approved" if phase == "Approved" else "Denied", _user(peer.uid), peer.uid, reason, remember
-    )
-    made = await room.answers.give(call.target.namespace, call.target.name, answer)
+    given = Answer(phase, _user(peer.uid), peer.uid, **said)
+    made = await room.answers.give(call.target.namespace, call.target.name, given)
     return answers.one(call, made)
 
 
@@ -47,7 +62,7 @@ def writable(call: calls.Call) -> None:
     kind = call.target.kind
     if "update" in kind.verbs:
         return
-    hint = "agentk approve NAME, or agentk deny NAME" if kind is kinds.APPROVAL else "agentk explain tells"
+    hint = "agentk approve, deny or answer NAME" if kind is kinds.APPROVAL else "agentk explain tells"
     raise errors.MethodNotAllowed(
         f"{kind.plural} are made by agentk alone, and nobody else writes one", hint=hint
     )

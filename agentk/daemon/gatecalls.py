@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from agentk.broker.calling import (
     agents,
+    asking,
     basics,
     events,
     execing,
@@ -44,6 +45,7 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
         **messages.methods(
             journal=house.journal, waiting=house.waiting, guests=house.guests, rules=house.rules
         ),
+        **asking.methods(),
         **state.methods(journal=house.journal, now=house.waiting.now),
         **locks.methods(journal=house.journal, waiting=house.waiting),
         **queues.methods(journal=house.journal, waiting=house.waiting),

@@ -66,6 +66,7 @@ _PARTS: dict[str, dict[str, Handler]] = {
     "can-i": {"POST": permits.can_i},
     "approve": {"POST": approvals.approve},
     "deny": {"POST": approvals.deny},
+    "answer": {"POST": approvals.answer},
     "offers": {"GET": toolcalls.offers},
     "call": {"POST": toolcalls.invoke},
     "exec": {"GET": executing.exec_},

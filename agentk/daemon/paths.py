@@ -8,7 +8,7 @@ from agentk.api import errors, kinds
 _HANDS = ("exec", "attach", "portforward", "files")
 AGENT_PARTS = ("log", "signal", "restart", "counters", "audit", "trace", "budget", "can-i", *_HANDS)
 QUOTA_PARTS = ("budget",)
-APPROVAL_PARTS = ("approve", "deny")
+APPROVAL_PARTS = ("approve", "deny", "answer")
 TOOL_PARTS = ("offers", "call")
 
 

@@ -100,6 +100,7 @@ class Agent:
     queue_put = _sends(calls.queue_put)
     queue_get = _sends(calls.queue_get)
     queue_ack = _sends(calls.queue_ack)
+    human_ask = _sends(calls.human_ask)
     http_request = _sends(calls.http_request)
     tool_list = _sends(calls.tool_list)
     tool_describe = _sends(calls.tool_describe)

@@ -279,13 +279,9 @@ def state_list(
 
 
 def state_cas(
-    key: str,
-    value: Json,
-    version: int,
-    *,
-    ttl_seconds: Optional[float] = None,
+    key: str, value: Json, version: int, *, ttl_seconds: Optional[float] = None,
     scope: Optional[str] = None,
-) -> Call[results.Swap]:
+) -> Call[results.Swap]:  # fmt: skip
     """Keeps a value if nobody wrote since you read it (0: if there is none).
 
     seen = agent.state_get("n")
@@ -296,13 +292,9 @@ def state_cas(
 
 
 def lock_acquire(
-    name: str,
-    *,
-    scope: Optional[str] = None,
-    lease_seconds: Optional[float] = None,
-    wait_seconds: Optional[float] = None,
-    token: Optional[str] = None,
-) -> Call[results.Lock]:
+    name: str, *, scope: Optional[str] = None, lease_seconds: Optional[float] = None,
+    wait_seconds: Optional[float] = None, token: Optional[str] = None,
+) -> Call[results.Lock]:  # fmt: skip
     """Takes a lock, or renews it by its token.  `agent.lock_acquire("db", wait_seconds=10).acquired`"""
     rest = given(scope=scope, leaseSeconds=lease_seconds, waitSeconds=wait_seconds, token=token)
     return Call("lock.acquire", {"name": name, **rest}, as_tuple(results.Lock))
@@ -324,13 +316,9 @@ def queue_put(
 
 
 def queue_get(
-    queue: str,
-    *,
-    max: Optional[int] = None,
-    wait_seconds: Optional[float] = None,
-    lease_seconds: Optional[float] = None,
-    scope: Optional[str] = None,
-) -> Call[List[results.Item]]:
+    queue: str, *, max: Optional[int] = None, wait_seconds: Optional[float] = None,
+    lease_seconds: Optional[float] = None, scope: Optional[str] = None,
+) -> Call[List[results.Item]]:  # fmt: skip
     """From the front of a queue. What is not acknowledged comes again.
 
     for one in agent.queue_get("todo", wait_seconds=30):
@@ -348,20 +336,30 @@ def queue_ack(queue: str, ids: Sequence[str], *, scope: Optional[str] = None) ->
     )
 
 
+# People
+
+
+def human_ask(
+    question: str, *, choices: Optional[Sequence[str]] = None, default: Optional[str] = None,
+    timeout_seconds: Optional[float] = None,
+) -> Call[str]:  # fmt: skip
+    """Asks a person, and waits for the answer. Raises ApprovalRequired when nobody gave one in time.
+
+    agent.human_ask("Which one goes first?", choices=["a", "b"], default="a", timeout_seconds=600)
+    """
+    picks = None if choices is None else list(choices)
+    rest = given(choices=picks, default=default, timeoutSeconds=timeout_seconds)
+    return Call("human.ask", {"question": question, **rest}, answers.a_text("answer"))
+
+
 # The world outside
 
 
 def http_request(
-    url: str,
-    *,
-    method: Optional[str] = None,
-    headers: Optional[Dict[str, str]] = None,
-    body: Optional[str] = None,
-    encoding: Optional[str] = None,
-    timeout_seconds: Optional[float] = None,
-    max_bytes: Optional[int] = None,
-    follow_redirects: Optional[bool] = None,
-) -> Call[results.Reply]:
+    url: str, *, method: Optional[str] = None, headers: Optional[Dict[str, str]] = None,
+    body: Optional[str] = None, encoding: Optional[str] = None, timeout_seconds: Optional[float] = None,
+    max_bytes: Optional[int] = None, follow_redirects: Optional[bool] = None,
+) -> Call[results.Reply]:  # fmt: skip
     """One request to a host the Policy allows, with its secrets put in on the way.
 
     print(agent.http_request("https://api.example.com/v1/me").status)

@@ -15,6 +15,7 @@ from agentk.broker.approving_words import Answer, Clock
 from agentk.broker.budgets import Budgets
 from agentk.broker.budgets_limits import Limits
 from agentk.broker.budgets_node import Owner
+from agentk.broker.calling import asking
 from agentk.broker.guests import Guests
 from agentk.broker.methods import Context, Done, Method
 from agentk.broker.previews import File, Preview
@@ -68,7 +69,7 @@ class World:
         told = Method("exec", "effect", methods.parser("exec"), self._exec, about, preview=self._preview)
         noop = Method("noop", "none", methods.parser("noop"), self._exec)
         rooms = gate.Rooms(
-            {"exec": told, "noop": noop},
+            {"exec": told, "noop": noop, **asking.methods()},
             lambda guest: policy.read(guest.policy_name, guest.policy),
             self.journal,
             self.budgets,
@@ -124,6 +125,10 @@ class World:
         guest = self.guests.find(f"{uid}-{attempt}")
         params = {"code": code, "language": "shell"}
         return asyncio.create_task(self.gate.call(Call(guest, "exec", params, key=key, **more), unheard))
+
+    def question(self, uid: str, **params: Any) -> "asyncio.Task[Any]":
+        call = Call(self.guests.find(f"{uid}-1"), "human.ask", params)
+        return asyncio.create_task(self.gate.call(call, unheard))
 
     async def asked(self, phase: str = "Pending", count: int = 1) -> list[Object]:
         """The Approvals in this phase, as soon as there are so many."""

@@ -74,6 +74,20 @@ async def test_the_same_key_has_the_same_answer(world: World) -> None:
 
 
 @told
+async def test_who_repeats_a_call_waits_on_when_the_first_hangs_up(world: World) -> None:
+    """A connection that broke may be noticed after its calls were made again."""
+    uid = await world.agent()
+    first, second = world.call(uid, key="k"), world.call(uid, key="k")
+    (asked,) = await world.asked()
+    first.cancel()
+    await world.until(first.done)
+    third = world.call(uid, key="k")
+    await world.answer(asked)
+    assert await ended(second) == await ended(third) == {"ran": "x"}
+    assert (len(world.done), len(await world.all())) == (1, 1)
+
+
+@told
 async def test_two_equal_calls_at_once_are_two_questions(world: World) -> None:
     uid = await world.agent()
     calls = [world.call(uid), world.call(uid)]
@@ -422,3 +436,57 @@ async def test_nothing_is_done_for_an_agent_that_is_frozen(world: World) -> None
     assert (world.done, call.done()) == ([], False)
     world.still.tell(uid, False)
     assert await ended(call) == {"ran": "x"}
+
+
+@told
+async def test_a_question_is_answered_by_a_person(world: World) -> None:
+    await world.policy([{"name": "all", "effect": "Allow", "methods": ["*"]}], timeout="1h")
+    uid = await world.agent()
+    call = world.question(uid, question="Which?", choices=["a", "b"])
+    (asked,) = await world.asked()
+    assert asked["spec"]["question"] == {"text": "Which?", "choices": ["a", "b"]} and admit.admit(asked)
+    with pytest.raises(errors.Invalid, match="is a question"):
+        await world.answer(asked)
+    with pytest.raises(errors.Invalid, match="one of: a, b"):
+        await world.answer(asked, text="c")
+    call.cancel()
+    await world.lose()
+    await world.open()
+    await world.answer(asked, text="b")
+    again = world.question(uid, question="Which?", choices=["a", "b"])
+    assert await ended(again) == {"answer": "b", "by": "alice (uid 1000)"}
+    assert world.records()[-2:] == [("approval.answer", "ok"), ("human.ask", "ok")]
+    denied = world.question(uid, question="Why?")
+    (asked,) = await world.asked()
+    await world.answer(asked, "Denied", reason="no time")
+    with pytest.raises(errors.ApprovalDenied, match="no time"):
+        await ended(denied)
+
+
+@told
+async def test_a_question_has_an_answer_of_its_own_when_nobody_gives_one(world: World) -> None:
+    rules = [{"name": "all", "effect": "Allow", "methods": ["*"]}]
+    await world.policy(rules, timeout="1h", default="Allow")
+    uid = await world.agent()
+    with pytest.raises(errors.BadRequest, match="none of the choices"):
+        await ended(world.question(uid, question="Which?", choices=["a"], default="b"))
+    one = world.question(uid, question="Which?", default="a", timeoutSeconds=10)
+    other = world.question(uid, question="Which?", timeoutSeconds=604800)
+    await world.asked(count=2)
+    world.boot += 11
+    await world.policy(rules, timeout="1h", maxPending=3)
+    assert await ended(one) == {"answer": "a", "by": "deadline"}
+    world.boot += 3600
+    await world.policy(rules, timeout="1h", maxPending=4)
+    with pytest.raises(errors.ApprovalRequired, match="nobody has answered"):
+        await ended(other)
+
+
+@told
+async def test_who_answers_what_is_no_question_is_told_so(world: World) -> None:
+    uid = await world.agent()
+    call = world.call(uid)
+    (asked,) = await world.asked()
+    with pytest.raises(errors.Invalid, match="asks nothing"):
+        await world.answer(asked, text="yes")
+    call.cancel()

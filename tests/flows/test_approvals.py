@@ -270,6 +270,27 @@ def test_a_grant_that_requires_approval_asks_for_the_tool_as_it_is(space: Space)
     forget(space)
 
 
+QUESTION = """
+import agentk.sdk.client as sdk
+with sdk.connect() as agent:
+    print(agent.human_ask("Which one?", choices=["a", "b"]), flush=True)
+    print(agent.human_ask("And now?", default="nothing", timeout_seconds=1), flush=True)
+"""
+
+
+def test_an_agent_asks_and_a_person_answers(space: Space) -> None:
+    space.apply(python("a", QUESTION))
+    (name,) = pending(space)
+    assert "human.ask: Which one?" in space.agentk("get", "approvals").out
+    told = space.agentk("approve", name, code=1).err
+    assert "is a question" in told and f"agentk answer {name}" in told
+    assert "one of: a, b" in space.agentk("answer", name, "--text", "c", code=1).err
+    assert space.agentk("answer", name, "--text", "b").lines == [f"approval.agentk.dev/{name} answered"]
+    assert done(space, "a") == ["b", "nothing"]
+    calls = space.agentk("audit", "a", "-o", "json").json["items"]
+    assert [one["method"] for one in calls] == ["approval.answer", "human.ask"] * 2
+
+
 HTTP = """
 import http.client, json, sys, time
 body = json.dumps({"model": "any", "messages": [{"role": "user", "content": "hi"}]})
