@@ -42,6 +42,8 @@ VERBS: dict[str, dict[str, str]] = {
         "budget": "Show budgets, and give more to one",
     },
     "House": {
+        "mcp": "Offer agentk to editors and other programs that speak MCP",
+        "import": "Make Tools of a file of MCP servers",
         "compat": "Let programs written for AgentOS use the gate",
         "image": "Make images for agents, list and remove them",
         "doctor": "Check what this host can enforce, and how to mend the rest",
