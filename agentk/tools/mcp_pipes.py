@@ -5,7 +5,6 @@ and a line without an end ends the session, not this process.
 """
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -19,6 +18,7 @@ from agentk.sdk import wire
 from agentk.tools import mcp_sieve, mcp_wire
 
 HELD_BYTES_MAX = 64 * 1024 * 1024  # of lines that have no end yet, of all servers
+UNREAD_SECONDS = 120.0  # a server that leaves its stdin unread for so long is let go
 NOISE_LINES = 1_000  # that are no JSON: some servers greet on stdout
 _CHUNK_BYTES = 64 * 1024
 
@@ -50,7 +50,7 @@ async def pipes(says: int, hears: int, held: Held) -> AsyncGenerator[TransportSt
     try:
         async with anyio.create_task_group() as group:
             group.start_soon(_listen, reader, heard, held)
-            group.start_soon(_tell, told, outgoing, flow)
+            group.start_soon(_tell, told, outgoing, flow, incoming)
             try:
                 yield read, write
             finally:
@@ -95,13 +95,18 @@ def _blank(line: bytes) -> bool:
     return not line.lstrip().startswith(b"{")
 
 
-async def _tell(told: Any, outgoing: asyncio.WriteTransport, flow: "_Flow") -> None:
-    with contextlib.suppress(ConnectionError):
+async def _tell(
+    told: Any, outgoing: asyncio.WriteTransport, flow: "_Flow", incoming: asyncio.ReadTransport
+) -> None:
+    try:
         async with told:
             async for item in told:
                 text = item.message.model_dump_json(by_alias=True, exclude_unset=True)
                 outgoing.write(text.encode("utf-8", "replace") + b"\n")
-                await flow.drained()
+                async with asyncio.timeout(UNREAD_SECONDS):
+                    await flow.drained()
+    except (ConnectionError, TimeoutError):
+        incoming.close()  # a server that hears nothing has ended
 
 
 class _Flow(asyncio.BaseProtocol):

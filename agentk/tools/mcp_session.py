@@ -107,9 +107,14 @@ class Session:
             finally:
                 for wait in waits:
                     wait.cancel()
-            if not self._over.is_set():
+            if self._over.is_set():
+                return
+            try:
                 await self._look_again()
-                await asyncio.sleep(1)  # however often it says that they changed
+            except TimeoutError:
+                self._ended(f"the server hung: it did not list its tools within {self._seconds:g} s")
+                return
+            await asyncio.sleep(1)  # however often it says that they changed
 
     async def _look_again(self) -> None:
         """Tell of a listing that is another than before."""
@@ -168,6 +173,7 @@ class Session:
                     str(message["name"]), message["arguments"], progress_callback=progress
                 )
         except TimeoutError:
+            self._dirty.set()  # whether it answers anything at all: one that hangs is let go
             return _wrong("timeout", f"no answer within {float(message['seconds']):g} s")
         except MCPError as error:
             if error.code in _CLOSED:

@@ -27,8 +27,8 @@ def editor(space: Space, work: Any, *options: str) -> None:
     asyncio.run(whole())
 
 
-async def said(client: mcp.Client, name: str, **arguments: Any) -> tuple[bool, str]:
-    result = await client.call_tool(name, arguments)
+async def said(client: mcp.Client, verb: str, /, **arguments: Any) -> tuple[bool, str]:
+    result = await client.call_tool(verb, arguments)
     return bool(result.is_error), result.content[0].text  # type: ignore[union-attr]
 
 

@@ -99,7 +99,7 @@ def test_a_reference_server_behind_streamable_http(space: Space) -> None:
         "streamableHttp",
         environment={"node": {"packages": [package]}},
         env=[{"name": "PORT", "value": "3001"}],
-        ports=[{"containerPort": 3001, "hostPort": port}],
+        ports=[{"name": "mcp", "containerPort": 3001, "hostPort": port}],
         **JAIL,
     )
     http = {"url": f"http://127.0.0.1:{port}/mcp", "privateAddresses": True}

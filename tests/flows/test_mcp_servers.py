@@ -3,12 +3,16 @@
 import contextlib
 import http.server
 import json
+import os
+import signal
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from agentk.api import kinds
 from tests.flows import household
+from tests.flows.host import processes, read
 from tests.flows.household import Object, Space
 from tests.flows.test_tools import agents, call, granted, tool
 
@@ -156,6 +160,31 @@ def test_a_server_that_dies_or_floods_harms_its_own_call_and_is_started_again(sp
     )
     assert told[1][0] == told[3][0] == "OutcomeUnknown"
     assert text(told[2])[2] == text(told[4])[2] == 1  # each time a new process
+
+
+def test_a_death_of_the_daemon_or_of_the_worker_leaves_no_server_behind(space: Space) -> None:
+    mark = f"of-{space.name}"
+    space.apply(server("steady", mark))
+    told = call(space, granted("steady"), ("tool.list", {}), ("steady__echo", {}))
+    assert text(told[1])[2] == 1
+    for victim in ("daemon", "worker"):
+        if victim == "daemon":
+            space.home.kill("daemon")
+            space.home.answers()
+        else:
+            workers = [pid for pid, argv in processes() if "agentk.tools.mcp_main" in argv]
+            for pid in workers:
+                if parent(pid) == space.home.pid("daemon"):
+                    os.kill(pid, signal.SIGKILL)
+        again = call(space, granted("steady"), ("steady__echo", {}), name=f"after-{victim}")
+        assert text(again[0])[2] == 1  # a new process, and one alone
+        assert (
+            len([pid for pid, argv in processes() if argv[-1] == mark and argv[0].endswith("python3")]) == 1
+        )
+
+
+def parent(pid: int) -> int:
+    return int(read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()[1])
 
 
 def test_a_server_that_does_not_start_is_told_of_with_its_exit_code(space: Space) -> None:

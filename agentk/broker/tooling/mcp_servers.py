@@ -8,7 +8,7 @@ secrets that neither the server's words nor the worker that reads them ever hold
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,7 +68,8 @@ class Servers:
             whose = guest.uid if guest is not None and words.spec(tool).get("sharing") == "PerAgent" else ""
             key = (words.uid(tool), _generation(tool), whose)
             server = self._server(key, lambda: self._over_http(tool))
-            yield Spoken(await server.session())
+            with server.used(float(words.spec(tool).get("idleSeconds", 600))):
+                yield Spoken(await server.session())
             return
         async with self._rooms.instances.box(tool, guest, START_SECONDS) as agent:
             box_id = str(agent["status"]["boxID"])
@@ -158,6 +159,8 @@ class _Server:
         self._began = self._not_before = 0.0
         self._wait = BACKOFF_SECONDS
         self._left = False
+        self._users = 0
+        self._idle = asyncio.get_running_loop().call_later(0, lambda: None)
 
     @property
     def session_now(self) -> Session | None:
@@ -183,8 +186,26 @@ class _Server:
             raise errors.Unavailable("the tool's server is being left")
         return starting.result()
 
+    @contextlib.contextmanager
+    def used(self, idle_seconds: float) -> Iterator[None]:
+        """Left some time after the last that used it: where there is no box that goes by itself."""
+        self._users += 1
+        self._idle.cancel()
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if not self._users:
+                self._idle = asyncio.get_running_loop().call_later(idle_seconds, self._rest)
+
+    def _rest(self) -> None:
+        if not self._users and self._session is not None:
+            self._session.leave()
+            self._wait, self._not_before = BACKOFF_SECONDS, 0.0  # it did nothing wrong
+
     def leave(self) -> None:
         self._left = True
+        self._idle.cancel()
         if self._starting:
             self._starting.cancel()
         if self._session:
