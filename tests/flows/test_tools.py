@@ -50,10 +50,10 @@ def agents(space: Space) -> list[str]:
 
 
 def call(
-    space: Space, tools: list[Object], *calls: tuple[str, Any], name: str = "a", **spec: Any
+    space: Space, tools: list[Object], *calls: tuple[str, Any], name: str = "a", before: str = "", **spec: Any
 ) -> list[Any]:
     """What an agent with these tools is told, one line a call."""
-    made = python(name, CALLING, tools=tools, **spec)
+    made = python(name, f"{before}\n{CALLING}", tools=tools, **spec)
     made["spec"]["command"].append(json.dumps(calls))
     space.apply(made)
     ended = space.phase(name, "Succeeded", "Failed")

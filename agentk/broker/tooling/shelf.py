@@ -139,9 +139,10 @@ class Shelf:
                 if names is not None and len(names) == 1:
                     inner = names[0]
             return tool, grant, inner
+        names = [one.tool for one in granting.grants(guest.spec)]
         raise errors.NotFound(
             f"no tool {json.dumps(called[:200])} among those that this agent is granted",
-            hint=kinds.did_you_mean(called, [one.tool for one in granting.grants(guest.spec)], "tools"),
+            hint=kinds.did_you_mean(called, names, "tools") if names else "its spec.tools names none",
             field="params.name",
         )
 
