@@ -13,7 +13,7 @@ from typing import Any
 import httpx2
 
 from agentk.sdk import wire
-from agentk.tools import mcp_wire
+from agentk.tools import mcp_sieve, mcp_wire
 
 ANSWER_SECONDS = 120.0  # until the head of an answer; a call's own time is shorter, mostly
 GET_SECONDS = 1.0  # between two streams that are only listened to
@@ -25,8 +25,8 @@ Say = Callable[[Mapping[str, Any]], None]
 class Exchange:
     """One request and what comes of it; `head`, `body` and `over` are the daemon's side."""
 
-    def __init__(self, number: int, say: Say) -> None:
-        self.number, self._say = number, say
+    def __init__(self, number: int, say: Say, share: mcp_sieve.Share) -> None:
+        self.number, self._say, self._share = number, say, share
         self.answered: asyncio.Future[tuple[int, list[tuple[str, str]]]] = asyncio.Future()
         self._pieces: collections.deque[bytes] = collections.deque()
         self._more = asyncio.Event()
@@ -53,6 +53,8 @@ class Exchange:
             while self._pieces:
                 piece = self._pieces.popleft()
                 self._say({"t": "more", "id": self.number, "bytes": len(piece)})
+                self._share.read(len(piece))
+                await self._share.rest()
                 yield piece
             if self.ended:
                 break

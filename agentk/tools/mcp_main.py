@@ -30,9 +30,9 @@ class Worker:
     """The sessions of one daemon."""
 
     def __init__(self, hand: socket.socket, writer: asyncio.StreamWriter) -> None:
-        from agentk.tools import mcp_http, mcp_pipes, mcp_session
+        from agentk.tools import mcp_http, mcp_pipes, mcp_session, mcp_sieve
 
-        self._http, self._pipes, self._session = mcp_http, mcp_pipes, mcp_session
+        self._http, self._pipes, self._session, self._sieve = mcp_http, mcp_pipes, mcp_session, mcp_sieve
         self._writer, self._hand = writer, hand
         self._held = mcp_pipes.Held()
         self._given: dict[int, asyncio.Future[tuple[int, int]]] = {}
@@ -96,9 +96,11 @@ class Worker:
         import httpx2
         from mcp.client.streamable_http import streamable_http_client
 
+        share = self._sieve.Share()
+
         def begin(asked: Mapping[str, Any]) -> "mcp_http.Exchange":
             number = next(self._numbers)
-            exchange: mcp_http.Exchange = self._http.Exchange(number, self._say_of_exchange)
+            exchange: mcp_http.Exchange = self._http.Exchange(number, self._say_of_exchange, share)
             self._exchanges[number] = exchange
             self._say({"t": "fetch", "id": number, "session": session, **asked})
             return exchange

@@ -29,6 +29,7 @@ from agentk.sdk import wire
 UNHEARD_SECONDS = 10.0  # a server that does not read for so long what it asked for is let go
 _REST_TIMES = 3  # so a server has a quarter of this process at most, however it behaves
 _DEBT_SECONDS = 0.005  # what is rested for at once
+_BYTE_SECONDS = 20e-9  # of a stream of events: 16 MB of it a second at most
 _MESSAGE_SECONDS = 0.0003  # what a message costs after it was read
 _PROGRESS = "notifications/progress"
 _CHANGED = "notifications/tools/list_changed"
@@ -50,6 +51,10 @@ class Share:
 
     def end(self) -> None:
         self._debt += time.perf_counter() - self._since + _MESSAGE_SECONDS
+
+    def read(self, size: int) -> None:
+        """Bytes that somebody else takes apart."""
+        self._debt += size * _BYTE_SECONDS
 
     async def rest(self) -> None:
         if self._debt > _DEBT_SECONDS:

@@ -139,3 +139,21 @@ def test_a_hostile_schema_costs_nothing() -> None:
     assert "KiB" in inputs.problem({"properties": {str(n): {"type": "string"} for n in range(5000)}})
     wide = {"anyOf": [{"maxProperties": n} for n in range(5000)]}
     inputs.check(wide, {str(n): n for n in range(5000)})
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"properties": 5},
+        {"properties": {"a": None}},
+        {"properties": {"a": {"type": "banana"}}},
+        {"properties": {"a": {"multipleOf": 0}}},
+        {"dependentRequired": 5},
+        {"required": 5},
+        {"anyOf": 5},
+        {"type": {}},
+    ],
+)
+def test_what_a_stranger_calls_a_schema_refuses_the_call_and_nothing_else(schema: dict[str, Any]) -> None:
+    with pytest.raises(errors.BadRequest):
+        inputs.check(schema, {"a": 1})

@@ -172,6 +172,25 @@ def dying() -> None:
     os._exit(3)
 
 
+def newest() -> None:
+    """Speaks the protocol of 2026-07-28 and no other."""
+    whole = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+    while True:
+        told = hear()
+        method = told.get("method")
+        if method == "initialize":
+            known = {"supported": ["2026-07-28"], "requested": told["params"]["protocolVersion"]}
+            say(id=told["id"], error={"code": -32022, "message": "no such version", "data": known})
+        elif method == "server/discover":
+            result = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}}
+            say(id=told["id"], result=result | whole)
+        elif method == "tools/list":
+            say(id=told["id"], result={"tools": [TOOL]} | whole)
+        elif method == "tools/call":
+            version = told["params"]["_meta"]["io.modelcontextprotocol/protocolVersion"]
+            say(id=told["id"], result=text(version) | {"resultType": "complete"})
+
+
 def deaf() -> None:
     greet([TOOL])
     time.sleep(3600)

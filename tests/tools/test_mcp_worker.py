@@ -164,6 +164,25 @@ def test_lies_about_schemas_are_left_out_and_no_pattern_is_run() -> None:
     run(story)
 
 
+def test_a_server_that_knows_only_the_newest_protocol_is_spoken_with() -> None:
+    async def story(bench: Bench) -> None:
+        server = await bench.open("newest")
+        assert server.listing.version == "2026-07-28"
+        assert texts(await server.call("echo", {}, 30)) == ["2026-07-28"]
+
+    run(story)
+
+
+def test_one_that_hangs_in_a_call_is_let_go() -> None:
+    async def story(bench: Bench) -> None:
+        server = await bench.open("deaf", seconds=3)
+        with pytest.raises(errors.Timeout):
+            await server.call("echo", {}, 0.2)
+        assert "hung" in await server.ended
+
+    run(story)
+
+
 def test_a_changed_tool_is_told_of_with_another_digest() -> None:
     async def story(bench: Bench) -> None:
         server = await bench.open("changing")
