@@ -66,7 +66,7 @@ for line in sys.stdin:
 SMALL = {"resources": {"limits": {"cpu": "500m", "memory": "64Mi", "pids": 16, "ephemeral-storage": "1Mi"}}}
 
 
-def server(name: str, *args: str, **spec: Any) -> Object:
+def server(name: str, *args: str, runtime: str = "nsjail", **spec: Any) -> Object:
     mcp = {
         "stdio": {
             "command": "python3",
@@ -77,7 +77,16 @@ def server(name: str, *args: str, **spec: Any) -> Object:
         },
         **spec.pop("mcp", {}),
     }
-    return tool(name, mcp=mcp, jail={**SMALL, "source": {"inline": {"files": {"server.py": SERVER}}}}, **spec)
+    return tool(
+        name,
+        mcp=mcp,
+        jail={
+            **SMALL,
+            "runtimeRef": {"name": runtime},
+            "source": {"inline": {"files": {"server.py": SERVER}}},
+        },
+        **spec,
+    )
 
 
 def text(told: Any) -> Any:
@@ -89,8 +98,12 @@ def status(space: Space, name: str) -> Any:
     return space.get(name, kinds.TOOL)["status"]
 
 
+@household.on_both
 def test_a_server_in_a_jail_is_shared_told_its_secret_and_logs_to_its_box(space: Space) -> None:
-    space.apply(household.manifest("Secret", "s", stringData={"k": "server-secret-value"}), server("tiny"))
+    space.apply(
+        household.manifest("Secret", "s", stringData={"k": "server-secret-value"}),
+        server("tiny", runtime=space.runtime),
+    )
     told = call(
         space,
         granted("tiny"),
@@ -162,7 +175,8 @@ def test_a_server_that_dies_or_floods_harms_its_own_call_and_is_started_again(sp
     assert text(told[2])[2] == text(told[4])[2] == 1  # each time a new process
 
 
-def test_a_death_of_the_daemon_or_of_the_worker_leaves_no_server_behind(space: Space) -> None:
+def test_a_death_of_the_daemon_or_of_the_worker_leaves_no_server_behind(alone: Space) -> None:
+    space = alone
     mark = f"of-{space.name}"
     space.apply(server("steady", mark))
     told = call(space, granted("steady"), ("tool.list", {}), ("steady__echo", {}))
