@@ -45,6 +45,8 @@ async def can_i(call: calls.Call) -> Response:
 def _facts(facts: Any) -> dict[str, Any]:
     """What rules were asked about; what the call does not have is left out."""
     told = {
-        key: sorted(value) if isinstance(value, frozenset) else value for key, value in vars(facts).items()
+        key: sorted(value) if isinstance(value, frozenset) else value
+        for key, value in vars(facts).items()
+        if key != "granted"  # no fact of the call: it is in the reason
     }
     return {key: list(value) if isinstance(value, tuple) else value for key, value in told.items() if value}

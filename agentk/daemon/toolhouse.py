@@ -35,7 +35,7 @@ Object = Mapping[str, Any]
 class Toolhouse:
     def __init__(self, house: "Gatehouse", now: Callable[[], float]) -> None:
         self._store, self._execute = house.store, house.boxes.exec
-        self.instances = instances.Instances(house.store, house.guests, self._tool, now)
+        self.instances = instances.Instances(house.store, house.guests, self._all, self._tell, now)
         runner = running.Runner(house.boxes.exec, self.instances)
         self._worker = mcp_worker.Worker()
         rooms = mcp_servers.Rooms(
@@ -46,10 +46,11 @@ class Toolhouse:
             lambda box_id, line: house.sayings.write(box_id, line),
         )
         self._mcps = mcps.Mcps(mcp_servers.Servers(rooms), self._tell, self._now)
+        self._requests = requesting.Requests(house.fetcher, house.rules, house.store)
         self.kinds: dict[str, words.Kind] = {
             "command": commands.Commands(runner),
             "python": pythons.Pythons(runner, house.store),
-            "http": requesting.Requests(house.fetcher, house.rules, house.store),
+            "http": self._requests,
             "mcp": self._mcps,
         }
         self.shelf = shelf.Shelf(self.kinds, self._tell)
@@ -67,6 +68,7 @@ class Toolhouse:
         self.shelf.hear(kind, obj, gone)
         if gone and kind is kinds.TOOL:
             self._mcps.forget(words.uid(obj))
+            self._requests.forget(words.uid(obj))
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -76,6 +78,9 @@ class Toolhouse:
         await self.shelf.close()
         await self._mcps.close()
         await self._worker.close()
+
+    def _all(self) -> list[Object]:
+        return self.shelf.all()
 
     def _now(self, tool: Object) -> Object:
         """The Tool as it is by now."""

@@ -73,6 +73,17 @@ def test_a_person_is_asked_twice(home: Household) -> None:
     assert lines[1].startswith("rm -rf roses -> no:") and "so be it" in lines[1]
 
 
+def test_a_clerk_finds_and_calls_tools(home: Household) -> None:
+    lines = output(home, "tools", "clerk")
+    assert lines[0].startswith("found: ") and "files__write" in lines[0] and "prices__total" in lines[0]
+    assert lines[1:4] == [
+        "ada ordered: 2 times",
+        "all of it: 91.2",
+        "the catalogue: text of 3000 lines in a file; lamp is there 1000 times",
+    ]
+    assert lines[4].startswith("no: spec.tools[files].arguments[0] refuses")
+
+
 def test_agents_start_in_boxes_that_wait(home: Household) -> None:
     path = str(EXAMPLES / "warm-pool" / "manifest.yaml")
     home.agentk("apply", "-f", path)

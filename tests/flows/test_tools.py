@@ -1,6 +1,9 @@
 """Tools, granted by manifest and called from a jail: beside the caller, or in a box of their own."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 from typing import Any
 
 from agentk.api import kinds
@@ -43,6 +46,9 @@ def granted(*names: str) -> list[Object]:
     return [{"ref": {"name": name}} for name in names]
 
 
+README = Path(__file__).parent.parent.parent / "README.md"
+
+
 def agents(space: Space) -> list[str]:
     return [
         one["metadata"]["name"] for one in space.api.list(client.Selection(kinds.AGENT, space.name)).items
@@ -61,6 +67,7 @@ def call(
     return [json.loads(line) for line in space.log(name)]
 
 
+@household.on_both
 def test_a_command_runs_beside_its_caller_and_what_it_is_not_granted_is_not_there(space: Space) -> None:
     space.apply(
         command(
@@ -237,3 +244,18 @@ def test_a_person_calls_tests_and_lists_tools(space: Space) -> None:
     assert tried[3].startswith("words: examples[1]: '7' is not in") and tried[4] == "letters: offers 1"
     told = space.agentk("describe", "tool", "words").out
     assert "Counts words." in told and "Offers:" in told
+    may = space.agentk("auth", "can-i", "--as", "agent/a", "tool.call", "name=mine").out
+    assert may.startswith("yes:") and "mine/mine" in may
+    assert space.agentk("auth", "can-i", "--as", "agent/a", "tool.call", "name=words", code=1).err
+
+
+def test_the_readme_works_as_typed(space: Space, tmp_path: Path) -> None:
+    section = README.read_text().partition("### Give it tools\n")[2].partition("\n### ")[0]
+    manifests, commands = re.findall(r"```\w+\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "clerk.yaml").write_text(manifests)
+    told = {}
+    for line in re.findall(r"^\$ agentk (.*)$", commands, re.MULTILINE):
+        words = shlex.split(line.replace("clerk.yaml", str(tmp_path / "clerk.yaml")), comments=True)
+        told[" ".join(words[:2])] = space.agentk(*words).out
+    assert told["logs -f"].strip() == "3" and told["tool call"].strip() == "2"
+    assert "words: ok" in told["tool test"] and "kind: Tool" in told["tool discover"]

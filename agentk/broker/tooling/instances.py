@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from agentk.api import admit, errors, kinds, mcptools, objects, ownership
@@ -35,18 +35,21 @@ _SWEEP_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
 
+Tell = Callable[[Object, dict[str, Any]], Awaitable[None]]
+
 
 class Instances:
     def __init__(
         self,
         store: stores.Store,
         guests: Guests,
-        tool_of: Callable[[str, str], Object | None],
+        tools: Callable[[], Iterable[Object]],
+        tell: Tell,
         now: Callable[[], float],
         sweep_seconds: float = _SWEEP_SECONDS,
     ) -> None:
-        """`tool_of` (namespace, name): the Tool there is."""
-        self._store, self._guests, self._tool_of = store, guests, tool_of
+        """`tools`: every one there is. `tell`: write a part of a Tool's status."""
+        self._store, self._guests, self._tools, self._tell = store, guests, tools, tell
         self._now, self._sweep_seconds = now, sweep_seconds
         self._users: dict[tuple[str, str], int] = {}  # calls in it, by namespace and name
         self._used: dict[tuple[str, str], float] = {}  # when it was last used
@@ -82,24 +85,30 @@ class Instances:
 
     async def sweep(self) -> None:
         """Repeatable."""
+        tools = {words.uid(tool): tool for tool in self._tools()}
+        names: dict[str, list[str]] = {uid: [] for uid in tools}
         there = set()
         for agent in self._guests.all():
-            if TOOL not in (agent["metadata"].get("labels") or {}) or not _owner(agent):
+            owner = _owner(agent) if TOOL in (agent["metadata"].get("labels") or {}) else ""
+            if not owner:
                 continue
             at = str(agent["metadata"]["namespace"]), str(agent["metadata"]["name"])
             there.add(at)
+            names.setdefault(owner, []).append(at[1])
             used = self._used.setdefault(at, self._now())
-            if at not in self._users and self._now() - used >= self._patience(agent):
+            if at not in self._users and self._now() - used >= self._patience(agent, tools.get(owner)):
                 await self._delete(agent)
         for gone in set(self._used) - there - set(self._users):
             del self._used[gone]
+        for uid, tool in tools.items():
+            told = sorted(names[uid])
+            if told != ((tool.get("status") or {}).get("instances") or []):
+                await self._tell(tool, {"instances": told})
 
-    def _patience(self, agent: Object) -> float:
+    def _patience(self, agent: Object, tool: Object | None) -> float:
         """Seconds without use after which it goes; none when its Tool is another by now, or its agent is gone."""
-        labels = agent["metadata"]["labels"]
-        tool = self._tool_of(str(agent["metadata"]["namespace"]), _tool_name(agent))
-        whose = str(labels.get(FOR) or "")
-        if tool is None or words.uid(tool) != _owner(agent) or (whose and self._guests.of(whose) is None):
+        whose = str(agent["metadata"]["labels"].get(FOR) or "")
+        if tool is None or (whose and self._guests.of(whose) is None):
             return 0.0
         if agent["metadata"]["name"] != _name(tool, whose):
             return 0.0
@@ -221,11 +230,6 @@ def _owner(agent: Mapping[str, Any]) -> str:
         if reference.get("kind") == kinds.TOOL.kind and reference.get("controller"):
             return str(reference.get("uid"))
     return ""
-
-
-def _tool_name(agent: Object) -> str:
-    references = agent["metadata"].get("ownerReferences") or ()
-    return str(next(one["name"] for one in references if one.get("kind") == kinds.TOOL.kind))
 
 
 def _is_whole(agent: Object) -> bool:

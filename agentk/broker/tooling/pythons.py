@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import errors, kinds
-from agentk.broker.tooling import instances, running
 from agentk.broker.tooling import kinds as words
+from agentk.broker.tooling import running
 from agentk.broker.tooling.kinds import Calling, Object
 from agentk.broker.words import Guest
 from agentk.store import store as stores
@@ -20,6 +20,7 @@ from agentk.tools import pythons
 from agentk.tools.offers import Offered, Outcome
 
 _READ_SECONDS = 60.0
+_FORMAT = "1"  # of what `signatures` makes: with another one all functions are read anew
 _SOURCE = "/app"  # where a jail's own source is seen
 
 
@@ -32,9 +33,11 @@ class Pythons:
         return [str(one).rpartition(":")[2] for one in words.spec(tool)["python"]["functions"]]
 
     async def fingerprint(self, tool: Object) -> str:
-        files = await self._files(tool)
-        about = [files, words.spec(tool)["python"]["functions"], instances.agent_spec(tool)]
-        return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
+        """What is in the manifest has the Tool's generation; what is elsewhere has not."""
+        if "configMapRef" not in (words.spec(tool)["python"].get("source") or {}):
+            return _FORMAT
+        files = json.dumps(await self._files(tool), sort_keys=True)
+        return f"{_FORMAT}-{hashlib.sha256(files.encode('utf-8', 'backslashreplace')).hexdigest()[:16]}"
 
     async def discover(self, tool: Object, guest: Guest | None) -> Sequence[Offered]:
         functions = words.spec(tool)["python"]["functions"]

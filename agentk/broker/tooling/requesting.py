@@ -78,6 +78,10 @@ class Requests:
         )
         return made
 
+    def forget(self, uid: str) -> None:
+        """The Tool is gone."""
+        self._guests.pop(uid, None)
+
     async def _sent(self, guest: Guest, outgoing: Outgoing) -> requests.Came:
         async with self._fetcher.send(guest, outgoing) as answer:
             kept, truncated = bytearray(), False
