@@ -1,7 +1,7 @@
 """The MCP worker: `python -I -m agentk.tools.mcp_main TALK HAND`. Every MCP server is spoken with from here.
 
 What servers say is parsed in this process and nowhere else, so it is the one to die of it: it holds no secret, opens no
-file and no connection, and ends with the daemon. `mcp` is imported here only (0.7 s, 60 MB).
+connection and no file but its libraries, and ends with the daemon. `mcp` is imported here only (0.7 s, 60 MB).
 """
 
 import asyncio
