@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 Object = Mapping[str, Any]
 
+_NAMES_TOLD = 5  # of tools that drifted
+
 
 class Toolhouse:
     def __init__(self, house: "Gatehouse", now: Callable[[], float]) -> None:
@@ -100,21 +102,37 @@ class Toolhouse:
                 return
             status = {**(there.get("status") or {}), **told}
             status["observedGeneration"] = tool["metadata"].get("generation")
-            status["conditions"] = [_ready(there, status)]
+            status["conditions"] = _conditions(there, status)
             await self._store.set_status(kinds.TOOL, *at, words.uid(tool), status)
 
 
-def _ready(tool: Object, status: Mapping[str, Any]) -> dict[str, Any]:
+def _conditions(tool: Object, status: Mapping[str, Any]) -> list[dict[str, Any]]:
     wrong = str(status.get("lastError") or "")
-    condition = {
-        "type": "Ready",
-        "status": "False" if wrong else "True",
-        "reason": "CannotBeUsed" if wrong else "Offered",
-        "message": wrong or f"offers {status.get('offers', 0)}",
+    reason, message = ("CannotBeUsed", wrong) if wrong else ("Offered", f"offers {status.get('offers', 0)}")
+    told = [_condition(tool, status, "Ready", not wrong, reason, message)]
+    if "mcp" in tool["spec"] and "pins" in status:
+        drift = [str(one["name"]) for one in status.get("drift") or ()]
+        names = ", ".join(drift[:_NAMES_TOLD]) + (" …" if len(drift) > _NAMES_TOLD else "")
+        message = f"not as pinned: {names}; agentk tool accept {words.name(tool)}" if drift else "as pinned"
+        told.append(
+            _condition(tool, status, "Pinned", not drift, "ToolDrift" if drift else "AsPinned", message)
+        )
+    return told
+
+
+def _condition(
+    tool: Object, status: Mapping[str, Any], kind: str, holds: bool, reason: str, message: str
+) -> dict[str, Any]:
+    made = {
+        "type": kind,
+        "status": "True" if holds else "False",
+        "reason": reason,
+        "message": message,
         "observedGeneration": status["observedGeneration"],
         "lastTransitionTime": stores.now_text(),
     }
-    before: Object = next(iter((tool.get("status") or {}).get("conditions") or ()), {})
-    if before.get("status") == condition["status"]:
-        condition["lastTransitionTime"] = before.get("lastTransitionTime", condition["lastTransitionTime"])
-    return condition
+    conditions = (tool.get("status") or {}).get("conditions") or ()
+    before: Object = next((one for one in conditions if one.get("type") == kind), {})
+    if before.get("status") == made["status"]:
+        made["lastTransitionTime"] = before.get("lastTransitionTime", made["lastTransitionTime"])
+    return made
