@@ -149,10 +149,14 @@ class Approvals:
     def _room(self, asking: Asking, digest: str, slot: str, asked: Terms) -> Known:
         """A name for a new one, noted at once. Raises TooManyRequests."""
         guest = asking.call.guest
-        waiting = sum(one.open for one in self.index.of(guest.uid))
-        if waiting >= asked.pending_max:
+        for above in (guest.uid, *guest.parents):  # who spawns many asks no more for it
+            family = {above, *(str(one["metadata"]["uid"]) for one in self._guests.family(above))}
+            waiting = sum(one.open for uid in family for one in self.index.of(uid))
+            if waiting < asked.pending_max:
+                continue
+            whose = "this agent" if above == guest.uid else "the agents that were spawned beside this one"
             raise errors.TooManyRequests(
-                f"{waiting} calls of this agent wait for a person already, and no more may",
+                f"{waiting} calls of {whose} wait for a person already, and no more may",
                 hint="agentk get approvals shows them; spec.approvals.maxPending of its Policy bounds them",
             )
         parts = [part.encode() for part in (guest.uid, guest.run_id, slot or digest)]
@@ -221,13 +225,19 @@ class Approvals:
             left = self._clock.left(obj)
             if left <= 0:
                 otherwise = (obj["spec"].get("question") or {}).get("default")
-                allowed = otherwise is not None or obj["spec"].get("default") == "Allow"
+                allowed = otherwise is not None or self._by_default(asking, obj, verdict.rule)
                 answer = Answer("Approved" if allowed else "Expired", reason=_UNANSWERED, text=otherwise)
                 await self._moot(place, answer.reason, answer)
                 continue
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(min(left, _LOOK_SECONDS)):
                     await bell.wait()
+
+    def _by_default(self, asking: Asking, obj: Object, rule: str) -> bool:
+        """Whether it is let through unanswered: as it was asked, and as the Policy has it by now."""
+        now = self._guests.find(asking.call.guest.box_id)
+        by_now = bounded(terms(now.policy, rule), asking).default
+        return (obj["spec"].get("default"), by_now) == ("Allow", "Allow")
 
     async def _moot(self, place: Place, reason: str, answer: Answer | None = None) -> None:
         """Nobody needs to answer any more. Somebody may have been quicker."""

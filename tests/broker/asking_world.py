@@ -16,7 +16,7 @@ from agentk.broker.budgets import Budgets
 from agentk.broker.budgets_limits import Limits
 from agentk.broker.budgets_node import Owner
 from agentk.broker.calling import asking
-from agentk.broker.guests import Guests
+from agentk.broker.guests import SPAWNED_BY, Guests
 from agentk.broker.methods import Context, Done, Method
 from agentk.broker.previews import File, Preview
 from agentk.broker.stillness import Stillness
@@ -104,10 +104,11 @@ class World:
             live or made)["metadata"]})  # fmt: skip
         await self.until(lambda: self.guests._policies.get("p", {}) == made["spec"])
 
-    async def agent(self, name: str = "a") -> str:
+    async def agent(self, name: str = "a", parent: str = "") -> str:
         spec = {"command": ["true"], "policyRef": {"name": "p"}}
         obj = {"apiVersion": kinds.API_VERSION, "kind": "Agent", "spec": spec}
-        obj |= {"metadata": {"name": name, "namespace": "default"}}
+        spawned = {"annotations": {SPAWNED_BY: parent}} if parent else {}
+        obj |= {"metadata": {"name": name, "namespace": "default", **spawned}}
         uid = str((await self.store.create(admit.admit(obj)))["metadata"]["uid"])
         await self.until(lambda: self.guests.of(uid))
         await self.status(uid, phase="Running", run={"firstAttempt": 1})

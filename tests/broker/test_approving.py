@@ -339,6 +339,35 @@ async def test_a_guest_cannot_flood_people(world: World) -> None:
 
 
 @told
+async def test_nor_can_it_by_those_that_it_spawns(world: World) -> None:
+    await world.policy(maxPending=2)
+    uid = await world.agent()
+    children = [await world.agent(name, parent=uid) for name in ("b", "c")]
+    calls = [world.call(one) for one in children]
+    await world.asked(count=2)
+    for one in (uid, children[0]):
+        with pytest.raises(errors.TooManyRequests, match="2 calls of"):
+            await ended(world.call(one, "third"))
+    for call in calls:
+        call.cancel()
+
+
+@told
+async def test_a_default_that_was_taken_back_lets_nobody_through(world: World) -> None:
+    rules = [{**ASK[0], "approval": {"timeout": "10s", "default": "Allow"}}, ASK[1]]
+    await world.policy(rules)
+    uid = await world.agent()
+    call = world.call(uid)
+    await world.asked()
+    await world.policy()
+    world.boot += 11
+    await world.policy(maxPending=3)
+    with pytest.raises(errors.ApprovalRequired):
+        await ended(call)
+    assert world.done == []
+
+
+@told
 async def test_a_secret_is_bound_and_not_shown(world: World) -> None:
     uid, secret = await world.agent(), SECRET.decode()
     call = world.call(uid, f"login {secret}\0")
