@@ -17,6 +17,7 @@ from typing import Any
 
 from agentk.api import errors, kinds
 from agentk.broker import approving_answers as answers
+from agentk.broker import approving_likeness as likeness
 from agentk.broker import approving_shown as showing
 from agentk.broker import crash, previews, repeating
 from agentk.broker.approving_index import Index, Place
@@ -25,6 +26,7 @@ from agentk.broker.approving_words import (
     Answer,
     Asking,
     Clock,
+    Identity,
     Known,
     Object,
     Terms,
@@ -41,6 +43,7 @@ from agentk.store import store as stores
 from agentk.store.journal import Journal
 
 _LOOK_SECONDS = 60.0  # a loop's timer does not count while the machine sleeps: look again after so long
+_APART_BYTES = 64 * 1024  # what is longer is digested in a thread
 _UNANSWERED = "nobody answered until the deadline"
 
 _log = logging.getLogger(__name__)
@@ -98,36 +101,37 @@ class Approvals:
         has. Who is cancelled leaves the Approval to the same call made again."""
         guest = asking.call.guest
         asked = bounded(terms(guest.policy, asking.verdict.rule), asking)
-        digest = self._digest(asking)
+        large = len(asking.body) > _APART_BYTES
+        identity = await asyncio.to_thread(self._identity, asking) if large else self._identity(asking)
         preview = await self._preview(asking)
-        for one in self.index.remembered(guest.uid, digest, preview.files):
+        for one in self.index.remembered(guest.uid, identity, asking.params, preview.files):
             if (approved := await self._remembered(one)) is not None:
                 return approved
-        with self._claimed(asking, digest, preview, asked) as place:
+        with self._claimed(asking, identity, preview, asked) as place:
             fresh = not self._there(place)
             if fresh:
-                await self._make(asking, place, digest, preview, asked)
+                await self._make(asking, place, identity, preview, asked)
             obj = await self._answered(asking, place)
-            return Approved() if obj is None else await self._use(asking, obj, digest)
+            return Approved() if obj is None else await self._use(asking, obj, identity)
 
     # which Approval is this call's
 
-    def _digest(self, asking: Asking) -> str:
-        """Stands for all of the call, and for this store: an approval that comes back with a backup is no approval."""
-        call = asking.call
+    def _identity(self, asking: Asking) -> Identity:
+        """Of all of the call, and for this store: an approval that comes back with a backup is no approval."""
+        call, stand_in = asking.call, self._journal.stand_in
         told = (asking.method.name, call.form, call.runtime, self._store.epoch())
-        return self._journal.stand_in(b"call", *(part.encode() for part in told), asking.body)
-
-    def _slot(self, asking: Asking) -> str:
-        call = asking.call
-        return "" if call.fresh or not call.key else self._journal.stand_in(b"key", call.key.encode())
+        sort = [part.encode() for part in told]
+        slot = "" if call.fresh or not call.key else stand_in(b"key", call.key.encode())
+        parts = {} if asking.method.asks else likeness.parts(stand_in, sort, asking.params)
+        return Identity(stand_in(b"call", *sort, asking.body), slot, parts)
 
     @contextlib.contextmanager
     def _claimed(
-        self, asking: Asking, digest: str, preview: previews.Preview, asked: Terms
+        self, asking: Asking, identity: Identity, preview: previews.Preview, asked: Terms
     ) -> Iterator[Place]:
         """Without waiting in between: two calls at once never have one answer."""
-        guest, slot, index = asking.call.guest, self._slot(asking), self.index
+        guest, index = asking.call.guest, self.index
+        digest, slot = identity.digest, identity.slot
         if index.of_another(guest.uid, guest.run_id, digest, slot):
             raise repeating.another()
         found = index.fitting(guest.uid, guest.run_id, digest, slot, preview.files)
@@ -176,9 +180,9 @@ class Approvals:
         return one is not None and bool(one.uid)
 
     async def _make(
-        self, asking: Asking, place: Place, digest: str, preview: previews.Preview, asked: Terms
+        self, asking: Asking, place: Place, identity: Identity, preview: previews.Preview, asked: Terms
     ) -> None:
-        args = (asking, place[1], digest, self._slot(asking), preview, asked, self._clock, self._redact)
+        args = (asking, place[1], identity, preview, asked, self._clock, self._redact)
         try:
             obj = await self._store.create(showing.made(*args), in_live_namespace=True)
         except errors.AlreadyExists:  # made by us, and its maker was cancelled before it heard so
@@ -246,7 +250,7 @@ class Approvals:
 
     # using
 
-    async def _use(self, asking: Asking, obj: Object, digest: str) -> Approved:
+    async def _use(self, asking: Asking, obj: Object, identity: Identity) -> Approved:
         """What was approved is what is done: looked at again, and used up before it is."""
         place = (obj["metadata"]["namespace"], obj["metadata"]["name"])
         status = obj["status"]
@@ -263,7 +267,7 @@ class Approvals:
             await self._use_up(place, obj)
             raise denied(obj)
         now = await self._preview(asking)
-        if obj["spec"]["digest"] != digest:
+        if obj["spec"]["digest"] != identity.digest:
             raise errors.Conflict("what was approved is another call")
         if path := previews.changed(files_of(obj), now.files):
             await self._use_up(place, obj)

@@ -88,6 +88,8 @@ def _intent(obj: Mapping[str, Any], answer: Answer) -> Intent:
         meta["byUid"] = answer.uid
     if answer.remember:
         meta["remembered"] = 1
+    if answer.matching:
+        said["matching"] = dict(answer.matching)
     return Intent(
         namespace=metadata["namespace"],
         agent=spec["agentRef"]["name"],

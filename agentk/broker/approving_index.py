@@ -3,11 +3,12 @@
 Only the gate makes Approvals, and it notes each here before it is on the disk, so two calls never take one for theirs.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
+from agentk.broker import approving_likeness as likeness
 from agentk.broker import previews
-from agentk.broker.approving_words import Clock, Known, known
+from agentk.broker.approving_words import Clock, Identity, Known, known
 from agentk.broker.previews import File
 
 Place = tuple[str, str]  # namespace, name
@@ -71,13 +72,22 @@ class Index:
         same = [one for one in self.of(agent) if slot and (one.run, one.slot) == (run, slot)]
         return any(one.digest != digest for one in same)
 
-    def remembered(self, agent: str, digest: str, files: tuple[File, ...]) -> Iterator[Known]:
-        """Answers that stand for every call like this one."""
-        for one in self.of(agent):
-            if one.remembered and one.digest == digest and not previews.changed(one.files, files):
-                yield one
+    def remembered(
+        self, agent: str, identity: Identity, params: Mapping[str, Any], files: tuple[File, ...]
+    ) -> list[Known]:
+        """Answers that stand for every call like this one; those that deny it first."""
+        found = [one for one in self.of(agent) if one.remembered and _is_for(one, identity, params, files)]
+        return sorted(found, key=lambda one: one.phase != "Denied")
 
     def _usable(self, one: Known) -> bool:
         if (one.namespace, one.name) in self.claimed or self.left(one) <= 0:
             return False
         return one.phase == "Pending" or (one.phase != "Expired" and not one.used and not one.remembered)
+
+
+def _is_for(one: Known, identity: Identity, params: Mapping[str, Any], files: tuple[File, ...]) -> bool:
+    if not one.matching:
+        return one.digest == identity.digest and not previews.changed(one.files, files)
+    return likeness.unchanged(one.files, files) and likeness.alike(
+        one.parts, one.matching, identity.parts, params
+    )

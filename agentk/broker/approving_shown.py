@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentk.api import errors, kinds, quantities
-from agentk.broker.approving_words import Answer, Asking, Clock, Object, Terms, phase
+from agentk.broker import approving_likeness as likeness
+from agentk.broker.approving_words import Answer, Asking, Clock, Identity, Object, Terms, phase
 from agentk.broker.previews import File, Preview
 
 AGENT = "agentk.dev/agent"  # label: the name of who asks, where it is short enough for one
@@ -23,7 +24,7 @@ _LABEL_MAX = 63
 
 
 def made(
-    asking: Asking, name: str, digest: str, slot: str, preview: Preview, terms: Terms, clock: Clock,
+    asking: Asking, name: str, identity: Identity, preview: Preview, terms: Terms, clock: Clock,
     redact: Callable[[bytes], bytes],
 ) -> Object:  # fmt: skip
     """The object, as it is created."""
@@ -37,8 +38,9 @@ def made(
         "dialect": asking.call.form or asking.call.dialect,
         "summary": summary(asking.method.name, arguments),
         "arguments": arguments,
-        "digest": digest,
-        "slot": slot,
+        "digest": identity.digest,
+        "slot": identity.slot,
+        "parts": [{"name": name, "digest": digest} for name, digest in identity.parts.items()],
         "rule": asking.verdict.rule,
         "policy": guest.policy_name,
         "reason": redact(asking.verdict.reason.encode()).decode("utf-8", "replace"),
@@ -163,12 +165,18 @@ def answered(obj: Mapping[str, Any], answer: Answer, now: str) -> Object:
         raise already(obj)
     if answer.phase == "Approved":
         fit(obj, answer)
+    names = [one["name"] for one in obj["spec"].get("parts") or () if one["name"] != likeness.SORT]
+    if unknown := [name for name, _ in answer.matching if name not in names]:
+        told_of = f"known are {', '.join(sorted(names))[:500]}" if names else "it has too many to tell apart"
+        raise errors.Invalid(f'the call has no argument "{unknown[0]}"', hint=told_of, field="match")
     by: Object = {"name": answer.name} | ({} if answer.uid is None else {"uid": answer.uid})
     told: Object = {"phase": answer.phase, "by": by, "at": now}
     if answer.reason:
         told["reason"] = answer.reason
     if answer.remember:
         told["remembered"] = True
+    if answer.matching:
+        told["matching"] = [{"name": name, "glob": glob} for name, glob in answer.matching]
     if answer.text is not None:
         told["answer"] = answer.text
     return status(obj, now, **told)

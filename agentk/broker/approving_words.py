@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from agentk.api import quantities
+from agentk.broker.approving_likeness import Matching
 from agentk.broker.methods import Method, Params
 from agentk.broker.policy import Verdict
 from agentk.broker.previews import File
@@ -77,6 +78,15 @@ def terms(policy: Mapping[str, Any], rule: str) -> Terms:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """What a call is, by digests that tell nothing."""
+
+    digest: str  # of all of it
+    slot: str  # of the guest's key; "" without one
+    parts: Mapping[str, str]  # of each argument by itself
+
+
+@dataclass(frozen=True)
 class Asking:
     """One call that a person is to be asked about."""
 
@@ -105,6 +115,7 @@ class Answer:
     uid: int | None = None
     reason: str = ""
     remember: bool = False
+    matching: Matching = ()  # what is remembered is of calls like this one
     text: str | None = None  # to a question
 
     @property
@@ -130,6 +141,8 @@ class Known:
     retention_seconds: float = RETENTION_SECONDS
     summary: str = ""
     files: tuple[File, ...] = ()  # that it is bound to
+    parts: Mapping[str, str] = field(default_factory=dict)  # of one that is remembered for calls like it
+    matching: Matching = ()
     obj: Object = field(default_factory=dict)  # of its spec only what its deadline is told by
 
     @property
@@ -142,6 +155,8 @@ class Known:
 def known(obj: Mapping[str, Any]) -> Known:
     spec, status = obj["spec"], obj.get("status") or {}
     metadata = obj["metadata"]
+    matching = tuple((one["name"], one["glob"]) for one in status.get("matching") or ())
+    parts = {one["name"]: one["digest"] for one in spec.get("parts") or ()} if matching else {}
     when = {key: spec[key] for key in ("deadline", "clock") if key in spec}
     return Known(
         str(metadata["namespace"]),
@@ -158,6 +173,8 @@ def known(obj: Mapping[str, Any]) -> Known:
         quantities.parse_duration(spec["retention"]) if "retention" in spec else RETENTION_SECONDS,
         str(spec.get("summary", "")),
         files_of(obj),
+        parts,
+        matching,
         {"spec": when},
     )
 

@@ -12,6 +12,7 @@ def approve(
     names: deciding.Names = None,
     labels: options.Labels = "",
     remember: deciding.Remember = False,
+    match: deciding.Match = None,
     reason: deciding.Reason = "",
     namespace: options.Namespace = "",
 ) -> int:
@@ -27,7 +28,7 @@ def approve(
       agentk describe approval triage-3f9c1d20aa
       agentk approve triage-3f9c1d20aa
       agentk approve triage-3f9c1d20aa --remember --reason "only reads"
+      agentk approve triage-3f9c1d20aa --remember --match argv='git log *'
       agentk approve -l agentk.dev/agent=triage
     """
-    body = {"remember": remember, "reason": reason}
-    return deciding.each(names, labels, namespace, "approve", body)
+    return deciding.each(names, labels, namespace, "approve", deciding.said(remember, match, reason))

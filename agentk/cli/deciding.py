@@ -15,7 +15,30 @@ Remember = Annotated[
     bool,
     typer.Option("--remember", help="Answer the same call of this agent so from now on, without asking."),
 ]
+Match = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--match",
+        metavar="NAME=GLOB",
+        help="With --remember: calls like it too, whose argument NAME fits and whose others are the same. Repeatable.",
+    ),
+]
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Told to the agent, and kept.")]
+
+
+def said(remember: bool, match: list[str] | None, reason: str) -> dict[str, Any]:
+    """What is sent. Raises Usage."""
+    globs = dict(_pair(word) for word in match or [])
+    if globs and not remember:
+        raise usage.Usage("--match goes with --remember", hint="say --remember --match code='ls *'")
+    return {"remember": remember, "reason": reason} | ({"match": globs} if globs else {})
+
+
+def _pair(word: str) -> tuple[str, str]:
+    name, _, glob = word.partition("=")
+    if not name or not glob:
+        raise usage.Usage(f"{word!r} is not NAME=GLOB", hint="for example argv='git log *'")
+    return name, glob
 
 
 def each(names: list[str] | None, labels: str, namespace: str, verb: str, body: dict[str, Any]) -> int:

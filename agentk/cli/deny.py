@@ -12,6 +12,7 @@ def deny(
     names: deciding.Names = None,
     labels: options.Labels = "",
     remember: deciding.Remember = False,
+    match: deciding.Match = None,
     reason: deciding.Reason = "",
     namespace: options.Namespace = "",
 ) -> int:
@@ -25,5 +26,4 @@ def deny(
       agentk deny triage-3f9c1d20aa --reason "not on a Friday"
       agentk deny -l agentk.dev/agent=triage
     """
-    body = {"remember": remember, "reason": reason}
-    return deciding.each(names, labels, namespace, "deny", body)
+    return deciding.each(names, labels, namespace, "deny", deciding.said(remember, match, reason))

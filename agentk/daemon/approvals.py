@@ -9,7 +9,9 @@ from agentk.api import errors, kinds
 from agentk.broker.approving_words import Answer
 from agentk.daemon import answers, bodies, calls, desk, sockets
 
-_FIELDS = ("reason", "remember")
+_FIELDS = ("reason", "remember", "match")
+_MATCH_MAX = 10  # arguments
+_GLOB_MAX = 512  # letters
 _REASON_MAX = 1024
 _TEXT_MAX = 8192
 
@@ -42,7 +44,22 @@ async def _answered(call: calls.Call, phase: Literal["Approved", "Denied"]) -> R
         raise errors.BadRequest(f"reason must be text of at most {_REASON_MAX} letters", field="reason")
     if not isinstance(remember, bool):
         raise errors.BadRequest("remember must be true or false", field="remember")
-    return await _given(call, phase, reason=reason, remember=remember)
+    matching = _matching(body.get("match") or {})
+    if matching and not remember:
+        raise errors.BadRequest(
+            "match is of an answer that is remembered", field="match", hint="remember: true"
+        )
+    return await _given(call, phase, reason=reason, remember=remember, matching=matching)
+
+
+def _matching(given: Any) -> tuple[tuple[str, str], ...]:
+    """Globs by the names of arguments. Raises BadRequest."""
+    if not isinstance(given, dict) or len(given) > _MATCH_MAX:
+        raise errors.BadRequest(f"match must have at most {_MATCH_MAX} globs by name", field="match")
+    for glob in given.values():
+        if not isinstance(glob, str) or not 0 < len(glob) <= _GLOB_MAX or "\0" in glob:
+            raise errors.BadRequest(f"a glob is text of 1 to {_GLOB_MAX} letters", field="match")
+    return tuple(sorted(given.items()))
 
 
 async def _given(call: calls.Call, phase: Literal["Approved", "Denied"], **said: Any) -> Response:

@@ -124,8 +124,8 @@ class World:
     ) -> "asyncio.Task[Any]":
         """A call of the agent under way."""
         guest = self.guests.find(f"{uid}-{attempt}")
-        params = {"code": code, "language": "shell"}
-        return asyncio.create_task(self.gate.call(Call(guest, "exec", params, key=key, **more), unheard))
+        params = {"code": code, "language": "shell", **more}
+        return asyncio.create_task(self.gate.call(Call(guest, "exec", params, key=key), unheard))
 
     def question(self, uid: str, **params: Any) -> "asyncio.Task[Any]":
         call = Call(self.guests.find(f"{uid}-1"), "human.ask", params)

@@ -323,6 +323,47 @@ async def test_a_remembered_denial_denies(world: World) -> None:
 
 
 @told
+async def test_what_is_remembered_of_calls_alike_is_of_no_others(world: World) -> None:
+    world.files = [File("job.sh", "1" * 64, 10)]
+    uid = await world.agent()
+    call = world.call(uid, "ls a")
+    (asked,) = await world.asked()
+    with pytest.raises(errors.Invalid, match='no argument "cod"'):
+        await world.answer(asked, remember=True, matching=(("cod", "ls *"),))
+    await world.answer(asked, remember=True, matching=(("code", "ls *"),))
+    for one in (call, world.call(uid, "ls b"), world.call(uid, "ls ", key="k")):
+        assert await ended(one)
+    await world.lose()
+    await world.open()
+    assert await ended(world.call(uid, "ls c"))
+    assert len(await world.all()) == 1
+    others = [
+        world.call(uid, "rm b"),
+        world.call(uid, "ls b", stdin="x"),
+        world.call(uid, "ls b", env={"A": "b"}),
+    ]
+    await world.asked(count=3)
+    world.files = [File("job.sh", "2" * 64, 10)]
+    others.append(world.call(uid, "ls b"))  # a file that was named then is another one by now
+    await world.asked(count=4)
+    for task in others:
+        task.cancel()
+
+
+@told
+async def test_a_denial_of_calls_alike_comes_first(world: World) -> None:
+    uid = await world.agent()
+    for phase, code, glob in (("Denied", "git push", "git push*"), ("Approved", "git log", "git *")):
+        call = world.call(uid, code)
+        (asked,) = await world.asked()
+        await world.answer(asked, phase, remember=True, matching=(("code", glob),))
+        await asyncio.gather(call, return_exceptions=True)
+    assert await ended(world.call(uid, "git status"))
+    with pytest.raises(errors.ApprovalDenied):
+        await ended(world.call(uid, "git push --force"))
+
+
+@told
 async def test_a_guest_cannot_flood_people(world: World) -> None:
     await world.policy(maxPending=2)
     uid = await world.agent()

@@ -122,13 +122,14 @@ def test_nobody_but_the_gate_makes_one(space: Space) -> None:
 
 
 def test_what_is_remembered_is_asked_once(space: Space) -> None:
-    space.apply(policy(space.name), asker("a", space, "echo 1", "echo 1", "echo 2"))
+    space.apply(policy(space.name), asker("a", space, "echo 1", "echo 1", "printf 2", "printf 3"))
     pending(space)
     space.agentk("approve", "-l", "agentk.dev/agent=a", "--remember")
     (name,) = pending(space)
-    assert "exec: echo 2" in space.get(name, kinds.APPROVAL)["spec"]["summary"]
-    space.agentk("approve", name)
-    assert done(space, "a") == ["1", "1", "2"]
+    assert "exec: printf 2" in space.get(name, kinds.APPROVAL)["spec"]["summary"]
+    assert "goes with --remember" in space.agentk("approve", name, "--match", "code=printf *", code=2).err
+    space.agentk("approve", name, "--remember", "--match", "code=printf *")
+    assert done(space, "a") == ["1", "1", "2", "3"]
     forget(space)
 
 
