@@ -260,7 +260,9 @@ class _Running:
         intent = replace(self.intent, key="", body=body)  # with another Policy the key may be used
         await self._journal.record(intent, told)
         if isinstance(error, errors.Denied) and not error.hint:
-            error.hint = f"agentk get policy {self.call.guest.policy_name} -o yaml"
+            guest, rule = self.call.guest, str(self.intent.meta.get("rule", ""))
+            granted = rule.startswith("tools[")  # the agent's own spec says it, not its Policy
+            error.hint = f"agentk get agent {guest.name} -o yaml" if granted else _policy(guest)
         return error
 
     async def intend(self, bound: Amount) -> None:
@@ -358,6 +360,10 @@ async def _ended(writing: "asyncio.Future[Any]") -> bool:
         except asyncio.CancelledError:
             cancelled = True
     return cancelled
+
+
+def _policy(guest: Guest) -> str:
+    return f"agentk get policy {guest.policy_name} -o yaml"
 
 
 def _intent(call: Call, params: Params, verdict: policy.Verdict) -> entries.Intent:

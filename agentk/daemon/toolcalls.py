@@ -141,9 +141,10 @@ def _house(call: calls.Call) -> Toolhouse:
 
 
 async def _tool(call: calls.Call) -> words.Object:
-    """As it was last heard of, once that is what is stored."""
-    stored = await call.store.get(kinds.TOOL, call.target.namespace, call.target.name)
+    """As it was last heard of, once that is what is stored. One for everybody is found from every namespace."""
     heard = _house(call).shelf.find(call.target.namespace, call.target.name)
+    namespace = words.namespace(heard) if heard else call.target.namespace
+    stored = await call.store.get(kinds.TOOL, namespace, call.target.name)
     if heard is None or heard["metadata"].get("generation") != stored["metadata"].get("generation"):
         return stored
     return heard

@@ -4,10 +4,11 @@ A kind of tool is a line here. What of it goes on in the background is run by `r
 """
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from agentk.api import kinds
+from agentk.api import errors, kinds, toolspecs
 from agentk.broker.calling import tooling
 from agentk.broker.methods import Method
 from agentk.broker.tooling import (
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from agentk.daemon.gatehouse import Gatehouse
 
 Object = Mapping[str, Any]
+_AT_ONCE = frozenset({"command", "http"})  # kinds of which nothing has to be started to know what they offer
 
 _NAMES_TOLD = 5  # of tools that drifted
 
@@ -58,6 +60,8 @@ class Toolhouse:
         self.shelf = shelf.Shelf(self.kinds, self._tell)
         self.counts = counting.Counts(house.journal, house.guests.of)
         self._telling = asyncio.Lock()
+        self._news: dict[str, Object] = {}  # by uid
+        self._heard = asyncio.Event()
 
     def methods(self) -> dict[str, Method]:
         return tooling.methods(shelf=self.shelf, execute=self._execute, counts=self.counts)
@@ -65,16 +69,33 @@ class Toolhouse:
     def forms(self) -> dict[str, Method]:
         return tooling.forms(shelf=self.shelf)
 
+    # what goes on by itself
+
     def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
         """After `Guests.hear`."""
         self.shelf.hear(kind, obj, gone)
         if gone and kind is kinds.TOOL:
             self._mcps.forget(words.uid(obj))
             self._requests.forget(words.uid(obj))
+        elif kind is kinds.TOOL and toolspecs.kind(obj["spec"]) in _AT_ONCE and _is_news(obj):
+            self._news[words.uid(obj)] = obj
+            self._heard.set()
 
     async def run(self) -> None:
         """Until cancelled."""
-        await self.instances.run()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.instances.run(), name="tools: boxes")
+            group.create_task(self._describe(), name="tools: what they offer")
+
+    async def _describe(self) -> None:
+        """What the manifest alone says is in the status before anybody asks, and so is what is wrong with it."""
+        while True:
+            await self._heard.wait()
+            self._heard.clear()
+            while self._news:
+                _, tool = self._news.popitem()
+                with contextlib.suppress(errors.AgentkError):  # told in the status
+                    await self.shelf.offers(tool, None)
 
     async def close(self) -> None:
         await self.shelf.close()
@@ -106,10 +127,17 @@ class Toolhouse:
             await self._store.set_status(kinds.TOOL, *at, words.uid(tool), status)
 
 
+def _is_news(tool: Object) -> bool:
+    return bool((tool.get("status") or {}).get("observedGeneration") != tool["metadata"].get("generation"))
+
+
 def _conditions(tool: Object, status: Mapping[str, Any]) -> list[dict[str, Any]]:
     wrong = str(status.get("lastError") or "")
+    asked = wrong or "offers" in status
     reason, message = ("CannotBeUsed", wrong) if wrong else ("Offered", f"offers {status.get('offers', 0)}")
-    told = [_condition(tool, status, "Ready", not wrong, reason, message)]
+    if not asked:
+        reason, message = "NotAsked", "what it offers is asked for by its first use"
+    told = [_condition(tool, status, "Ready", not wrong if asked else None, reason, message)]
     if "mcp" in tool["spec"] and "pins" in status:
         drift = [str(one["name"]) for one in status.get("drift") or ()]
         names = ", ".join(drift[:_NAMES_TOLD]) + (" …" if len(drift) > _NAMES_TOLD else "")
@@ -121,11 +149,11 @@ def _conditions(tool: Object, status: Mapping[str, Any]) -> list[dict[str, Any]]
 
 
 def _condition(
-    tool: Object, status: Mapping[str, Any], kind: str, holds: bool, reason: str, message: str
+    tool: Object, status: Mapping[str, Any], kind: str, holds: bool | None, reason: str, message: str
 ) -> dict[str, Any]:
     made = {
         "type": kind,
-        "status": "True" if holds else "False",
+        "status": "Unknown" if holds is None else str(holds),
         "reason": reason,
         "message": message,
         "observedGeneration": status["observedGeneration"],

@@ -103,6 +103,7 @@ def test_a_command_runs_beside_its_caller_and_what_it_is_not_granted_is_not_ther
     assert told[1][0] == ["rows", "words", "write"]
     assert told[2] == {**TEXT, "additionalProperties": False}
     assert told[3] == [False, "$(id); --x", None, None]
+    assert "agentk get agent a -o yaml" in told[4][1]
     assert told[4][0] == "PolicyDenied" and "spec.tools[write].arguments[0]" in told[4][1]
     assert told[5][0] == "BadRequest" and "text missing" in told[5][1]
     assert told[6][1].strip() == "3" and told[7][1].strip() == "0"
@@ -259,3 +260,14 @@ def test_the_readme_works_as_typed(space: Space, tmp_path: Path) -> None:
         told[" ".join(words[:2])] = space.agentk(*words).out
     assert told["logs -f"].strip() == "3" and told["tool call"].strip() == "2"
     assert "words: ok" in told["tool test"] and "kind: Tool" in told["tool discover"]
+
+
+def test_what_a_manifest_says_is_told_before_anybody_calls(space: Space) -> None:
+    document = {"inline": '{"openapi": "3.0.0", "servers": [{"url": "https://a.example"}], "paths": {}}'}
+    space.apply(
+        command("words", "wc"),
+        tool("pet", http={"openapi": {"source": document, "operation": "pet"}}),
+    )
+    space.agentk("wait", "tool/words", "--for=condition=Ready", "--timeout=100s")
+    space.agentk("wait", "tool/pet", "--for=condition=Ready=False", "--timeout=100s")
+    assert 'no operation "pet"' in space.agentk("get", "tools", "-o", "wide").out

@@ -1,5 +1,7 @@
 """The tools that come with agentk do what their examples say, and an agent of any namespace may be granted them."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 from agentk.api import kinds, manifest
 from agentk.data import files
 from tests.flows import household
@@ -39,3 +41,14 @@ def test_an_agent_of_another_namespace_has_them_in_its_own_workspace(space: Spac
     assert told[3][0] is True and "not in the workspace" in told[3][1]
     assert told[4][2] == 42
     assert told[5][0] == "PolicyDenied"  # it reaches nobody, and so does its tool
+
+
+def test_a_person_is_asked_by_a_tool(space: Space) -> None:
+    asking = ("ask-human", {"question": "Which one?", "choices": ["a", "b"]})
+    with ThreadPoolExecutor(1) as apart:
+        told = apart.submit(call, space, granted("ask-human"), asking)
+        name = household.until(
+            "it is asked", lambda: space.agentk("get", "approvals", "-o", "name").out.strip()
+        )
+        space.agentk("answer", name.partition("/")[2], "--text", "b")
+        assert told.result()[0][1] == "b"
