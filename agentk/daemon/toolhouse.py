@@ -4,7 +4,7 @@ A kind of tool is a line here. What of it goes on in the background is run by `r
 """
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +29,8 @@ from agentk.tools import mcp_worker
 
 if TYPE_CHECKING:
     from agentk.daemon.gatehouse import Gatehouse
+
+_log = logging.getLogger(__name__)
 
 Object = Mapping[str, Any]
 _AT_ONCE = frozenset({"command", "http"})  # kinds of which nothing has to be started to know what they offer
@@ -94,8 +96,12 @@ class Toolhouse:
             self._heard.clear()
             while self._news:
                 _, tool = self._news.popitem()
-                with contextlib.suppress(errors.AgentkError):  # told in the status
+                try:
                     await self.shelf.offers(tool, None)
+                except errors.AgentkError:
+                    continue  # its status tells
+                except Exception:  # noqa: BLE001 — whatever somebody wrote into one Tool, the others are looked at
+                    _log.exception("what Tool %s offers cannot be told", words.name(tool))
 
     async def close(self) -> None:
         await self.shelf.close()

@@ -264,10 +264,18 @@ def test_the_readme_works_as_typed(space: Space, tmp_path: Path) -> None:
 
 def test_what_a_manifest_says_is_told_before_anybody_calls(space: Space) -> None:
     document = {"inline": '{"openapi": "3.0.0", "servers": [{"url": "https://a.example"}], "paths": {}}'}
+    deep: Any = {"type": "string"}
+    for _ in range(12):
+        deep = {"type": "object", "properties": {"a": deep}}
+    long = "x" * 200
     space.apply(
+        command(long, "wc"),
+        command("deep", "wc", parameters=deep),
         command("words", "wc"),
         tool("pet", http={"openapi": {"source": document, "operation": "pet"}}),
     )
     space.agentk("wait", "tool/words", "--for=condition=Ready", "--timeout=100s")
     space.agentk("wait", "tool/pet", "--for=condition=Ready=False", "--timeout=100s")
+    for name in (long, "deep"):
+        space.agentk("wait", f"tool/{name}", "--for=condition=Ready=False", "--timeout=100s")
     assert 'no operation "pet"' in space.agentk("get", "tools", "-o", "wide").out

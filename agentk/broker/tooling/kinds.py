@@ -36,7 +36,7 @@ class Kind(Protocol):
         """Of what its offers are made from: with another one they are asked for anew. "" for what only asking tells."""
 
     async def discover(self, tool: Object, guest: Guest | None) -> Sequence[Offered]:
-        """What it offers, starting what that needs. Raises AgentkError."""
+        """What it offers, starting what that needs. Raises AgentkError, and Unusable for what cannot be offered."""
 
     async def call(self, tool: Object, calling: Calling) -> Outcome:
         """Raises AgentkError for what is no answer of the tool; OutcomeUnknown when nobody knows whether it ran."""

@@ -50,10 +50,7 @@ class Requests:
             told, schema = spec.get("description") or found.description, found.parameters
         else:
             told, schema = spec.get("description", ""), toolspecs.of_manifest(spec["http"].get("parameters"))
-        try:
-            return (offers.offered(words.name(tool), told, schema),)
-        except offers.Unusable as wrong:
-            raise errors.Invalid(f'Tool "{words.name(tool)}" cannot be used: {wrong}') from None
+        return (offers.offered(words.name(tool), told, schema),)
 
     async def call(self, tool: Object, calling: Calling) -> Outcome:
         http = words.spec(tool)["http"]

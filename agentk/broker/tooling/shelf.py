@@ -197,8 +197,11 @@ class Shelf:
     async def _discover(self, tool: Object, guest: Guest | None, fingerprint: str) -> tuple[Offered, ...]:
         try:
             told = tuple(await self.kind(tool).discover(tool, guest))[: offers.OFFERS]
-        except errors.AgentkError as error:
-            await self._tell(tool, {"lastError": error.message[:_ERROR_CHARS]})
+        except (errors.AgentkError, offers.Unusable) as error:
+            why = error.message if isinstance(error, errors.AgentkError) else str(error)
+            await self._tell(tool, {"lastError": why[:_ERROR_CHARS]})
+            if isinstance(error, offers.Unusable):
+                raise errors.Invalid(f'Tool "{words.name(tool)}" cannot be used: {error}') from None
             raise
         self._known[words.uid(tool)] = _Known(fingerprint, told)
         await self._tell(tool, {"lastError": "", **status_of(told, fingerprint)})
