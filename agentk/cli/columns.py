@@ -7,7 +7,10 @@ from typing import Any, TextIO
 
 GAP = "   "
 # What a guest wrote may hold escape sequences; a cell never drives the terminal.
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# Nor does one read as something else: what is invisible, or turns the direction of what follows, is made visible.
+_CONTROL = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f]"
+)
 _COLOURS = {
     "Running": "32",
     "Succeeded": "32",

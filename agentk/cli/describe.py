@@ -15,6 +15,8 @@ app = typer.Typer(**options.APP)
 _WIDTH = 30
 # Shown apart, or of no use to people.
 _ELSEWHERE = frozenset({"conditions", "observedGeneration", "run"})
+# Of no use to people, in the spec of an Approval.
+_INNER = frozenset({"parts", "slot", "clock", "digest"})
 _WORDS = {"cpu": "CPU", "uid": "UID", "id": "ID", "ttl": "TTL", "oom": "OOM"}
 
 
@@ -98,6 +100,8 @@ def _rest(kind: kinds.Kind, obj: show.Object) -> dict[str, Any]:
 
         data = rest.get("data") or {}
         rest["data"] = {key: f"{len(base64.b64decode(value))} bytes" for key, value in data.items()}
+    if kind is kinds.APPROVAL:
+        rest["spec"] = {key: value for key, value in rest["spec"].items() if key not in _INNER}
     status = rest.pop("status", None) or {}
     shown = {key: value for key, value in status.items() if key not in _ELSEWHERE}
     return {"status": shown, **rest}  # how it is comes before how it was asked to be

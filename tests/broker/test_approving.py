@@ -8,6 +8,8 @@ import pytest
 from agentk.api import admit, errors, kinds
 from agentk.broker.previews import File
 from agentk.broker.words import Call
+from agentk.store import archives
+from agentk.store import store as stores
 from tests.broker.asking_world import ASK, SECRET, World, told, unheard
 
 
@@ -361,6 +363,30 @@ async def test_a_denial_of_calls_alike_comes_first(world: World) -> None:
     assert await ended(world.call(uid, "git status"))
     with pytest.raises(errors.ApprovalDenied):
         await ended(world.call(uid, "git push --force"))
+
+
+@told
+async def test_an_approval_that_comes_back_with_a_backup_is_none(world: World) -> None:
+    uid = await world.agent()
+    for remember in (False, True):
+        call = world.call(uid, str(remember))
+        (asked,) = await world.asked()
+        call.cancel()
+        await world.until(call.done)
+        await world.answer(asked, remember=remember)
+    archive = world.folder / "backup.tar"
+    await world.store.backup(archive)
+    assert await ended(world.call(uid, "False")) and await ended(world.call(uid, "True"))
+    await world.lose()
+    world.store.close()
+    archives.restore(world.folder, archive)
+    world.store = stores.Store.open(world.folder)
+    await world.open()
+    calls = [world.call(uid, "False"), world.call(uid, "True")]
+    await world.asked(count=2)
+    for call in calls:
+        call.cancel()
+    assert len(world.done) == 2
 
 
 @told

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from agentk.api import kinds
-from agentk.cli import completion, main, options, run, targets, usage
+from agentk.cli import columns, completion, main, options, run, targets, usage
 from agentk.client import outcome, units
 
 Run = Callable[..., Any]
@@ -191,3 +191,16 @@ def test_no_verb_imports_another_rooms_weight() -> None:
 def test_modules_are_named_like_their_verbs() -> None:
     for verb in main.NAMES:
         assert importlib.import_module(f"agentk.cli.{verb.replace('-', '_')}").app
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("rm\u202e txt.a", "rm\\u202e txt.a"),
+        ("a\u200bb", "a\\u200bb"),
+        ("né ✓", "né ✓"),
+    ],
+)
+def test_what_a_guest_wrote_reads_as_what_it_is(said: str, shown: str) -> None:
+    assert columns.safe(said) == shown

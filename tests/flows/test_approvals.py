@@ -73,6 +73,7 @@ def test_a_person_is_asked_and_answers(space: Space) -> None:
     row = space.agentk("get", "approvals", "--no-headers").lines[0]
     assert row.split()[:2] == [name, "a"] and "exec: echo hello" in row and "Pending" in row
     told = space.agentk("describe", "approval", name).out
+    assert space.get(name, kinds.APPROVAL)["spec"]["parts"][0]["digest"] not in told
     assert "echo hello" in told and "wants a person asked before exec of shell" in told
     space.agentk("wait", "agent/a", "--for=condition=AwaitingApproval", "--timeout=100s")
     assert f"agentk approve {name}" in space.agentk("describe", "agent", "a").out
