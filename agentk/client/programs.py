@@ -270,6 +270,27 @@ class Client:
         finally:
             api.close()
 
+    def approve(self, name: str, *, reason: str = "", remember: bool = False, namespace: str = "") -> Object:
+        """Let a call through that waits for a person. Raises Conflict when it was answered before.
+
+        for one in agentk.list("approvals"):
+            if one["spec"]["method"] == "exec":
+                agentk.approve(one["metadata"]["name"], reason="it only reads")
+        """
+        return self._answered(name, "approve", {"reason": reason, "remember": remember}, namespace)
+
+    def deny(self, name: str, *, reason: str = "", remember: bool = False, namespace: str = "") -> Object:
+        """Refuse a call that waits for a person. Raises Conflict when it was answered before."""
+        return self._answered(name, "deny", {"reason": reason, "remember": remember}, namespace)
+
+    def answer(self, name: str, text: str, *, namespace: str = "") -> Object:
+        """Answer a question of an agent. Raises Invalid when it takes other answers."""
+        return self._answered(name, "answer", {"text": text}, namespace)
+
+    def _answered(self, name: str, verb: str, body: Object, namespace: str) -> Object:
+        path = kinds.APPROVAL.path(self._where(kinds.APPROVAL, namespace), name, verb)
+        return dict(self._api.request("POST", path, body=body))
+
     def _start(self) -> None:
         from agentk.client import lifecycle  # only when it is down
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import agentk
 from agentk.api import kinds
 from agentk.broker import crash
 from agentk.client import client
@@ -287,6 +288,11 @@ def test_an_agent_asks_and_a_person_answers(space: Space) -> None:
     told = space.agentk("approve", name, code=1).err
     assert "is a question" in told and f"agentk answer {name}" in told
     assert "one of: a, b" in space.agentk("answer", name, "--text", "c", code=1).err
+    with (
+        agentk.Client(space.name, socket=space.home.places.socket) as host,
+        pytest.raises(agentk.AgentkError, match="is a question"),
+    ):
+        host.approve(host.list("approvals")[0]["metadata"]["name"])
     assert space.agentk("answer", name, "--text", "b").lines == [f"approval.agentk.dev/{name} answered"]
     assert done(space, "a") == ["b", "nothing"]
     calls = space.agentk("audit", "a", "-o", "json").json["items"]
