@@ -140,7 +140,7 @@ class Child:
                         held[1](message)
                 else:
                     self._hear_of(message)
-        except (ValueError, KeyError, TypeError, OverflowError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
             pass  # it speaks no sense any more: as good as dead
         finally:
             await self._bury()

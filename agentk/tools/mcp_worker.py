@@ -287,6 +287,8 @@ class _Fetching:
                         await self._send(piece)
         except errors.AgentkError as error:
             why = str(error)
+        except (KeyError, ValueError, TypeError, AttributeError):
+            why = "this is no request"
         except asyncio.CancelledError:
             why = "taken back"
             raise

@@ -19,6 +19,7 @@ from agentk.tools.offers import Offered
 
 ACCEPTED = "agentk.dev/accepted"  # annotation of a Tool: digest of the listing that a person accepted
 _TOLD_BYTES = 1024
+_DRIFT_TOLD = 100
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def of_status(told: Sequence[Offered], drift: offers.Drift) -> list[dict[str, An
                 entry["digest"] = one.digest
                 entry["description"] = one.description.encode()[:_TOLD_BYTES].decode("utf-8", "ignore")
             found.append(entry)
-    return found
+    return found[:_DRIFT_TOLD]
 
 
 def _instead(tool: Object, one: Offered, drift: offers.Drift) -> Offered:
