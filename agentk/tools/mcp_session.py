@@ -5,6 +5,7 @@ hours, so an answer is not compared with the schema that was promised.
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,7 @@ from mcp.shared.exceptions import MCPError
 from agentk.tools import mcp_sieve, offers
 
 PAGES = 50  # of one listing
+LISTING_BYTES = 4 * 1024 * 1024  # of all that it says of its tools
 LISTED_SECONDS = 60.0  # how old a listing may be when a tool is called: not every server says that it changed
 _PROGRESS_SECONDS = 0.1  # between two words of one call's progress
 _LEAVING_SECONDS = 5.0
@@ -85,6 +87,9 @@ class Session:
             except TimeoutError:
                 self._ended(f"the server did not answer within {self._seconds:g} s")
                 raise
+            except Exception as error:
+                self._ended(_first(error))  # unless it ended before, which is why then
+                raise
             server = self._client.server_info
             told = {"server": _text(server.name if server else ""), "version": self._client.protocol_version}
             self._say({"t": "opened", "id": self.number, **listing, **told})
@@ -114,6 +119,9 @@ class Session:
             except TimeoutError:
                 self._ended(f"the server hung: it did not list its tools within {self._seconds:g} s")
                 return
+            except (MCPError, offers.Unusable, ValueError, RuntimeError) as error:
+                self._ended(_first(error))
+                return
             await asyncio.sleep(1)  # however often it says that they changed
 
     async def _look_again(self) -> None:
@@ -142,9 +150,12 @@ class Session:
                 break
         else:
             raise offers.Unusable(f"the list of tools has more than {PAGES} pages")
+        told = [_told(one) for one in found]
+        if (size := sum(len(json.dumps(one)) for one in told)) > LISTING_BYTES:
+            raise offers.Unusable(f"the server says {size} bytes of its tools; the most is {LISTING_BYTES}")
         self._listed = time.monotonic()
         self._known = {one.name: one.digest for one in found}
-        return {"offers": [_told(one) for one in found], "refused": refused}
+        return {"offers": told, "refused": refused[: offers.OFFERS]}
 
     def _keep(
         self, tool: mcp_types.Tool, found: list[offers.Offered], refused: list[str], names: set[str]

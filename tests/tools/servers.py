@@ -124,6 +124,20 @@ def liar() -> None:
             say(id=told["id"], result=answer)
 
 
+def wordy() -> None:
+    greet(
+        [
+            TOOL | {"name": f"t{n}", "description": "x" * 8000, "inputSchema": words(50_000)}
+            for n in range(100)
+        ]
+    )
+    hear()
+
+
+def words(size: int) -> dict:
+    return {"type": "object", "description": "x" * size}
+
+
 def nested(depth: int) -> dict:
     made: dict = {"type": "object"}
     for _ in range(depth):

@@ -141,7 +141,8 @@ def test_a_server_that_dies_in_a_call_leaves_it_unknown() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "why"), [("hang", "2 s"), ("endless_line", "longer than"), ("nobody", "ended")]
+    ("name", "why"),
+    [("hang", "2 s"), ("endless_line", "longer than"), ("nobody", "ended"), ("wordy", "bytes of its tools")],
 )
 def test_a_server_that_does_not_begin_is_told_of(name: str, why: str) -> None:
     async def story(bench: Bench) -> None:
