@@ -5,7 +5,6 @@ Its own text is what is run (`pythons.RUN`), so it imports nothing of ours and k
 goes to standard error: standard output has the one answer.
 """
 
-import asyncio
 import collections.abc
 import dataclasses
 import enum
@@ -196,6 +195,8 @@ def called(function: Any, arguments: dict[str, Any]) -> Any:
     hints = typing.get_type_hints(function, include_extras=True)
     result = function(**{name: fitted(hints.get(name, Any), value) for name, value in arguments.items()})
     if inspect.isawaitable(result):
+        import asyncio  # takes as long as all the rest, and few functions need it
+
         result = asyncio.run(_awaited(result))
     return result
 

@@ -131,6 +131,7 @@ def test_a_long_answer_is_a_file_of_the_callers(space: Space) -> None:
     assert told[1][0] is True and "Is a directory" in told[1][1]
 
 
+@household.on_both
 def test_a_box_of_its_own_has_what_is_the_tools_and_goes_when_idle(space: Space) -> None:
     space.apply(
         household.manifest("Secret", "s", stringData={"k": "tool-secret-value"}),
@@ -140,6 +141,7 @@ def test_a_box_of_its_own_has_what_is_the_tools_and_goes_when_idle(space: Space)
             "-c",
             'echo "$KEY:$(ls /workspace | wc -l):$(hostname)" && touch /workspace/x',
             jail={
+                "runtimeRef": {"name": space.runtime},
                 "env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
                 "resources": {"limits": dict(household.TINY)},
             },
