@@ -43,7 +43,7 @@ from agentk.store import store as stores
 from agentk.store.journal import Journal
 
 _LOOK_SECONDS = 60.0  # a loop's timer does not count while the machine sleeps: look again after so long
-_APART_BYTES = 64 * 1024  # what is longer is digested in a thread
+_APART_BYTES = 64 * 1024  # what is longer is looked through in a thread
 _UNANSWERED = "nobody answered until the deadline"
 
 _log = logging.getLogger(__name__)
@@ -183,8 +183,10 @@ class Approvals:
         self, asking: Asking, place: Place, identity: Identity, preview: previews.Preview, asked: Terms
     ) -> None:
         args = (asking, place[1], identity, preview, asked, self._clock, self._redact)
+        large = len(asking.body) > _APART_BYTES
+        made = await asyncio.to_thread(showing.made, *args) if large else showing.made(*args)
         try:
-            obj = await self._store.create(showing.made(*args), in_live_namespace=True)
+            obj = await self._store.create(made, in_live_namespace=True)
         except errors.AlreadyExists:  # made by us, and its maker was cancelled before it heard so
             obj = await self._store.get(kinds.APPROVAL, *place)
         self.index.hear(obj, False)

@@ -24,6 +24,8 @@ def values(params: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments by name; those of what holds arguments (`arguments`, `env`) one by one, as `arguments.title`."""
     found: dict[str, Any] = {}
     for name, value in params.items():
+        if "." in name:
+            return {}  # no parameter of ours: it could be taken for another
         if isinstance(value, Mapping) and value and not any("." in str(key) for key in value):
             found |= {f"{name}.{key}": held for key, held in value.items()}
         else:

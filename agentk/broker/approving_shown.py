@@ -4,6 +4,7 @@ Secrets are taken out before anything is kept; what is shown is bounded, and wha
 guest's is ever more than text here.
 """
 
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,7 +18,8 @@ AGENT = "agentk.dev/agent"  # label: the name of who asks, where it is short eno
 SHOWN_BYTES = 64 * 1024  # of the arguments, as JSON
 _TEXT_MIN = 256  # letters that are left of each text when there is too much of them all
 _DEPTH = 32
-_ITEMS = 200
+_ITEMS = (200, 20, 5)  # of each list, as far as that fits
+_CUT_CHARS = 48  # of what says that something is left out
 _LINE = 160
 _SUMMARY = 400
 _LABEL_MAX = 63
@@ -74,24 +76,57 @@ def made(
 
 
 def shown(body: bytes) -> tuple[Object, int]:
-    """Arguments as an object, and how many bytes of them had to be left out."""
+    """Arguments as an object, and how many bytes of them had to be left out.
+
+    Long texts lose their middle, all of them at the same length, so that none is hidden behind another.
+    """
     try:
         whole = json.loads(body)
     except (ValueError, RecursionError):  # a secret that was taken out took a quote with it
         whole = {"text": body.decode("utf-8", "replace")}
-    most = SHOWN_BYTES
-    while True:
-        kept = _cut(whole if isinstance(whole, dict) else {"value": whole}, most, _DEPTH)
-        size = len(json.dumps(kept, ensure_ascii=False).encode("utf-8", "replace"))
-        if size <= SHOWN_BYTES:
-            found: Object = kept
-            return found, max(0, len(body) - size) if kept != whole else 0
-        if most <= _TEXT_MIN:
-            return {}, len(body)
-        most //= 2
+    whole = whole if isinstance(whole, dict) else {"value": whole}
+    for items in _ITEMS:
+        lengths: list[int] = []
+        left = SHOWN_BYTES - _measured(whole, items, _DEPTH, lengths)
+        level = _level(lengths, left)
+        for most in (level, level // 4, level // 16):  # letters may take more than a byte
+            if most < min(_TEXT_MIN, max(lengths, default=0)):
+                break
+            kept: Object = _cut(whole, most, items, _DEPTH)
+            size = len(json.dumps(kept, ensure_ascii=False).encode("utf-8", "replace"))
+            if size <= SHOWN_BYTES:
+                return kept, max(0, len(body) - size) if kept != whole else 0
+    return {}, len(body)
 
 
-def _cut(value: Any, most: int, depth: int) -> Any:
+def _measured(value: Any, items: int, depth: int, lengths: list[int]) -> int:
+    """What all takes but for its texts, whose lengths are noted; it looks no further than people do."""
+    if isinstance(value, str):
+        lengths.append(len(value))
+        return 4
+    if not isinstance(value, dict | list) or not depth:
+        return 24 if not isinstance(value, int) else value.bit_length() // 3 + 8
+    size, held = 64, value.values() if isinstance(value, dict) else value
+    if isinstance(value, dict):
+        size += sum(len(key) + 4 for key in itertools.islice(value, items))
+    for one in itertools.islice(held, items):
+        if size > SHOWN_BYTES:
+            break
+        size += _measured(one, items, depth - 1, lengths)
+    return size
+
+
+def _level(lengths: list[int], left: int) -> int:
+    """The length that all may have so that together they have no more than is left; -1 when there is none."""
+    at, many = 0, len(lengths)
+    for length in sorted(lengths):
+        if length * many > left - at:
+            return max(-1, (left - at) // many - _CUT_CHARS)
+        at, many = at + length, many - 1
+    return max(lengths, default=0) if left >= 0 else -1
+
+
+def _cut(value: Any, most: int, items: int, depth: int) -> Any:
     """Texts with their middle left out where they are longer, and no more of lists and levels than people read."""
     if isinstance(value, str):
         if len(value) <= most:
@@ -102,11 +137,12 @@ def _cut(value: Any, most: int, depth: int) -> Any:
         return value
     if not depth:
         return "[…]"
+    more = len(value) - items
     if isinstance(value, list):
-        kept = [_cut(one, most, depth - 1) for one in value[:_ITEMS]]
-        return kept + ([f"[… {len(value) - _ITEMS} more …]"] if len(value) > _ITEMS else [])
-    left = {key: _cut(one, most, depth - 1) for key, one in list(value.items())[:_ITEMS]}
-    return left | ({"…": f"{len(value) - _ITEMS} more"} if len(value) > _ITEMS else {})
+        kept = [_cut(one, most, items, depth - 1) for one in value[:items]]
+        return kept + ([f"[… {more} more …]"] if more > 0 else [])
+    left = {key: _cut(one, most, items, depth - 1) for key, one in itertools.islice(value.items(), items)}
+    return left | ({"…": f"{more} more"} if more > 0 else {})
 
 
 def clean(value: Any) -> Any:
