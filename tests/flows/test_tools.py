@@ -247,6 +247,8 @@ def test_a_person_calls_tests_and_lists_tools(space: Space) -> None:
     assert tried[3].startswith("words: examples[1]: '7' is not in") and tried[4] == "letters: offers 1"
     told = space.agentk("describe", "tool", "words").out
     assert "Counts words." in told and "Offers:" in told
+    (made, *_) = space.agentk("audit", "mine", "-o", "json").json["items"]
+    assert made["method"] == "people.tool.call" and "uid" in json.dumps(made)
     may = space.agentk("auth", "can-i", "--as", "agent/a", "tool.call", "name=mine").out
     assert may.startswith("yes:") and "mine/mine" in may
     assert space.agentk("auth", "can-i", "--as", "agent/a", "tool.call", "name=words", code=1).err
