@@ -1,5 +1,6 @@
 """A person is asked, and answers at a terminal; the agents are in real jails and the daemon may die at every step."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -10,9 +11,9 @@ from typing import Any
 import pytest
 
 import agentk
-from agentk.api import kinds
+from agentk.api import errors, kinds
 from agentk.broker import crash
-from agentk.client import client
+from agentk.client import client, wire
 from tests.flows import household
 from tests.flows.household import Household, Object, Space, python
 
@@ -61,11 +62,16 @@ def phase(obj: Object) -> str:
 
 def done(space: Space, name: str) -> list[str]:
     assert space.phase(name, "Succeeded", "Failed")["reason"] == "Completed", "\n".join(space.log(name))
-    return space.agentk("logs", name).lines
+    return space.log(name)
+
+
+def answer(space: Space, name: str, verb: str = "approve", **body: Any) -> None:
+    """As the command does, without a process for it."""
+    space.api.request("POST", kinds.APPROVAL.path(space.name, name, verb), body=body)
 
 
 def forget(space: Space) -> None:
-    space.agentk("delete", "policy", space.name)
+    space.api.delete(kinds.POLICY, "", space.name)
 
 
 def test_a_person_is_asked_and_answers(space: Space) -> None:
@@ -105,7 +111,7 @@ def test_a_person_is_asked_and_answers(space: Space) -> None:
 
 
 def test_nobody_but_the_gate_makes_one(space: Space) -> None:
-    space.apply(policy(space.name), asker("a", space, "true"))
+    space.create(policy(space.name), asker("a", space, "true"))
     (name,) = pending(space)
     obj = space.get(name, kinds.APPROVAL)
     told = space.agentk("apply", "-f", "-", stdin=json.dumps(obj), code=1).err
@@ -124,7 +130,7 @@ def test_nobody_but_the_gate_makes_one(space: Space) -> None:
 
 
 def test_what_is_remembered_is_asked_once(space: Space) -> None:
-    space.apply(policy(space.name), asker("a", space, "echo 1", "echo 1", "printf 2", "printf 3"))
+    space.create(policy(space.name), asker("a", space, "echo 1", "echo 1", "printf 2", "printf 3"))
     pending(space)
     space.agentk("approve", "-l", "agentk.dev/agent=a", "--remember")
     (name,) = pending(space)
@@ -136,23 +142,24 @@ def test_what_is_remembered_is_asked_once(space: Space) -> None:
 
 
 def test_an_agent_that_is_killed_asks_no_more(space: Space) -> None:
-    space.apply(policy(space.name), asker("a", space, "true"))
+    space.create(policy(space.name), asker("a", space, "true"))
     (name,) = pending(space)
     space.agentk("kill", "a", "--grace-period", "0")
     space.agentk("wait", f"approval/{name}", "--for=condition=Finished", "--timeout=100s")
     obj = space.get(name, kinds.APPROVAL)
     assert (phase(obj), obj["status"]["reason"]) == ("Expired", "its agent has ended")
     space.delete("a")
-    household.until("it went with its agent", lambda: not space.agentk("get", "approvals", "-o", "name").out)
+    there = client.Selection(kinds.APPROVAL, space.name)
+    household.until("it went with its agent", lambda: not space.api.list(there).items)
     forget(space)
 
 
 def test_a_frozen_agent_has_its_answer_when_it_can_read_it(space: Space) -> None:
-    space.apply(policy(space.name), asker("a", space, "echo hello"))
+    space.create(policy(space.name), asker("a", space, "echo hello"))
     (name,) = pending(space)
     space.agentk("suspend", "a")
     space.phase("a", "Suspended")
-    space.agentk("approve", name)
+    answer(space, name)
     space.agentk("resume", "a")
     assert done(space, "a") == ["hello"]
     forget(space)
@@ -166,10 +173,10 @@ def test_time_answers_as_the_rule_says(space: Space) -> None:
         },
         {"name": "rest", "effect": "Allow", "methods": ["*"]},
     ]  # fmt: skip
-    space.apply(policy(space.name, rules=rules), asker("a", space, "echo late"))
+    space.create(policy(space.name, rules=rules), asker("a", space, "echo late"))
     assert done(space, "a") == ["late"]
     del rules[0]["approval"]  # type: ignore[arg-type]
-    space.apply(policy(space.name, rules=rules, timeout="1s"), asker("b", space, "echo late"))
+    space.create(policy(space.name, rules=rules, timeout="1s"), asker("b", space, "echo late"))
     assert done(space, "b")[0].startswith("ApprovalRequired: nobody has approved it in time")
     forget(space)
 
@@ -193,7 +200,7 @@ def test_who_is_asked_about_a_file_sees_the_diff_and_a_changed_one_refuses(space
         {"name": "rest", "effect": "Allow", "methods": ["*"]},
     ]  # fmt: skip
     files = {"main.py": WRITE, "agentos.py": AGENTOS}
-    space.apply(
+    space.create(
         policy(space.name, rules=rules),
         household.agent(
             "a", "python", "main.py", source={"inline": {"files": files}}, policyRef={"name": space.name}
@@ -204,12 +211,12 @@ def test_who_is_asked_about_a_file_sees_the_diff_and_a_changed_one_refuses(space
     assert [line.strip() for line in told.splitlines() if line.strip()[:1] in "+-@"][:5] == [
         "--- notes.txt", "+++ notes.txt", "@@ -1,2 +1,2 @@", "-two", "+2",
     ]  # fmt: skip
-    space.agentk("approve", name)
+    answer(space, name)
     (name,) = pending(space)
     space.agentk("exec", "a", "--", "sh", "-c", "echo three >> /workspace/notes.txt")
-    space.agentk("approve", name)
+    answer(space, name)
     (name,) = pending(space)  # READ, of what has one more line and was not overwritten
-    space.agentk("approve", name)
+    answer(space, name)
     said = done(space, "a")
     assert said[0] == "True" and "notes.txt is not what it was" in said[1]
     assert said[2] == repr("one\n2\nthree\n")
@@ -223,7 +230,7 @@ def test_a_script_that_changed_is_not_run(space: Space) -> None:
         "a", swap, policyRef={"name": space.name}, env=[{"name": "PATH", "value": "/workspace:/usr/bin"}]
     )
     made["spec"]["command"] += ["sh job.sh", "sh job.sh"]
-    space.apply(policy(space.name), made)
+    space.create(policy(space.name), made)
     (name,) = pending(space)
     files = space.get(name, kinds.APPROVAL)["spec"]["files"]
     assert [one["path"] for one in files] == ["job.sh"]
@@ -232,9 +239,9 @@ def test_a_script_that_changed_is_not_run(space: Space) -> None:
         "exec", "a", "--", "sh", "-c",
         f"echo 'echo evil' > /workspace/job.sh; printf '{lie}' > /workspace/sha256sum; chmod +x /workspace/sha256sum",
     )  # fmt: skip
-    space.agentk("approve", name)
+    answer(space, name)
     (name,) = pending(space)
-    space.agentk("approve", name)
+    answer(space, name)
     said = done(space, "a")
     assert said[0].startswith("Conflict: job.sh is not what it was") and said[1] == "evil"
     forget(space)
@@ -255,7 +262,7 @@ def test_a_grant_that_requires_approval_asks_for_the_tool_as_it_is(space: Space)
     text = {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]}
     say = {"argv": ["echo", "{text}"], "parameters": text}
     granted = [{"ref": {"name": "say"}, "requireApproval": ["*"]}]
-    space.apply(
+    space.create(
         policy(space.name, rules=[{"name": "all", "effect": "Allow", "methods": ["*"]}]),
         household.manifest("Tool", "say", spec={"command": say}),
         python("a", TOOL, tools=granted, policyRef={"name": space.name}),
@@ -263,11 +270,11 @@ def test_a_grant_that_requires_approval_asks_for_the_tool_as_it_is(space: Space)
     (name,) = pending(space)
     spec = space.get(name, kinds.APPROVAL)["spec"]
     assert (spec["rule"], spec["summary"]) == ("tools[say].requireApproval", 'tool.call: say {"text": "one"}')
-    space.agentk("approve", name)
+    answer(space, name)
     (name,) = pending(space)
     changed = {"argv": ["echo", "evil", "{text}"], "parameters": text}
-    space.apply(household.manifest("Tool", "say", spec={"command": changed}))
-    space.agentk("approve", name)
+    space.create(household.manifest("Tool", "say", spec={"command": changed}))
+    answer(space, name)
     said = done(space, "a")
     assert said[0] == "one" and said[-1].startswith("Conflict tool/say is not what it was")
     forget(space)
@@ -329,7 +336,7 @@ def test_a_client_of_openai_waits_hangs_up_and_comes_again(alone: Space) -> None
         {"name": "rest", "effect": "Allow", "methods": ["*"]},
     ]
     route = {"scripted": {"rules": [{"match": {}, "reply": {"text": "hello"}}]}}
-    alone.apply(
+    alone.create(
         policy(alone.name, rules=rules),
         household.manifest("ModelRoute", "default", spec=route),
         python("a", HTTP, policyRef={"name": alone.name}),
@@ -342,9 +349,9 @@ def test_a_client_of_openai_waits_hangs_up_and_comes_again(alone: Space) -> None
     alone.home.answers()
     alone.agentk("wait", f"approval/{name}", "--for=condition=Waiting", "--timeout=100s")
     assert pending(alone) == [name]
-    alone.agentk("approve", name)
+    answer(alone, name)
     (other,) = pending(alone)
-    alone.agentk("deny", other)
+    answer(alone, other, "deny")
     assert done(alone, "a") == ["hung up", "200 hello", "403 approval_denied"]
 
 
@@ -364,14 +371,14 @@ def test_a_tunnel_waits_before_anything_is_dialled(space: Space) -> None:
         {"name": "rest", "effect": "Allow", "methods": ["*"]},
     ]
     egress = {"egress": {"allow": [{"host": "blocked.invalid"}]}}
-    space.apply(
+    space.create(
         policy(space.name, rules=rules), python("a", TUNNEL, network=egress, policyRef={"name": space.name})
     )
     (name,) = pending(space)
     assert "CONNECT" in space.get(name, kinds.APPROVAL)["spec"]["summary"]
-    space.agentk("deny", name)
+    answer(space, name, "deny")
     (name,) = pending(space)
-    space.agentk("approve", name)
+    answer(space, name)
     said = done(space, "a")
     assert said[0].startswith("HTTP/1.1 403") and said[1].startswith("HTTP/1.1 5"), "no such host"
     forget(space)
@@ -399,14 +406,15 @@ POINTS = {"approval.made": 1, "approval.answering": 1, "approval.answered": 1, "
 @pytest.mark.parametrize("point", sorted(POINTS))
 def test_the_daemon_dies_and_the_call_is_done_once(broken: Space, point: str) -> None:
     (broken.home.crashes / point).touch()
-    broken.apply(policy(broken.name), asker("a", broken, COUNTED))
+    broken.create(policy(broken.name), asker("a", broken, COUNTED))
 
     def answered() -> bool:
         there = household.again(lambda: broken.api.list(client.Selection(kinds.APPROVAL, broken.name)).items)
         for one in there:
             if phase(one) == "Pending":
-                broken.agentk("approve", one["metadata"]["name"], code=None)
-        return broken.status("a").get("phase") in kinds.FINAL_PHASES
+                with contextlib.suppress(errors.AgentkError, wire.Cut):
+                    answer(broken, one["metadata"]["name"])
+        return household.again(lambda: broken.status("a")).get("phase") in kinds.FINAL_PHASES
 
     household.until("it is done", answered)
     assert done(broken, "a") == ["1"]
