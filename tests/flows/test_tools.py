@@ -283,3 +283,15 @@ def test_what_a_manifest_says_is_told_before_anybody_calls(space: Space) -> None
     for name in (long, "deep"):
         space.agentk("wait", f"tool/{name}", "--for=condition=Ready=False", "--timeout=100s")
     assert 'no operation "pet"' in space.agentk("get", "tools", "-o", "wide").out
+
+
+def test_functions_of_a_folder_are_packed_with_the_jail_they_run_in(space: Space, tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "main.py").write_text(
+        "import other\ndef f(n: int) -> int:\n    return other.twice(n)\n"
+    )
+    (tmp_path / "code" / "other.py").write_text("def twice(n):\n    return 2 * n\n")
+    made = tool("packed", python={"functions": ["main:f"]}, jail={"source": {"path": "./code"}})
+    (tmp_path / "tool.yaml").write_text(json.dumps(made))
+    space.agentk("apply", "-f", str(tmp_path / "tool.yaml"))
+    assert space.agentk("tool", "call", "packed", "--args", '{"n": 21}').out.strip() == "42"
