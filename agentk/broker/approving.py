@@ -136,7 +136,7 @@ class Approvals:
             raise repeating.another()
         found = index.fitting(guest.uid, guest.run_id, digest, slot, preview.files)
         if found is None:
-            found = self._room(asking, digest, slot, asked)
+            found = self._room(asking, identity, preview, asked)
         place = (found.namespace, found.name)
         index.claimed[place] = guest.uid
         self._bells[place] = asyncio.Event()
@@ -150,8 +150,9 @@ class Approvals:
                 index.drop(place)  # it was never made
             self._tell(guest.uid, place, False)
 
-    def _room(self, asking: Asking, digest: str, slot: str, asked: Terms) -> Known:
-        """A name for a new one, noted at once. Raises TooManyRequests."""
+    def _room(self, asking: Asking, identity: Identity, preview: previews.Preview, asked: Terms) -> Known:
+        """A name for a new one, noted at once: whoever answers by it answers what it was seen to be, and nothing that
+        took its place. Raises TooManyRequests."""
         guest = asking.call.guest
         for above in (guest.uid, *guest.parents):  # who spawns many asks no more for it
             family = {above, *(str(one["metadata"]["uid"]) for one in self._guests.family(above))}
@@ -163,15 +164,16 @@ class Approvals:
                 f"{waiting} calls of {whose} wait for a person already, and no more may",
                 hint="agentk get approvals shows them; spec.approvals.maxPending of its Policy bounds them",
             )
-        parts = [part.encode() for part in (guest.uid, guest.run_id, slot or digest)]
-        ordinal = 0
+        files = [f"{one.path}\0{one.sha256}" for one in preview.files]
+        about = (guest.uid, guest.run_id, identity.slot, identity.digest, *files)
+        parts, ordinal = [part.encode("utf-8", "backslashreplace") for part in about], 0
         while True:
             number = self._journal.stand_in(b"approval", *parts, str(ordinal).encode())
             name = named(guest, number)
             if self.index.get((guest.namespace, name)) is None:
                 break
             ordinal += 1
-        made = Known(guest.namespace, name, "", guest.uid, guest.run_id, digest, slot)
+        made = Known(guest.namespace, name, "", guest.uid, guest.run_id, identity.digest, identity.slot)
         self.index.put(made)
         return made
 

@@ -451,6 +451,22 @@ async def test_a_secret_is_bound_and_not_shown(world: World) -> None:
 
 
 @told
+async def test_a_name_never_becomes_another_calls(world: World) -> None:
+    """Somebody may look at one, and answer when it is gone and the same key was used for something else."""
+    uid, names = await world.agent(), set[str]()
+    for code, digest in (("ls", "1"), ("rm -rf /", "1"), ("ls", "2")):
+        world.files = [File("a.sh", digest * 64, 1)]
+        call = world.call(uid, code, key="k")
+        (asked,) = await world.asked()
+        names.add(asked["metadata"]["name"])
+        await world.store.delete(kinds.APPROVAL, "default", asked["metadata"]["name"])
+        with pytest.raises(errors.ApprovalDenied, match="deleted"):
+            await ended(call)
+        await world.until(lambda: not world.approvals.index.of(uid))
+    assert len(names) == 3
+
+
+@told
 async def test_who_deletes_it_refuses_it(world: World) -> None:
     uid = await world.agent()
     call = world.call(uid)

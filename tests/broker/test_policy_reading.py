@@ -27,6 +27,7 @@ from tests.broker.ruling import allow, deny, rules
         ({"effect": "Allow", "httpMethods": ["*"]}, "httpMethods[0]"),
         ({"effect": "Allow", "paths": ["v1/*"]}, "paths[0]"),
         ({"effect": "Allow", "name": ""}, "name"),
+        ({"effect": "Allow", "approval": {"timeout": "1h"}}, "approval"),
         ("Allow", ""),
     ],
 )
