@@ -69,6 +69,14 @@ def got_by_npm(what: str) -> None:
         pytest.skip(f"this machine's own npm does not get {what}: {done.stderr.strip()[-300:]}")
 
 
+def packaged(space: Space, name: str) -> None:
+    """Returns once its packages are made: each stage has its own time, for they take longest on a slow machine."""
+    stages = [None, "", "EnvironmentResolving", "EnvironmentFetching", "EnvironmentInstalling"]
+    for passed in range(3, len(stages) + 1):
+        before = stages[:passed]
+        space.until(name, lambda status, before=before: status.get("reason") not in before)
+
+
 def tools(space: Space) -> None:
     space.apply(
         command("echo", "printf", "%s", "{text}", parameters=TEXT, description="Says it again."),
@@ -82,6 +90,7 @@ def test_the_official_python_client_in_both_eras(space: Space) -> None:
     tools(space)
     wanted = {"python": {"requirements": [PYTHON_CLIENT]}}
     space.apply(python("a", IN_PYTHON, tools=GRANT, environment=wanted, resources=ROOM))
+    packaged(space, "a")
     space.phase("a", "Succeeded", "Failed")
     told = [json.loads(line) for line in space.log("a")]
     same: list[Any] = [["echo", "other"], "hello", True, "PolicyDenied"]
@@ -90,27 +99,24 @@ def test_the_official_python_client_in_both_eras(space: Space) -> None:
 
 def test_the_official_typescript_client_and_the_inspector(space: Space) -> None:
     got_by_npm(NODE_CLIENT)
-    tools(space)
-    wanted = {"node": {"packages": [NODE_CLIENT]}}
-    argv = ["node", "--input-type=module", "-e", IN_NODE]
-    space.apply(agent("a", *argv, tools=GRANT, environment=wanted, resources=ROOM))
     got_by_npm(INSPECTOR)
+    tools(space)
     inspect = "mcp-inspector --cli http://127.0.0.1:8700/mcp --transport http"
-    script = (
-        f"{inspect} --method tools/list && "
-        f"{inspect} --method tools/call --tool-name echo --tool-arg text=hello"
-    )
+    script = f"""
+        {inspect} --method tools/list
+        {inspect} --method tools/call --tool-name echo --tool-arg text=hello
+    """
+    # One environment for both: packages take longest here.
+    more = {
+        "environment": {"node": {"packages": [NODE_CLIENT, INSPECTOR]}},
+        "tools": GRANT,
+        "resources": ROOM,
+    }
     space.apply(
-        agent(
-            "b",
-            "sh",
-            "-ec",
-            script,
-            tools=GRANT,
-            environment={"node": {"packages": [INSPECTOR]}},
-            resources=ROOM,
-        )
+        agent("a", "node", "--input-type=module", "-e", IN_NODE, **more),
+        agent("b", "sh", "-ec", script, **more),
     )
+    packaged(space, "a")
     space.phase("a", "Succeeded", "Failed")
     assert [json.loads(line) for line in space.log("a")] == [[["echo", "other"], "hello", True]]
     space.phase("b", "Succeeded", "Failed")

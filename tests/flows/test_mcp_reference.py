@@ -8,7 +8,7 @@ import socket
 
 from tests.flows import household
 from tests.flows.household import Object, Space, agent
-from tests.flows.test_mcp_clients import got_by_npm, got_by_pip
+from tests.flows.test_mcp_clients import got_by_npm, got_by_pip, packaged
 from tests.flows.test_mcp_servers import status
 from tests.flows.test_tools import call, granted, tool
 
@@ -104,6 +104,7 @@ def test_a_reference_server_behind_streamable_http(space: Space) -> None:
     )
     http = {"url": f"http://127.0.0.1:{port}/mcp", "privateAddresses": True}
     space.apply(far, tool("everything", mcp={"http": http}))
+    packaged(space, "far")
     space.running("far")
     assert {"echo", "get-sum"} <= listed(space, "everything")
     told = call(space, granted("everything"), ("everything__echo", {"message": "from afar"}))
