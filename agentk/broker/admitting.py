@@ -5,6 +5,7 @@ from typing import Any
 
 from agentk.api import errors, kinds, problems
 from agentk.broker import budgets_limits, egress, egress_secrets, egress_urls, policy_rules
+from agentk.broker.guarding import rails
 from agentk.llm import routefields
 
 
@@ -13,8 +14,11 @@ def check(kind: kinds.Kind, obj: Mapping[str, Any]) -> None:
     name = str(obj["metadata"].get("name", ""))
     if kind is kinds.MODELROUTE:
         problems.raise_all(routefields.read(obj)[1], kind.kind, name, None)
-    elif kind is kinds.POLICY and "rules" in obj["spec"]:
-        policy_rules.compiled(name, obj["spec"]["rules"])
+    elif kind is kinds.POLICY:
+        if "rules" in obj["spec"]:
+            policy_rules.compiled(name, obj["spec"]["rules"])
+        if "guardrails" in obj["spec"]:
+            rails.read(obj["spec"]["guardrails"])
     elif kind is kinds.QUOTA:
         budgets_limits.of_quota(obj["spec"])
     elif kind is kinds.AGENT:

@@ -14,6 +14,7 @@ from typing import Any
 
 from agentk.api import errors, kinds
 from agentk.broker.calling import places
+from agentk.broker.guarding import tokens
 from agentk.broker.guests import Guests
 from agentk.broker.tooling import counting
 from agentk.store import guest_rooms as rooms
@@ -81,6 +82,7 @@ class Leftovers:
             kept.add(places.mailbox(uid))
             kept.add(f"agent/{uid}")
             kept.add(counting.scope(uid))
+            kept.add(tokens.scope(uid))
             kept.add(places.family(uid, self._guests.parents(uid)))
         return kept
 

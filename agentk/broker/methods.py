@@ -60,6 +60,12 @@ class Context(Protocol):
     async def emit(self, data: Any) -> None:
         """One item of the call's stream; waits while the guest does not read."""
 
+    async def seen(self, value: Any) -> Any:
+        """What somebody answered, before it is kept anywhere: as guardrails leave it. Raises Denied."""
+
+    async def background(self, answer: Any) -> Any:
+        """An answer that is kept until somebody asks for it, as it may be kept. Raises Denied."""
+
     async def transact(self, work: Callable[[writer.Tx], Any]) -> Any:
         """All that a local call writes, and the record of it, in one transaction; at most once a call."""
 

@@ -43,6 +43,7 @@ from agentk.broker.dialects.frames_serving import FramesService
 from agentk.broker.dialects.http import HttpService
 from agentk.broker.dialects.jsonrpc import Asked
 from agentk.broker.dialects.jsonrpc_serving import Emit, JsonRpcService
+from agentk.broker.guarding import guards
 from agentk.broker.methods import Method
 from agentk.broker.words import Call, Guest
 from agentk.daemon import gatecalls, hosting, toolhouse
@@ -138,6 +139,7 @@ class Gatehouse:
             self.lives.still,
         )
         self._keeping = approving_keeping.Keeping(self.approvals, store, self.guests, clock)
+        self.guards = guards.Guards(self.journal, now)
         self.methods: dict[str, Method] = gatecalls.methods(self)
         self.gate = gate.Gate(self._rooms())
         self._rules: dict[str, tuple[Object, policy_rules.Rules]] = {}
@@ -161,6 +163,7 @@ class Gatehouse:
             self.lives.still,
             self.approvals.ask,
             lambda guest: self.guests.find(guest.box_id),
+            self.guards.of,
         )
 
     async def run(self) -> None:
@@ -195,6 +198,7 @@ class Gatehouse:
         await self.tools.close()
         await self.waiting.close()
         await self.jobs.close()
+        await self.guards.close()
         await self.models.close()
         await self._worker.close()
         self.dialer.close()
@@ -285,6 +289,7 @@ class Gatehouse:
                 await self.journal.sweep()
                 await self.exits.keep({str(agent["metadata"]["uid"]) for agent in self.guests.all()})
                 await self.jobs.sweep(self.guests.uids())
+                self.guards.keep(self.guests.uids())
             except errors.AgentkError:  # a full disk, say: those who write hear of it too
                 _log.exception("the journal could not be swept")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from agentk.api import errors
-from agentk.broker import gate, methods, policy
+from agentk.broker import gate, methods, policy, running
 from agentk.broker.budgets import Budgets
 from agentk.broker.budgets_limits import Limits
 from agentk.broker.budgets_node import Owner
@@ -273,7 +273,7 @@ def test_what_was_under_way_when_the_daemon_died_is_unknown_and_not_done_again(
     async def story() -> None:
         world = make({"think": answer})
         # What a process that was killed leaves behind: an intent, and no result.
-        intent = gate._intent(
+        intent = running.intent_of(
             Call(GUEST, "think", {"prompt": "x"}, key="k"),
             methods.parser("think")({"prompt": "x"}),
             policy.Verdict("Allow", "all", ""),

@@ -87,7 +87,12 @@ class _Calls:
             return Done(await self._run(guest, run, order, telling))
         if params["stream"]:
             raise errors.BadRequest("a run in the background has nobody to stream to", field="params.stream")
-        await self._jobs.begin(context.call, run, lambda: self._run(guest, run, order, None))
+
+        async def in_background() -> dict[str, Any]:
+            kept: dict[str, Any] = await context.background(await self._run(guest, run, order, None))
+            return kept
+
+        await self._jobs.begin(context.call, run, in_background)
         return Done({"id": run, "state": "Running"})
 
     async def poll(self, context: Context, params: Params) -> Done:

@@ -138,6 +138,8 @@ class Calls:
         )
         outcome = await called(self.shelf.kind(found.tool), found.tool, calling)
         crash.crashpoint("tool.ran")
+        seen = await context.seen(results.answer(outcome))
+        outcome = Outcome(tuple(seen["content"]), seen.get("structured"), outcome.is_error)
         return Done(await self._answer(context, found, outcome))
 
     async def _answer(self, context: Context, found: Found, outcome: Outcome) -> dict[str, Any]:

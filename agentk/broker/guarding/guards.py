@@ -1,0 +1,48 @@
+"""Who is guarded, and by what: the guardrails of each guest's Policy, read once until it changes.
+
+The gate asks for every call; nearly always the answer is None, in one look.
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from agentk.broker.guarding import rails as reading
+from agentk.broker.guarding.guarded import Guarded
+from agentk.broker.guarding.limits import Rates
+from agentk.broker.guarding.lookouts import Lookouts
+from agentk.broker.guarding.rails import Rails
+from agentk.broker.guarding.tokens import Vault
+from agentk.broker.words import Call, Guest
+from agentk.store.journal import Journal
+
+
+class Guards:
+    def __init__(
+        self, journal: Journal, now: Callable[[], float] = time.monotonic, lookouts: Lookouts | None = None
+    ) -> None:
+        self._lookouts, self._vault, self._rates = lookouts or Lookouts(), Vault(journal), Rates(now)
+        self._read: dict[str, tuple[Mapping[str, Any], Rails | None]] = {}
+
+    def of(self, call: Call, method: str) -> Guarded | None:
+        rails = self.rails(call.guest)
+        if rails is None:
+            return None
+        return Guarded(call, method, rails, (self._lookouts, self._vault, self._rates))
+
+    def rails(self, guest: Guest) -> Rails | None:
+        """The same object until the Policy says otherwise."""
+        if "guardrails" not in guest.policy:
+            return None
+        known = self._read.get(guest.policy_name)
+        if known is None or (known[0] is not guest.policy and known[0] != guest.policy):
+            known = self._read[guest.policy_name] = (guest.policy, reading.of(guest.policy))
+        return known[1]
+
+    def keep(self, uids: Sequence[str]) -> None:
+        """Forget what was of others."""
+        self._vault.keep(uids)
+        self._rates.keep(uids)
+
+    async def close(self) -> None:
+        await self._lookouts.close()

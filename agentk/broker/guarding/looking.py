@@ -1,0 +1,116 @@
+"""Looks through texts for what tells of persons or is a secret, also where it is encoded or cut in two. Pure.
+
+What it gets was written by strangers, and some of the patterns by people who did not think of them: it runs in a
+process that is ended when it takes too long (`lookouts`).
+"""
+
+import base64
+import binascii
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from agentk.broker.guarding import pii, secretscan, spelling
+from agentk.broker.guarding.pii import Found
+
+_RUN = re.compile(  # in lines of one length, or in one
+    r"[A-Za-z0-9+/]{60,76}(?:\s{1,2}[A-Za-z0-9+/]{1,76})+={0,2}|[A-Za-z0-9+/_\-]{16,}={0,2}"
+)
+_HEX_RUN = re.compile(r"(?:[0-9A-Fa-f]{2}[ :]?){12,}")
+_PURE = re.compile(r"[A-Za-z0-9+/=]+")
+_PICTURE = 64 * 1024  # letters: what is longer, and all base64, is looked at for what it encodes
+_TAIL = 80  # letters on each side of a border that may belong together
+ENCODED = "ENCODED"
+
+Find = Callable[[str], Iterator[Found]]
+
+
+def look(texts: Sequence[str], how: Mapping[str, Any]) -> list[list[tuple[int, int, str]]]:
+    """For each text what was found: not overlapping, in order. `how` says what to look for."""
+    find = _finder(how)
+    found = [_within(text, find) for text in texts]
+    joined = how.get("across", ())
+    for before, after in itertools.pairwise(joined):
+        _across((texts[before], texts[after]), (found[before], found[after]), find)
+    return [[(one.start, one.end, one.kind) for one in spans] for spans in found]
+
+
+def _finder(how: Mapping[str, Any]) -> Find:
+    patterns = {str(name): re.compile(str(text)) for name, text in how.get("patterns", ())}
+    if how["for"] == "secrets":
+        entropy = bool(how.get("entropy"))
+        return lambda text: secretscan.find(text, entropy, patterns)
+    detect = tuple(how.get("detect", ()))
+    return lambda text: pii.find(text, detect, patterns)
+
+
+def _within(text: str, find: Find) -> list[Found]:
+    if len(text) > _PICTURE and _PURE.fullmatch(text):
+        return _apart(_encoded(text, find))
+    plain = spelling.plain(text)
+    found = [Found(*plain.span(one.start, one.end), one.kind) for one in find(plain.text)]
+    if plain.text != text:  # what a person's own pattern says of the text as it is
+        found += find(text)
+    found += _encoded(text, find)
+    return _apart(found)
+
+
+def _encoded(text: str, find: Find) -> Iterator[Found]:
+    """What is base64 or hex of something that would have been found."""
+    for run, decode in ((_RUN, _of_base64), (_HEX_RUN, _of_hex)):
+        for match in run.finditer(text):
+            for inside in decode(match[0]):
+                if inside and next(find(spelling.plain(inside).text), None) is not None:
+                    yield Found(match.start(), match.end(), ENCODED)
+                    break
+
+
+def _of_base64(run: str) -> Iterator[str]:
+    told = re.sub(r"\s", "", run).rstrip("=").translate(str.maketrans("-_", "+/"))
+    for skip in range(4):  # a letter before it may not belong to it
+        part = told[skip:]
+        part = part[: len(part) - (len(part) % 4 == 1)]
+        try:
+            data = base64.b64decode(part + "=" * (-len(part) % 4))
+        except (binascii.Error, ValueError):
+            continue
+        yield _as_text(data)
+
+
+def _of_hex(run: str) -> Iterator[str]:
+    told = re.sub(r"[ :]", "", run)
+    yield _as_text(bytes.fromhex(told[: len(told) // 2 * 2]))
+
+
+def _as_text(data: bytes) -> str:
+    """ "" when it is none: pictures are not looked through."""
+    text = data.decode("ascii", "ignore")
+    return text if len(text) * 10 >= len(data) * 9 else ""
+
+
+def _across(texts: tuple[str, str], found: tuple[list[Found], list[Found]], find: Find) -> None:
+    """What begins at the end of one text and ends in the next: each part is found for itself."""
+    before, after = texts
+    tail_from = max([len(before) - _TAIL, 0, *(one.end for one in found[0])])
+    head_to = min([_TAIL, len(after), *(one.start for one in found[1])])
+    tail, head = before[tail_from:], after[:head_to]
+    if not tail or not head:
+        return
+    plain = spelling.plain(tail + head)
+    for one in _apart(Found(*plain.span(f.start, f.end), f.kind) for f in find(plain.text)):
+        if one.start < len(tail) < one.end:
+            found[0].append(Found(tail_from + one.start, len(before), one.kind))
+            found[1].insert(0, Found(0, one.end - len(tail), one.kind))
+
+
+def _apart(found: Any) -> list[Found]:
+    """The longest of those that overlap, in order."""
+    kept: list[Found] = []
+    for one in sorted(found, key=lambda span: (span.start, -span.end)):
+        if kept and one.start < kept[-1].end:
+            if one.end > kept[-1].end:  # both: nothing of either stays
+                kept[-1] = Found(kept[-1].start, one.end, kept[-1].kind)
+        else:
+            kept.append(one)
+    return kept

@@ -1,0 +1,142 @@
+"""The gate's way to the processes that look through texts and code for it: few, started when first needed.
+
+Must never wait on the gate's loop for a text, and never let something pass that was not looked through: who takes too
+long, or dies of it, has refused it. One agent has one of them at a time, so that none of them is all an agent's.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any
+
+from agentk.api import errors
+from agentk.broker.guarding.lookout_main import LENGTH
+
+PROCESSES = 2
+SECONDS = 2.0  # of the CPU, for one job …
+_SECONDS_EACH = 10e-6  # … and for each letter of it; ordinary ones take a fifth of that
+_WALL_SECONDS = 120.0  # beyond any CPU time: the machine may be busy
+_ANSWER_BYTES = 8 * 1024 * 1024
+_APART_LETTERS = 64 * 1024
+_PASSED = ("PATH", "LANG", "LC_ALL")
+
+
+class Lookouts:
+    def __init__(self, python: str = sys.executable, seconds: float = SECONDS) -> None:
+        self._python, self._seconds = python, seconds
+        self._idle: list[asyncio.subprocess.Process] = []
+        self._room = asyncio.Semaphore(PROCESSES)
+        self._agents: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._closed = False
+
+    async def close(self) -> None:
+        """Safe to call twice."""
+        self._closed = True
+        while self._idle:
+            await _end(self._idle.pop())
+
+    async def look(
+        self, uid: str, texts: Sequence[str], how: Mapping[str, Any]
+    ) -> list[list[tuple[int, int, str]]]:
+        """For each text where something was found. Raises Denied when it could not be looked through."""
+        answer = await self._ask(uid, {"do": "look", "texts": list(texts), "how": how}, sum(map(len, texts)))
+        return [[(int(a), int(b), str(kind)) for a, b, kind in spans] for spans in answer["found"]]
+
+    async def code(
+        self, uid: str, language: str, code: str, argv: Sequence[str], stdin: str, rules: Mapping[str, Any]
+    ) -> list[str]:
+        """Why it may not run. Raises Denied when it could not be looked through."""
+        job = {
+            "do": "code",
+            "language": language,
+            "code": code,
+            "argv": list(argv),
+            "stdin": stdin,
+            "rules": rules,
+        }
+        answer = await self._ask(uid, job, len(code) + len(stdin))
+        return [str(one) for one in answer["problems"]]
+
+    async def _ask(self, uid: str, job: dict[str, Any], letters: int) -> Mapping[str, Any]:
+        job["seconds"] = self._seconds + _SECONDS_EACH * letters
+        if letters > _APART_LETTERS:
+            data = await asyncio.to_thread(_packed, job)
+        else:
+            data = _packed(job)
+        async with self._alone(uid), self._room:
+            try:
+                async with asyncio.timeout(_WALL_SECONDS + 10 * job["seconds"]):
+                    answer = await self._exchange(data)
+            except (TimeoutError, OSError, EOFError, ValueError):
+                raise errors.Denied(
+                    "guardrails: it could not be looked through", hint="make it smaller, or simpler"
+                ) from None
+        if "refused" in answer:
+            raise errors.Denied(f"guardrails: {answer['refused']}", hint="make it smaller, or simpler")
+        return answer
+
+    async def _exchange(self, data: bytes) -> Mapping[str, Any]:
+        while self._idle and self._idle[-1].returncode is not None:
+            self._idle.pop()  # it died of age, or of a person
+        process = self._idle.pop() if self._idle else await self._start()
+        whole = False
+        try:
+            assert process.stdin is not None and process.stdout is not None
+            process.stdin.write(data)
+            await process.stdin.drain()
+            (size,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
+            if size > _ANSWER_BYTES:
+                raise ValueError("too long")
+            answer: Mapping[str, Any] = json.loads(await process.stdout.readexactly(size))
+            whole = True
+            return answer
+        finally:
+            if whole and not self._closed:
+                self._idle.append(process)
+            else:  # who is in the middle of something is of no more use
+                await asyncio.shield(_end(process))
+
+    async def _start(self) -> asyncio.subprocess.Process:
+        if self._closed:
+            raise EOFError
+        return await asyncio.create_subprocess_exec(
+            self._python,
+            "-I",
+            "-m",
+            "agentk.broker.guarding.lookout_main",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,  # a traceback may quote what it was given
+            env={name: os.environ[name] for name in _PASSED if name in os.environ},
+            cwd="/",
+            start_new_session=True,
+        )
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, uid: str) -> AsyncIterator[None]:
+        lock, count = self._agents.get(uid, (asyncio.Lock(), 0))
+        self._agents[uid] = lock, count + 1
+        try:
+            async with lock:
+                yield
+        finally:
+            _, count = self._agents[uid]
+            if count == 1:
+                del self._agents[uid]
+            else:
+                self._agents[uid] = lock, count - 1
+
+
+def _packed(job: Mapping[str, Any]) -> bytes:
+    data = json.dumps(job).encode()
+    return LENGTH.pack(len(data)) + data
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    await process.wait()
