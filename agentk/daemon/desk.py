@@ -12,9 +12,9 @@ from agentk.api import errors, kinds
 from agentk.broker import policy_rules as ruling
 from agentk.broker.approving_answers import Answers
 from agentk.broker.budgets import Budgets
-from agentk.broker.running import Emit
 from agentk.broker.guests import Guests
 from agentk.broker.methods import Method
+from agentk.broker.running import Emit
 from agentk.broker.words import Amount, Call, Guest
 from agentk.daemon import calls
 from agentk.store import journal_calls

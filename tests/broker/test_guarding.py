@@ -40,7 +40,7 @@ class World(rigs.World):
     def guard(self, **rails: Any) -> "World":
         self.given = []
         self.guest = replace(rigs.GUEST, policy={"level": "baseline", "guardrails": rails})
-        self.guards = Guards(self.journal, lambda: 0.0)
+        self.guards = Guards(self.journal, now=lambda: 0.0)
 
         async def done(context: Context, params: Params) -> Done:
             self.given.append(params)

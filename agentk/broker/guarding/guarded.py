@@ -6,7 +6,7 @@ back, for the agent's own eyes only. The journal has the masked text of both. Wh
 refused.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,12 +49,22 @@ class Coming:
     kept: Any
 
 
+@dataclass(frozen=True)
+class Rooms:
+    """What all guarded calls share. `redact` is the journal's."""
+
+    lookouts: Lookouts
+    vault: Vault
+    rates: Rates
+    redact: Callable[[bytes], bytes]
+
+
 class Guarded:
-    def __init__(self, call: Call, method: str, rails: Rails, rooms: tuple[Lookouts, Vault, Rates]) -> None:
+    def __init__(self, call: Call, method: str, rails: Rails, rooms: Rooms) -> None:
         self._call, self._method, self.rails = call, method, rails
-        self._lookouts, self._vault, self._rates = rooms
+        self._lookouts, self._vault, self._rates = rooms.lookouts, rooms.vault, rooms.rates
         self._surface = SURFACES.get(method)
-        self._mask = masking.Masking(call.guest.uid, rails, self._lookouts, self._vault)
+        self._mask = masking.Masking(call.guest.uid, rails, self._lookouts, self._vault, rooms.redact)
         self._params: Mapping[str, Any] = call.params
         self._stream = self._streaming()
 
@@ -65,7 +75,7 @@ class Guarded:
             if self.rails.broken:
                 raise errors.Denied(f"the guardrails of its Policy cannot be read: {self.rails.broken}")
             sent = await self._checked(params)
-            kept = await self._mask.whole(params)
+            kept = await self._mask.recorded(params)
         except errors.AgentkError as refusal:
             return Leaving(params, {"omitted": "refused by the guardrails"}, refusal)
         self._params = sent
@@ -143,13 +153,13 @@ class Guarded:
         """Raises Denied, TooLarge."""
         surface = self._surface
         if surface is None or self._method == "embed":
-            return Coming(result, await self._mask.whole(result) if surface is None else result)
+            return Coming(result, await self._mask.recorded(result) if surface is None else result)
         result = await self.seen(result)
         if surface != "model" and self.rails.output is not None:
             result = limits.cut(result, self.rails.output)
         if self.rails.rate is not None:
             self._rates.add_bytes(self._whose(), limits.size(result))
-        kept = await self._mask.whole(result)
+        kept = await self._mask.recorded(result)
         return Coming(self._restored(result), kept)
 
     async def background(self, result: Any) -> Any:
@@ -167,7 +177,7 @@ class Guarded:
 
     async def kept(self, value: Any) -> Any:
         """As the journal may have it."""
-        return await self._mask.whole(value)
+        return await self._mask.recorded(value)
 
     def again(self, answer: Any) -> Any:
         """What is on record, for the guest's own eyes."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agentk.broker.guarding import rails as reading
-from agentk.broker.guarding.guarded import Guarded
+from agentk.broker.guarding.guarded import Guarded, Rooms
 from agentk.broker.guarding.limits import Rates
 from agentk.broker.guarding.lookouts import Lookouts
 from agentk.broker.guarding.rails import Rails
@@ -17,18 +17,25 @@ from agentk.broker.words import Call, Guest
 from agentk.store.journal import Journal
 
 
+def _as_it_is(data: bytes) -> bytes:
+    return data
+
+
 class Guards:
     def __init__(
-        self, journal: Journal, now: Callable[[], float] = time.monotonic, lookouts: Lookouts | None = None
+        self,
+        journal: Journal,
+        redact: Callable[[bytes], bytes] = _as_it_is,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._lookouts, self._vault, self._rates = lookouts or Lookouts(), Vault(journal), Rates(now)
+        self._rooms = Rooms(Lookouts(), Vault(journal), Rates(now), redact)
         self._read: dict[str, tuple[Mapping[str, Any], Rails | None]] = {}
 
     def of(self, call: Call, method: str) -> Guarded | None:
         rails = self.rails(call.guest)
         if rails is None:
             return None
-        return Guarded(call, method, rails, (self._lookouts, self._vault, self._rates))
+        return Guarded(call, method, rails, self._rooms)
 
     def rails(self, guest: Guest) -> Rails | None:
         """The same object until the Policy says otherwise."""
@@ -41,8 +48,8 @@ class Guards:
 
     def keep(self, uids: Sequence[str]) -> None:
         """Forget what was of others."""
-        self._vault.keep(uids)
-        self._rates.keep(uids)
+        self._rooms.vault.keep(uids)
+        self._rooms.rates.keep(uids)
 
     async def close(self) -> None:
-        await self._lookouts.close()
+        await self._rooms.lookouts.close()

@@ -5,7 +5,7 @@ Everything that is looked for is looked for by `lookouts`, in a process of its o
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -55,8 +55,11 @@ async def check_code(uid: str, rails: Code, params: Mapping[str, Any], lookouts:
 class Masking:
     """Of one agent."""
 
-    def __init__(self, uid: str, rails: Rails, lookouts: Lookouts, vault: Vault) -> None:
+    def __init__(
+        self, uid: str, rails: Rails, lookouts: Lookouts, vault: Vault, redact: Callable[[bytes], bytes]
+    ) -> None:
         self._uid, self._rails, self._lookouts, self._vault = uid, rails, lookouts, vault
+        self._redact = redact
 
     async def whole(self, value: Any, across: bool = False) -> Any:
         """With tokens in place of personal data. Raises Denied."""
@@ -78,6 +81,17 @@ class Masking:
         tokens = await self._vault.stand_ins(self._uid, sorted(named))
         told = [_put(text, spans, tokens) for text, spans in zip(texts, found, strict=True)]
         return values.replaced(value, told)
+
+    async def recorded(self, value: Any) -> Any:
+        """The same, without values of Secrets: a token in the midst of one would hide it from who looks for it."""
+        if self._rails.pii is None:
+            return value
+        return await self.whole(values.changed(value, lambda text, field: self._without(text)))
+
+    def _without(self, text: str) -> str:
+        data = text.encode("utf-8", "surrogatepass")
+        told = self._redact(data)
+        return text if told == data else told.decode("utf-8", "replace")
 
     async def sent(self, surface: Surface, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """What goes to a model, a tool, a host or another agent."""
