@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
-from agentk.api import environments, errors, images, kinds, pools, quantities, toolspecs
+from agentk.api import environments, errors, images, kinds, pools, quantities, taskspecs, toolspecs
 from agentk.api.problems import Path, Problem, shown
 
 _MAX_DATA_BYTES = 1024 * 1024  # of a ConfigMap, a Secret or inline files, as in Kubernetes
@@ -38,15 +38,15 @@ def check(kind: kinds.Kind, obj: Mapping[str, Any]) -> list[Problem]:
     return found + (list(own(obj)) if own else [])
 
 
-def _metadata(metadata: Mapping[str, Any]) -> Checks:
+def _metadata(metadata: Mapping[str, Any], where: Path = ("metadata",)) -> Checks:
     for field in ("labels", "annotations"):
         for key in metadata.get(field) or {}:
             if not _LABEL_KEY.fullmatch(key):
                 message = "expected a key such as app or example.com/app: at most 63 letters, digits, '-', '_' and '.'"
-                yield Problem(("metadata", field, key), message, at_key=True)
+                yield Problem((*where, field, key), message, at_key=True)
     size = sum(len(key) + len(text.encode()) for key, text in (metadata.get("annotations") or {}).items())
     if size > _MAX_ANNOTATION_BYTES:
-        yield Problem(("metadata", "annotations"), f"{size} bytes together: at most 256 KiB")
+        yield Problem((*where, "annotations"), f"{size} bytes together: at most 256 KiB")
 
 
 def _agent(obj: Mapping[str, Any]) -> Checks:
@@ -70,6 +70,7 @@ def _agent(obj: Mapping[str, Any]) -> Checks:
     for probe in ("livenessProbe", "readinessProbe"):
         yield from _probe(spec.get(probe) or {}, ("spec", probe))
     yield from toolspecs.grants(spec)
+    yield from taskspecs.given(spec, "task", ("spec",))
 
 
 def _program(spec: Mapping[str, Any]) -> Checks:
@@ -287,10 +288,30 @@ def _pool(obj: Mapping[str, Any]) -> Checks:
 def _tool(obj: Mapping[str, Any]) -> Checks:
     spec = obj.get("spec") or {}
     yield from toolspecs.problems(obj.get("metadata") or {}, spec)
-    for found in _agent({"spec": spec.get("jail") or {}}):  # what its boxes are made of, as an Agent has it
-        yield Problem(
-            ("spec", "jail", *found.path[1:]), found.message, found.hint, found.at_key, found.reason
-        )
+    # What its boxes are made of, as an Agent has it.
+    yield from _moved(_agent({"spec": spec.get("jail") or {}}), ("spec", "jail"))
+
+
+def _task(obj: Mapping[str, Any]) -> Checks:
+    spec = obj.get("spec") or {}
+    yield from taskspecs.problems(spec)
+    template = spec.get("template") or {}
+    yield from _metadata(template.get("metadata") or {}, ("spec", "template", "metadata"))
+    yield from _moved(_agent(template), ("spec", "template", "spec"))
+
+
+def _schedule(obj: Mapping[str, Any]) -> Checks:
+    spec = obj.get("spec") or {}
+    yield from taskspecs.schedule_problems(spec)
+    template, where = spec.get("taskTemplate") or {}, ("spec", "taskTemplate")
+    yield from _metadata(template.get("metadata") or {}, (*where, "metadata"))
+    yield from _moved(_task(template), (*where, "spec"))
+
+
+def _moved(found: Checks, where: Path) -> Checks:
+    """What is wrong with the spec of an object that is part of another, with its place there."""
+    for one in found:
+        yield Problem((*where, *one.path[1:]), one.message, one.hint, one.at_key, one.reason)
 
 
 def _policy(obj: Mapping[str, Any]) -> Checks:
@@ -355,6 +376,8 @@ _BY_KIND: dict[str, Callable[[Mapping[str, Any]], Checks]] = {
     "Policy": _policy,
     "Pool": _pool,
     "Tool": _tool,
+    "Task": _task,
+    "Schedule": _schedule,
     "Namespace": _namespace,
     "Secret": _secret,
     "ConfigMap": _configmap,

@@ -3,60 +3,15 @@
 A new kind is one entry here and one schema in `schemas/`.
 """
 
-from dataclasses import dataclass
-from typing import Literal
-
 from agentk.api import errors
+from agentk.api.kind import AGE as _AGE
+from agentk.api.kind import API_VERSION as API_VERSION
+from agentk.api.kind import GROUP, VERSION, Column
+from agentk.api.kind import NAME as _NAME
+from agentk.api.kind import Kind as Kind
 
-GROUP = "agentk.dev"
-VERSION = "v1alpha1"
-API_VERSION = f"{GROUP}/{VERSION}"
 FINAL_PHASES = ("Succeeded", "Failed")  # of an Agent: no box of it is started again by itself
-
-ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of a listing. `json_path` is dotted (`.status.phase`); a `date` is printed as an age."""
-
-    name: str
-    type: Literal["string", "integer", "boolean", "date"]
-    json_path: str
-    wide: bool = False
-    description: str = ""
-
-
-@dataclass(frozen=True)
-class Kind:
-    group: str  # "" is the core group
-    version: str
-    kind: str
-    plural: str
-    singular: str
-    short_names: tuple[str, ...]
-    namespaced: bool
-    schema_file: str  # in schemas/
-    has_status: bool
-    columns: tuple[Column, ...]
-    verbs: tuple[str, ...] = ALL_VERBS
-
-    @property
-    def api_version(self) -> str:
-        return f"{self.group}/{self.version}" if self.group else self.version
-
-    def path(self, namespace: str | None = None, name: str | None = None, subresource: str = "") -> str:
-        """URL path of the collection or the object; namespaced kinds without a namespace mean all of them."""
-        parts = ["/apis", self.group, self.version] if self.group else ["/api", self.version]
-        if self.namespaced and namespace:
-            parts += ["namespaces", namespace]
-        parts.append(self.plural)
-        parts += [part for part in (name, subresource) if part]
-        return "/".join(parts)
-
-
-_NAME = Column("Name", "string", ".metadata.name", description="Name of the object.")
-_AGE = Column("Age", "date", ".metadata.creationTimestamp", description="Time since the object was made.")
+ENDED_PHASES = (*FINAL_PHASES, "Cancelled")  # of a Task
 
 AGENT = Kind(
     GROUP,
@@ -209,6 +164,52 @@ TOOL = Kind(
         Column("Error", "string", ".status.lastError", True, "Why it could last not be used."),
     ),
 )
+TASK = Kind(
+    GROUP,
+    VERSION,
+    "Task",
+    "tasks",
+    "task",
+    (),
+    True,
+    "task.json",
+    True,
+    (
+        _NAME,
+        Column("Phase", "string", ".status.phase", description="Where the work is."),
+        Column("Reason", "string", ".status.reason", description="Why it is in this phase."),
+        Column("Agent", "string", ".status.agentName", description="The agent that does it."),
+        Column("Attempts", "integer", ".status.attempts", description="How often that was started."),
+        _AGE,
+        Column("Tokens", "integer", ".status.usage.tokens", True, "Tokens it used."),
+        Column("Cost", "string", ".status.usage.costUsd", True, "US dollars it used."),
+        Column("Exit", "integer", ".status.exitCode", True, "Exit code of the agent's last process."),
+        Column("Completed", "date", ".status.completionTime", True, "Time since its end."),
+    ),
+)
+SCHEDULE = Kind(
+    GROUP,
+    VERSION,
+    "Schedule",
+    "schedules",
+    "schedule",
+    ("sched",),
+    True,
+    "schedule.json",
+    True,
+    (
+        _NAME,
+        Column("Schedule", "string", ".spec.schedule", description="When, as cron has it."),
+        Column("Time-Zone", "string", ".spec.timeZone", description="Where the clock is that it means."),
+        Column("Suspend", "boolean", ".spec.suspend", description="Whether it makes no more Tasks."),
+        Column("Active", "integer", ".status.active", description="Tasks that have not ended."),
+        Column("Last", "date", ".status.lastScheduleTime", description="Time since the latest was due."),
+        _AGE,
+        Column("Next", "string", ".status.nextScheduleTime", True, "When the next is due."),
+        Column("Concurrency", "string", ".spec.concurrencyPolicy", True, "What happens when one goes on."),
+        Column("Success", "date", ".status.lastSuccessfulTime", True, "Time since one last succeeded."),
+    ),
+)
 NAMESPACE = Kind(
     "",
     "v1",
@@ -310,6 +311,8 @@ KINDS: tuple[Kind, ...] = (
     MODELROUTE,
     POOL,
     TOOL,
+    TASK,
+    SCHEDULE,
     NAMESPACE,
     SECRET,
     CONFIGMAP,

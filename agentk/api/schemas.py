@@ -8,6 +8,8 @@ from agentk.api import kinds
 
 Schema = dict[str, Any]
 
+_OF_AN_OBJECT = ("default", "x-kubernetes-validations")
+
 
 @functools.cache
 def load(schema_file: str) -> Schema:
@@ -15,9 +17,36 @@ def load(schema_file: str) -> Schema:
     from agentk.data import files  # pathlib, which a listing does not need
 
     loaded: Schema = json.loads((files.folder("schemas") / schema_file).read_text(encoding="utf-8"))
+    loaded = _whole(loaded)
     if "metadata" in loaded["properties"]:
         loaded["properties"]["metadata"] = load("metadata.json")
     return loaded
+
+
+def _whole(schema: Schema) -> Schema:
+    """With the part of another file where `$ref` names one. That has neither defaults nor rules of change here: they
+    come when an object of its own is made of it, with the defaults of others in between."""
+    if "$ref" in schema:
+        file, _, path = str(schema["$ref"]).partition("#/")
+        found: Any = load(file)
+        for step in path.split("/"):
+            found = found[step]
+        return _bare(found) | {key: value for key, value in schema.items() if key != "$ref"}
+    for key, below in schema.get("properties", {}).items():
+        schema["properties"][key] = _whole(below)
+    if "items" in schema:
+        schema["items"] = _whole(schema["items"])
+    return schema
+
+
+def _bare(schema: Schema) -> Schema:
+    made = {key: value for key, value in schema.items() if key not in _OF_AN_OBJECT}
+    if "properties" in made:
+        made["properties"] = {key: _bare(below) for key, below in made["properties"].items()}
+    for key in ("items", "additionalProperties"):
+        if isinstance(made.get(key), dict):
+            made[key] = _bare(made[key])
+    return made
 
 
 def of(kind: kinds.Kind) -> Schema:

@@ -72,6 +72,8 @@ def _cell(column: kinds.Column, obj: Mapping[str, Any], now: float | None) -> st
     if path == ".data":
         return len(obj.get("data") or ()) + len(obj.get("binaryData") or ())
     value = _found(obj, path)
+    if path == ".status.active":
+        return len(value or ())
     if path == ".lastTimestamp":
         value = _found(obj, ".series.lastObservedTime") or value
     if value is None and path in (".lastTimestamp", ".firstTimestamp"):

@@ -26,6 +26,23 @@ def check(kind: kinds.Kind, obj: Mapping[str, Any]) -> None:
         egress_secrets.check(obj["spec"], egress.parse(obj["spec"]))
     elif kind is kinds.TOOL:
         _tool(obj["spec"])
+    elif kind is kinds.TASK:
+        _template(obj["spec"], "spec")
+    elif kind is kinds.SCHEDULE:
+        _template(obj["spec"]["taskTemplate"]["spec"], "spec.taskTemplate.spec")
+
+
+def _template(task: Mapping[str, Any], where: str) -> None:
+    """What only becomes an Agent when the work begins."""
+    spec = (task.get("template") or {}).get("spec")
+    if spec is None:
+        return
+    try:
+        budgets_limits.of_agent(spec.get("budget"))
+        egress_secrets.check(spec, egress.parse(spec))
+    except errors.Invalid as error:
+        field = error.field.replace("spec", f"{where}.template.spec", 1)
+        raise errors.Invalid(error.message, field=field, hint=error.hint) from None
 
 
 def _tool(spec: Mapping[str, Any]) -> None:

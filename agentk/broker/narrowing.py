@@ -89,7 +89,17 @@ RANKS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 # What happens within the box, whoever wrote it: the box is what bounds it.
 FREE = frozenset(
-    {"command", "args", "workingDir", "hostname", "suspend", "stdin", "livenessProbe", "readinessProbe"}
+    {
+        "command",
+        "args",
+        "workingDir",
+        "hostname",
+        "suspend",
+        "stdin",
+        "task",
+        "livenessProbe",
+        "readinessProbe",
+    }
 )
 _KNOWN: dict[str, frozenset[str]] = {}  # fields of a group; of what has none: nothing
 for _path in (*(bound.path for bound in BOUNDS), *SAME, *RANKS):
