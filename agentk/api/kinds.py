@@ -6,8 +6,10 @@ A new kind is one entry here and one schema in `schemas/`.
 from agentk.api import errors
 from agentk.api.kind import AGE as _AGE
 from agentk.api.kind import API_VERSION as API_VERSION
-from agentk.api.kind import GROUP, VERSION, Column
+from agentk.api.kind import GROUP as GROUP
 from agentk.api.kind import NAME as _NAME
+from agentk.api.kind import VERSION as VERSION
+from agentk.api.kind import Column as Column
 from agentk.api.kind import Kind as Kind
 
 FINAL_PHASES = ("Succeeded", "Failed")  # of an Agent: no box of it is started again by itself

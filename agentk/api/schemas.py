@@ -17,13 +17,13 @@ def load(schema_file: str) -> Schema:
     from agentk.data import files  # pathlib, which a listing does not need
 
     loaded: Schema = json.loads((files.folder("schemas") / schema_file).read_text(encoding="utf-8"))
-    loaded = _whole(loaded)
+    loaded = whole(loaded)
     if "metadata" in loaded["properties"]:
         loaded["properties"]["metadata"] = load("metadata.json")
     return loaded
 
 
-def _whole(schema: Schema) -> Schema:
+def whole(schema: Schema) -> Schema:
     """With the part of another file where `$ref` names one. That has neither defaults nor rules of change here: they
     come when an object of its own is made of it, with the defaults of others in between."""
     if "$ref" in schema:
@@ -33,9 +33,9 @@ def _whole(schema: Schema) -> Schema:
             found = found[step]
         return _bare(found) | {key: value for key, value in schema.items() if key != "$ref"}
     for key, below in schema.get("properties", {}).items():
-        schema["properties"][key] = _whole(below)
+        schema["properties"][key] = whole(below)
     if "items" in schema:
-        schema["items"] = _whole(schema["items"])
+        schema["items"] = whole(schema["items"])
     return schema
 
 

@@ -24,6 +24,7 @@ VERBS: dict[str, dict[str, str]] = {
         "restart": "Start agents again in a new box",
         "suspend": "Stop agents until they are resumed",
         "resume": "Let suspended agents go on",
+        "task": "Send work to agents, wait for it, and read what came of it",
         "exec": "Run a command in the box of an agent",
         "attach": "Look on at an agent's own program, and type to it",
         "cp": "Copy files into a box and out of it",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from agentk.api import errors, kinds, manifest
+from agentk.api import errors, kinds, manifest, parts
 from agentk.cli import usage
 from agentk.client import client, packages, sources
 
@@ -73,7 +73,7 @@ def resolve(one: manifest.Manifest, namespace_option: str, default_namespace: st
 
 def with_source(api: client.Client, wanted: Wanted) -> Wanted:
     """Pack `source.path`, upload it when the daemon lacks it, and name it by digest in the object."""
-    part: Any = sources.made_of(wanted.kind, wanted.obj)
+    part: Any = parts.of(wanted.kind, wanted.obj)
     source: Any = part.get("source") if isinstance(part, dict) else None
     path = source.get("path") if isinstance(source, dict) else None
     if not isinstance(path, str):
@@ -85,23 +85,23 @@ def with_source(api: client.Client, wanted: Wanted) -> Wanted:
         with packing.pack(_folder(one) / path) as packed:
             upload(api, packed.digest, packed.file, packed.size_bytes, str(wanted))
     except errors.AgentkError as error:
-        field = f"{sources.part_field(wanted.kind)}.source.path"
+        field = f"{parts.field(wanted.kind)}.source.path"
         raise placed(one, tuple(field.split(".")), error) from None
     return _with_part(wanted, {**part, "source": {**source, "digest": packed.digest}})
 
 
 def with_locks(wanted: Wanted) -> Wanted:
     """The text of lock files in the object. Raises Invalid, at its place, for one that cannot be read."""
-    part = sources.made_of(wanted.kind, wanted.obj)
+    part = parts.of(wanted.kind, wanted.obj)
     try:
-        read = packages.with_locks(part, _folder(wanted.manifest), sources.part_field(wanted.kind))
+        read = packages.with_locks(part, _folder(wanted.manifest), parts.field(wanted.kind))
     except errors.AgentkError as error:
         raise placed(wanted.manifest, tuple(error.field.split(".")), error) from None
     return wanted if read is part else _with_part(wanted, read)
 
 
 def _with_part(wanted: Wanted, part: Any) -> Wanted:
-    obj = sources.with_part(wanted.kind, wanted.obj, part)
+    obj = parts.put(wanted.kind, wanted.obj, part)
     return replace(wanted, manifest=replace(wanted.manifest, obj=obj))
 
 

@@ -4,9 +4,9 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from agentk.api import errors, kinds
+from agentk.api import errors, kinds, parts
 from agentk.cli import manifests, show
-from agentk.client import client, packages, sources
+from agentk.client import client, packages
 
 # From here on several connections at once: the daemon commits what arrives together in one go.
 MANY = 16
@@ -31,8 +31,7 @@ class Sender:
         """One result for each, in the same order; an error keeps nobody else from being sent."""
         api = self.connect()
         if not self.dry_run:
-            parts = [sources.made_of(one.kind, one.obj) for one in wanted]
-            packages.tell_indexes(api, parts, os.environ)
+            packages.tell_indexes(api, [parts.of(one.kind, one.obj) for one in wanted], os.environ)
         results: list[Sent | errors.AgentkError] = []
         for batch in _same_kind(wanted):
             if len(batch) < MANY:

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agentk.api import errors, kinds
+from agentk.api import errors, kinds, parts
 from agentk.client import client, packages
 
 Object = dict[str, Any]
 
 SUFFIXES = (".yaml", ".yml", ".json")
-_PARTS = {"Pool": "template", "Tool": "jail"}  # below spec: what boxes are made of
 # What others refer to comes first, so that manifests in any order apply in one go.
 _FIRST = ("Namespace", "Runtime", "Policy", "Quota", "Secret", "ConfigMap", "ModelRoute", "Pool", "Tool")
 
@@ -64,33 +63,12 @@ def rank(kind: kinds.Kind) -> int:
 def apply(api: client.Client, one: Source, namespace: str, *, force: bool = False) -> Object:
     """Server-side apply, what it needs of this machine sent before. Answers with the object as it is now."""
     obj = one.obj
-    part = made_of(one.kind, obj)
+    part = parts.of(one.kind, obj)
     if part is not None:
         packages.tell_indexes(api, [part], os.environ)
-        part = packages.with_locks(_packed(api, part, one.folder), one.folder, part_field(one.kind))
-        obj = with_part(one.kind, obj, part)
+        part = packages.with_locks(_packed(api, part, one.folder), one.folder, parts.field(one.kind))
+        obj = parts.put(one.kind, obj, part)
     return api.apply(one.kind, one.namespace(namespace), obj, force=force).obj
-
-
-def made_of(kind: kinds.Kind, obj: Any) -> Any:
-    """The part of an object that has what boxes are made of: an Agent's spec, a Pool's template, a Tool's jail; None
-    of others."""
-    spec = obj.get("spec")
-    if kind.kind in _PARTS:
-        return spec.get(_PARTS[kind.kind]) if isinstance(spec, dict) else None
-    return spec if kind is kinds.AGENT else None
-
-
-def part_field(kind: kinds.Kind) -> str:
-    """Where `made_of` found it."""
-    return f"spec.{_PARTS[kind.kind]}" if kind.kind in _PARTS else "spec"
-
-
-def with_part(kind: kinds.Kind, obj: Object, part: Any) -> Object:
-    """The object with another such part; itself when it is the same."""
-    if part is made_of(kind, obj):
-        return obj
-    return {**obj, "spec": {**obj["spec"], _PARTS[kind.kind]: part} if kind.kind in _PARTS else part}
 
 
 def _packed(api: client.Client, part: Any, folder: Path) -> Any:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 _TFD_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC
+_TFD_SETTIME = 1 | 2  # an absolute time, and to be told when somebody sets the clock
+_FAR_SECONDS = 2**40  # Unix seconds that no clock will show
 # A wake-up this much too early would only be put off again.
 _ROUND_UP_SECONDS = 0.001
 
@@ -78,6 +80,10 @@ class Clock(Protocol):
         """Waits in CLOCK_BOOTTIME: a sleep that ended while the machine slept returns when it wakes."""
         ...
 
+    async def set(self) -> None:
+        """Returns when somebody has set the wall clock."""
+        ...
+
 
 class BootClock:
     """The machine's own clock."""
@@ -94,7 +100,13 @@ class BootClock:
             await asyncio.sleep(0)
             return
         # asyncio's own timers count CLOCK_MONOTONIC, which stands still while the machine sleeps.
-        timer = self._timer(seconds + _ROUND_UP_SECONDS)
+        await self._fired(self._timer(time.CLOCK_BOOTTIME, seconds + _ROUND_UP_SECONDS, 0))
+
+    async def set(self) -> None:
+        await self._fired(self._timer(time.CLOCK_REALTIME, _FAR_SECONDS, _TFD_SETTIME))
+
+    @staticmethod
+    async def _fired(timer: int) -> None:
         loop = asyncio.get_running_loop()
         fired = asyncio.Event()
         try:
@@ -104,13 +116,13 @@ class BootClock:
             loop.remove_reader(timer)
             os.close(timer)
 
-    def _timer(self, seconds: float) -> int:
-        descriptor = int(self._libc.timerfd_create(time.CLOCK_BOOTTIME, _TFD_FLAGS))
+    def _timer(self, clock: int, seconds: float, flags: int) -> int:
+        descriptor = int(self._libc.timerfd_create(clock, _TFD_FLAGS))
         if descriptor < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
         whole = int(seconds)
         spec = (ctypes.c_long * 4)(0, 0, whole, int((seconds - whole) * 1e9))
-        if self._libc.timerfd_settime(descriptor, 0, ctypes.byref(spec), None) != 0:
+        if self._libc.timerfd_settime(descriptor, flags, ctypes.byref(spec), None) != 0:
             error = ctypes.get_errno()
             os.close(descriptor)
             raise OSError(error, "timerfd_settime")

@@ -1,6 +1,6 @@
 """The named moments at which a test ends the steward, to prove that any death is survived.
 
-Test-only. Every durable step has a point before and after it; a name that is not in POINTS is a programming error.
+Test-only. Every durable step has a point before and after it; a name that is in no list here is a programming error.
 """
 
 import os
@@ -25,7 +25,16 @@ _STEPS = (
     "wait",
     "claim",
 )
-POINTS = tuple(f"{step}.{when}" for step in _STEPS for when in ("before", "after"))
+_TASK_STEPS = ("make-agent", "hold-agent", "cancel-agent", "let-go", "task-status", "delete-task")
+_SCHEDULE_STEPS = ("make-task", "replace-task", "schedule-status", "forget-task")
+
+
+def _both(steps: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{step}.{when}" for step in steps for when in ("before", "after"))
+
+
+POINTS = _both(_STEPS)  # of agents and Pools
+TASKS, SCHEDULES = _both(_TASK_STEPS), _both(_SCHEDULE_STEPS)
 
 _chosen = ""
 _folder = ""
@@ -35,7 +44,7 @@ _die: Callable[[], None] | None = None
 def arm(name: str, die: Callable[[], None] | None = None) -> None:
     """Die when `name` is reached ("" for never): by SIGKILL, or as `die` does it. Raises ValueError."""
     global _chosen, _die
-    if name and name not in POINTS:
+    if name and name not in (*POINTS, *TASKS, *SCHEDULES):
         raise ValueError(f"no crash point {name!r}")
     _chosen, _die = name, die
 

@@ -22,6 +22,8 @@ _CATEGORIES = {
     "Runtime": ("agentk",),
     "Policy": ("agentk",),
     "Quota": ("agentk",),
+    "Task": ("all", "agentk"),
+    "Schedule": ("all", "agentk"),
 }
 
 

@@ -41,7 +41,12 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
         **thinking.methods(models=house.models, left=house.left),
         **execing.methods(execute=house.boxes.exec, jobs=house.jobs),
         **fetching.methods(fetcher=house.fetcher, rules=house.rules),
-        **basics.methods(version=house.version, names=lambda: list(house.methods), write=house.sayings.write),
+        **basics.methods(
+            version=house.version,
+            names=lambda: list(house.methods),
+            write=house.sayings.write,
+            agent=house.guests.of,
+        ),
         **messages.methods(
             journal=house.journal, waiting=house.waiting, guests=house.guests, rules=house.rules
         ),

@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentk.api import admit, errors, kinds, manifest, ownership
+from agentk.api import admit, errors, kinds, manifest, ownership, parts
 from agentk.broker import crash as calls_crash
 from agentk.control import clock, crash, environments, images, loop, opened, preparing, seeing, sharing
 from agentk.daemon import (
@@ -215,17 +215,17 @@ class House:
         return await self._store.host_uid(namespace, agent_uid, self._block[1:-2])
 
     async def _collect(self) -> None:
-        """Sources, archives and environments that no agent, Pool or Tool names go, a day after they were last used."""
-        agents = (await self._store.list(kinds.AGENT)).items
-        pools = (await self._store.list(kinds.POOL)).items
-        tools = (await self._store.list(kinds.TOOL)).items
-        parts = [agent["spec"] for agent in agents] + [pool["spec"].get("template") or {} for pool in pools]
-        parts += [tool["spec"].get("jail") or {} for tool in tools]
-        used = {part.get("source", {}).get("digest", "") for part in parts}
+        """Sources, archives and environments that nobody names go, a day after they were last used."""
+        there = {
+            kind: (await self._store.list(kind)).items
+            for kind in (kinds.AGENT, kinds.POOL, kinds.TOOL, kinds.TASK, kinds.SCHEDULE)
+        }
+        named = [parts.of(kind, obj) or {} for kind, objs in there.items() for obj in objs]
+        used = {part.get("source", {}).get("digest", "") for part in named}
         gone = await self._store.collect_blobs(used, _SOURCES_KEPT_SECONDS)
         if gone:
             await asyncio.to_thread(sources.collect, self._sources, used)
-        await self._packages.collect(environments.used_by([*agents, *pools]))
+        await self._packages.collect(environments.used_by([*there[kinds.AGENT], *there[kinds.POOL]]))
 
     async def _back_up(self) -> None:
         while True:

@@ -68,6 +68,7 @@ def _sends(build: Callable[P, Call[T]]) -> Callable[Concatenate[Agent, P], Await
 
 class Agent:
     hello = _sends(calls.hello)
+    task = _sends(calls.task)
     noop = _sends(calls.noop)
     log = _sends(calls.log)
     exit = _sends(calls.exit)

@@ -28,6 +28,11 @@ def hello(client: Optional[str] = None) -> Call[results.Me]:
     return Call("hello", given(client=client), as_tuple(results.Me))
 
 
+def task() -> Call[Json]:
+    """What am I to do?  `agent.task()` → "Sort new issues by severity."; None when nothing was said."""
+    return Call("task", {}, lambda raw: raw.get("task"))
+
+
 def noop(payload: Json = None) -> Call[Json]:
     """There and back: answers with the payload.  `agent.noop("ping")` → "ping" """
     return Call("noop", given(payload=payload), lambda raw: raw.get("payload"))

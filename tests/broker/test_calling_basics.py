@@ -20,7 +20,7 @@ JSON = st.recursive(
 )
 
 
-def call(folder: Path, method: str, **params: Any) -> tuple[Any, list[tuple[str, bytes]]]:
+def call(folder: Path, method: str, spec: dict[str, Any] | None = None, **params: Any) -> tuple[Any, list[tuple[str, bytes]]]:
     said: list[tuple[str, bytes]] = []
 
     async def write(box_id: str, line: bytes) -> None:
@@ -28,8 +28,13 @@ def call(folder: Path, method: str, **params: Any) -> tuple[Any, list[tuple[str,
 
     async def whole() -> Any:
         there = tenants.Tenants(folder)
-        there.hear(tenants.agent("ann"))
-        there.methods.update(basics.methods(version="1.2", names=lambda: list(there.methods), write=write))
+        ann = tenants.agent("ann")
+        there.hear({**ann, "spec": {**ann["spec"], **(spec or {})}})
+        there.methods.update(
+            basics.methods(
+                version="1.2", names=lambda: list(there.methods), write=write, agent=there.guests.of
+            )
+        )
         try:
             return await there.call("ann", method, **params)
         finally:
@@ -51,6 +56,13 @@ def test_who_a_client_says_it_is_goes_to_the_log_on_one_line(
     caplog.set_level("DEBUG", "agentk.broker.calling.basics")
     call(tmp_path, "hello", client='me "1"\n\x1b[2J')
     assert [one.getMessage() for one in caplog.records] == [r'd/ann, attempt 1: client "me \"1\"\n\u001b[2J"']
+
+
+def test_task_tells_what_is_to_be_done(tmp_path: Path) -> None:
+    assert call(tmp_path, "task")[0] == {"given": False}
+    asked = {"sort": ["b", None, "a"], "deep": {"null": None}}
+    assert call(tmp_path, "task", spec={"task": asked})[0] == {"given": True, "task": asked}
+    assert call(tmp_path, "task", spec={"task": None})[0] == {"given": True, "task": None}
 
 
 def test_noop_answers_what_it_was_given(tmp_path: Path) -> None:

@@ -14,9 +14,15 @@ class Clock:
         self._now = clock.Now("2026-01-01T00:00:00.000000Z", 1000.0, "boot-1")
         self._sleepers: list[tuple[float, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
+        self.was_set = asyncio.Event()
 
     def now(self) -> clock.Now:
         return self._now
+
+    async def set(self) -> None:
+        """Nobody does, until a test says so."""
+        await self.was_set.wait()
+        self.was_set.clear()
 
     async def sleep(self, seconds: float) -> None:
         woken = asyncio.get_running_loop().create_future()

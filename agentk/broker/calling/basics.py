@@ -1,4 +1,4 @@
-"""hello, noop and log: what a guest needs before it asks for anything."""
+"""hello, task, noop and log: what a guest needs before it asks for anything."""
 
 import json
 import logging
@@ -17,16 +17,28 @@ _log = logging.getLogger(__name__)
 Write = Callable[[str, bytes], Awaitable[None]]
 
 
-def methods(*, version: str, names: Callable[[], list[str]], write: Write) -> dict[str, Method]:
-    """`names`: every call of this gate."""
-    calls = _Calls(version, names, write)
-    handlers = {"hello": calls.hello, "noop": calls.noop, "log": calls.log}
+def methods(
+    *,
+    version: str,
+    names: Callable[[], list[str]],
+    write: Write,
+    agent: Callable[[str], Mapping[str, Any] | None],
+) -> dict[str, Method]:
+    """`names`: every call of this gate; `agent`: the Agent of a uid."""
+    calls = _Calls(version, names, write, agent)
+    handlers = {"hello": calls.hello, "task": calls.task, "noop": calls.noop, "log": calls.log}
     return {name: Method(name, recording(name), parser(name), handle) for name, handle in handlers.items()}
 
 
 class _Calls:
-    def __init__(self, version: str, names: Callable[[], list[str]], write: Write) -> None:
-        self._version, self._names, self._write = version, names, write
+    def __init__(
+        self,
+        version: str,
+        names: Callable[[], list[str]],
+        write: Write,
+        agent: Callable[[str], Mapping[str, Any] | None],
+    ) -> None:
+        self._version, self._names, self._write, self._agent = version, names, write, agent
 
     async def hello(self, context: Context, params: Params) -> Done:
         guest, client = context.call.guest, params["client"]
@@ -46,6 +58,11 @@ class _Calls:
             "limits": {"lineBytes": wire.LINE_BYTES, "callsInFlight": jsonrpc.CALLS},
         }
         return Done(told)
+
+    async def task(self, context: Context, params: Params) -> Done:
+        agent = self._agent(context.call.guest.uid)
+        spec = agent["spec"] if agent else {}
+        return Done({"given": True, "task": spec["task"]} if "task" in spec else {"given": False})
 
     async def noop(self, context: Context, params: Params) -> Done:
         return Done({"payload": params["payload"]} if "payload" in params else {})

@@ -1,0 +1,43 @@
+"""The part of an object that has what boxes are made of: source, environment, image. Pure.
+
+Who packs sources, reads lock files or keeps what is still named asks here where that is.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from agentk.api import kinds
+
+Object = dict[str, Any]
+
+_PLACES = {
+    "Agent": ("spec",),
+    "Pool": ("spec", "template"),
+    "Tool": ("spec", "jail"),
+    "Task": ("spec", "template", "spec"),
+    "Schedule": ("spec", "taskTemplate", "spec", "template", "spec"),
+}
+
+
+def of(kind: kinds.Kind, obj: Any) -> Any:
+    """An Agent's spec, a Pool's template, a Tool's jail, the agent of a Task or a Schedule; None of others."""
+    if kind.kind not in _PLACES:
+        return None
+    for step in _PLACES[kind.kind]:
+        obj = obj.get(step) if isinstance(obj, Mapping) else None
+    return obj
+
+
+def field(kind: kinds.Kind) -> str:
+    """Where `of` found it."""
+    return ".".join(_PLACES[kind.kind])
+
+
+def put(kind: kinds.Kind, obj: Object, part: Any) -> Object:
+    """The object with another such part; itself when it is the same."""
+    return obj if part is of(kind, obj) else _put(obj, _PLACES[kind.kind], part)
+
+
+def _put(obj: Object, path: Sequence[str], part: Any) -> Object:
+    below = part if len(path) == 1 else _put(obj[path[0]], path[1:], part)
+    return {**obj, path[0]: below}
