@@ -20,7 +20,9 @@ JSON = st.recursive(
 )
 
 
-def call(folder: Path, method: str, spec: dict[str, Any] | None = None, **params: Any) -> tuple[Any, list[tuple[str, bytes]]]:
+def call(
+    folder: Path, method: str, spec: dict[str, Any] | None = None, **params: Any
+) -> tuple[Any, list[tuple[str, bytes]]]:
     said: list[tuple[str, bytes]] = []
 
     async def write(box_id: str, line: bytes) -> None:
