@@ -107,3 +107,35 @@ def test_agents_start_in_boxes_that_wait(home: Household) -> None:
         assert "Hand Out" in there.agentk("describe", "pool", "quick").out
     finally:
         home.agentk("delete", "-f", path)
+
+
+def test_a_pair_works_in_the_background_and_is_collected_later(home: Household) -> None:
+    path = str(EXAMPLES / "background-tasks" / "manifest.yaml")
+    there = Space(home, "background-tasks")
+    home.agentk("apply", "-f", path)
+    try:
+        told = {
+            one["name"]: one["result"] for one in there.agentk("task", "wait", "--all", "-o", "json").json
+        }
+        assert told["big-fibonacci"]["value"].startswith("2222322446294204455297398934619")
+        assert told["rainfall"] == {"title": "rain in mm", "mean": 4.5, "peaks": [7]}
+        words = ("task", "run", "fibonacci", "--each", "-", "--json", "--wait", "-o", "json")
+        more = there.agentk(*words, stdin="10\n20\n").json
+        assert [one["result"]["value"] for one in more] == ["55", "6765"]
+        assert "100 of 300" in there.agentk("task", "logs", "big-fibonacci").out
+    finally:
+        home.agentk("delete", "-f", path)
+
+
+def test_a_report_is_scheduled_and_one_made_now(home: Household) -> None:
+    path = str(EXAMPLES / "scheduled-report" / "manifest.yaml")
+    there = Space(home, "scheduled-report")
+    home.agentk("apply", "-f", path)
+    try:
+        ran = there.agentk("task", "run", "--from", "schedule/report", "--wait", "-o", "json").json
+        assert ran["result"]["report"].startswith("Two of three") and ran["usage"]["tokens"] > 0
+        home.agentk("wait", "schedule/report", "-n", "scheduled-report", "--for=condition=Ready")
+        found = home.api.get(kinds.SCHEDULE, "scheduled-report", "report")
+        assert re.fullmatch(r".*T0[56]:30:00Z", found["status"]["nextScheduleTime"])
+    finally:
+        home.agentk("delete", "-f", path)

@@ -1,0 +1,199 @@
+"""Tasks as people send them: real jails, results that stay, many at once, and kill -9 of the daemon on their way."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from agentk.api import kinds
+from agentk.cli import waiting
+from agentk.client import client, watching
+from agentk.control import crash
+from tests.flows import household
+from tests.flows.household import Household, Space, manifest, python
+from tests.flows.test_deaths import revive
+
+pytestmark = household.needs
+
+BEGIN = "import sys, time\nimport agentk.sdk.client as sdk\nagent = sdk.connect()\ntask = agent.task()\n"
+ECHO = (
+    BEGIN
+    + 'print("got", task, flush=True)\nagent.exit(message="done", result={"got": task})\ntime.sleep(1000)'
+)
+
+
+def shape(name: str, program: str, **spec: Any) -> household.Object:
+    """An agent that is there to be taken as a template."""
+    made = python(name, program, suspend=True, **spec)
+    del made["spec"]["restartPolicy"]
+    return made
+
+
+def status(space: Space, name: str) -> household.Object:
+    return space.get(name, kinds.TASK).get("status") or {}
+
+
+def until(space: Space, name: str, **wanted: Any) -> household.Object:
+    selection = client.Selection(kinds.TASK, space.name, "", f"metadata.name={name}")
+
+    def seen() -> household.Object:
+        told: household.Object = {}
+        for obj in watching.states(space.api, selection, waiting.deadline(household.SECONDS)):
+            told = (obj or {}).get("status") or {}
+            if all(told.get(key) == value for key, value in wanted.items()):
+                return told
+        pytest.fail(f"{name} never came to {wanted}: {json.dumps(told)}\n{space.home.words()}")
+
+    return household.again(seen)
+
+
+def agents(space: Space) -> list[household.Object]:
+    return [
+        one
+        for one in space.api.list(client.Selection(kinds.AGENT, space.name)).items
+        if one["metadata"].get("ownerReferences")
+    ]
+
+
+@household.on_both
+def test_a_task_is_sent_and_its_result_stays_when_its_agent_is_gone(space: Space) -> None:
+    space.apply(shape("echo", ECHO))
+    words = ("--input", '{"n": [1, null, "ä"]}', "--json", "--name", "one")
+    ran = space.agentk("task", "run", "agent/echo", *words, "--wait", "-o", "json")
+    told = ran.json
+    assert (told["phase"], told["reason"], told["message"]) == ("Succeeded", "Completed", "done")
+    assert told["result"] == {"got": {"n": [1, None, "ä"]}} and told["input"] == {"n": [1, None, "ä"]}
+    assert "got {'n'" in space.agentk("task", "logs", "one").out
+    (agent,) = agents(space)
+    assert agent["spec"]["runtimeRef"]["name"] == space.runtime and not agent["spec"]["suspend"]
+    space.delete(told["agent"])
+    assert space.agentk("task", "wait", "one").json == {"got": {"n": [1, None, "ä"]}}
+    assert space.status("echo")["phase"] == "Suspended", "what is only a shape never ran"
+
+
+def test_many_run_in_parallel_and_are_collected_together(space: Space) -> None:
+    program = BEGIN + 'agent.exit(code=7 if task == "bad" else 0, result=task.upper())\ntime.sleep(1000)'
+    space.apply(shape("upper", program))
+    lines = [f"line {number}" for number in range(11)] + ["bad"]
+    ran = space.agentk(
+        "task", "run", "upper", "--each", "-", "--wait", "-o", "json", stdin="\n".join(lines), code=1
+    )
+    assert [one["result"] for one in ran.json] == [line.upper() for line in lines]
+    assert [one["phase"] for one in ran.json] == ["Succeeded"] * 11 + ["Failed"]
+    assert "failed: Error" in ran.err
+    table = space.agentk("task", "get").lines
+    assert len(table) == 13 and table[0].split() == ["NAME", "PHASE", "REASON", "RESULT"]
+
+
+def test_a_task_is_cancelled_tried_again_and_runs_out_of_time(space: Space) -> None:
+    space.apply(
+        shape("sleeper", "import time\ntime.sleep(1000)", terminationGracePeriodSeconds=1),
+        shape(
+            "third",
+            BEGIN + "sys.exit(0 if agent.hello().attempt == 3 else 3)",
+            restartBackoff={"initialSeconds": 1},
+        ),
+    )
+    space.agentk("task", "run", "sleeper", "--name", "long")
+    until(space, "long", phase="Running")
+    assert space.agentk("task", "cancel", "long").out == "task.agentk.dev/long cancelled\n"
+    assert space.agentk("task", "cancel", "long", code=1).err
+    words = ("--task-timeout", "2s", "--name", "late", "--wait")
+    assert "DeadlineExceeded" in space.agentk("task", "run", "sleeper", *words, code=1).err
+    space.agentk("task", "run", "third", "--retries", "4", "--name", "again", "--wait")
+    assert status(space, "again")["attempts"] == 3
+    assert space.agentk("task", "wait", "again", "--timeout", "5s").out == ""
+    space.agentk("wait", "task/again", "--for=condition=Succeeded")
+    assert "will never be" in space.agentk("wait", "task/late", "--for=condition=Succeeded", code=1).err
+
+
+def test_a_task_of_a_schedule_is_made_by_hand_and_belongs_to_it(space: Space) -> None:
+    template = {"spec": {"input": "now", "template": {"spec": shape("x", ECHO)["spec"]}}}
+    del template["spec"]["template"]["spec"]["suspend"]  # type: ignore[index]
+    space.apply(manifest("Schedule", "yearly", spec={"schedule": "@yearly", "taskTemplate": template}))
+    ran = space.agentk("task", "run", "--from", "schedule/yearly", "--wait", "-o", "json")
+    assert ran.json["result"] == {"got": "now"}
+    assert "@yearly" in space.agentk("get", "schedules").out
+    space.agentk("delete", "schedule", "yearly")
+    household.until("its Tasks went with it", lambda: not agents(space))
+
+
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[Household]:
+    with household.household() as home:
+        yield home
+
+
+@pytest.fixture
+def broken(fragile: Household) -> Iterator[Space]:
+    fragile.kill("keeper")  # its successor knows of no earlier deaths, and waits less after the next one
+    revive(fragile)
+    with household.space(fragile) as made:
+        yield made
+
+
+LONG = BEGIN + 'print("began", flush=True)\ntime.sleep(task)\nagent.exit(result="done")\ntime.sleep(1000)'
+
+
+def patch(space: Space, name: str, **spec: Any) -> None:
+    household.again(lambda: space.api.patch(kinds.TASK, space.name, name, {"spec": spec}))
+
+
+def tasks(space: Space) -> list[household.Object]:
+    return household.again(lambda: space.api.list(client.Selection(kinds.TASK, space.name)).items)
+
+
+@pytest.mark.parametrize("point", crash.TASKS)
+def test_a_daemon_that_dies_on_the_way_makes_no_second_agent_and_loses_no_result(
+    broken: Space, point: str
+) -> None:
+    home, armed = broken.home, broken.home.crashes / point
+    broken.create(shape("long", LONG, terminationGracePeriodSeconds=1))
+    armed.touch()
+    stays = point.startswith(("hold", "cancel"))
+    broken.create(manifest("Task", "t", spec={"agentRef": {"name": "long"}, "input": 1000 if stays else 0.2}))
+    if stays:
+        until(broken, "t", phase="Running")
+        patch(broken, "t", **({"suspend": True} if point.startswith("hold") else {"cancel": True}))
+        household.until(f"it died at {point}", lambda: not armed.exists())
+        if point.startswith("hold"):
+            until(broken, "t", phase="Running", reason="Suspended")
+            patch(broken, "t", cancel=True, suspend=False)
+        until(broken, "t", phase="Cancelled")
+    else:
+        done = until(broken, "t", phase="Succeeded")
+        assert (done["result"], done["attempts"]) == ('"done"', 1)
+    if point.startswith("delete"):
+        (agent,) = agents(broken)
+        patch(broken, "t", ttlSecondsAfterFinished=0)
+        household.until("it is gone with its agent", lambda: not tasks(broken) and not agents(broken))
+        home.clean(agent["metadata"]["uid"])
+    household.until(f"it died at {point}", lambda: not armed.exists())
+    home.answers()
+    if not point.startswith("delete"):
+        (agent,) = agents(broken)
+        assert broken.log(agent["metadata"]["name"]) == ["began"]
+        broken.delete(agent["metadata"]["name"])  # nothing holds it any more
+        assert status(broken, "t")["phase"] in kinds.ENDED_PHASES
+
+
+def test_a_task_of_a_minute_is_made_once_by_a_daemon_that_dies_on_the_way(broken: Space) -> None:
+    """Nothing but the real clock tells that it is time; cron counts minutes, so it takes up to one."""
+    for point in ("make-task.after", "schedule-status.before"):
+        (broken.home.crashes / point).touch()
+    spec = shape("x", ECHO)["spec"]
+    del spec["suspend"]
+    template = {"spec": {"input": "tick", "template": {"spec": spec}}}
+    limits = {"timeZone": "UTC", "concurrencyPolicy": "Forbid", "successfulTasksHistoryLimit": 10}
+    broken.create(
+        manifest("Schedule", "s", spec={"schedule": "* * * * *", "taskTemplate": template, **limits})
+    )
+    (first,) = household.until("a Task is made", lambda: tasks(broken))
+    name = first["metadata"]["name"]
+    assert until(broken, name, phase="Succeeded")["result"] == '{"got":"tick"}'
+    broken.home.answers()
+    there = [one["metadata"]["name"] for one in tasks(broken)]
+    assert there.count(name) == 1 and len(set(there)) == len(there)
+    owned = [one["metadata"]["labels"]["agentk.dev/task"] for one in agents(broken)]
+    assert owned.count(name) == 1 and not any(broken.home.crashes.iterdir())
