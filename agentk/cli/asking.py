@@ -49,7 +49,8 @@ def tasks(
     own: dict[str, Any],
     given: list[Any] | None,
 ) -> list[manifests.Wanted]:
-    """Ready to be sent. `own`: fields of the spec that the command line says itself."""
+    """Ready to be sent. `own`: fields of the spec that the command line says itself; None for what it does not."""
+    own = {key: value for key, value in own.items() if value is not None}
     if bool(origin.agent) + bool(origin.files) + bool(origin.schedule) != 1:
         raise usage.Usage("say who is to do it", hint="AGENT, -f FILE or --from schedule/NAME, one of them")
     if origin.files:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -75,25 +75,18 @@ def run(
     """
     form = show.parse(output, ("json", "yaml", "name"))
     where = options.namespace(namespace)
-    own: dict[str, Any] = {}
-    if retries is not None:
-        own["retries"] = retries
-    if limit:
-        own["timeout"] = limit
-    if (seconds := options.seconds(ttl, "--ttl")) is not None:
-        own["ttlSecondsAfterFinished"] = seconds
-    inputs = asking.inputs(given, each, as_json)
+    own = {"retries": retries, "timeout": limit or None}
+    own |= {"ttlSecondsAfterFinished": options.seconds(ttl, "--ttl")}
+    inputs, origins = asking.inputs(given, each, as_json), asking.Origin(agent, tuple(files or ()), origin)
     api = connect.connect()
-    origins = asking.Origin(agent, tuple(files or ()), origin)
     wanted = asking.tasks(api, origins, where, namespace, name, own, inputs)
+    if wait and len({one.namespace for one in wanted}) > 1:
+        raise usage.Usage("--wait takes Tasks of one namespace", hint="agentk task wait -n NAMESPACE")
     sent = asking.send(wanted)
     if not wait:
         return _sent(sent, form, len(wanted))
     names = [obj["metadata"]["name"] for obj in sent]
-    spaces = {str(obj["metadata"]["namespace"]) for obj in sent}
-    if len(spaces) > 1:
-        raise usage.Usage("--wait takes Tasks of one namespace", hint="agentk task wait -n NAMESPACE")
-    code = _collected(api, next(iter(spaces), where), names, timeout, form, single=len(wanted) == 1)
+    code = _collected(api, wanted[0].namespace, names, timeout, form, single=len(wanted) == 1)
     return code if len(sent) == len(wanted) else 1
 
 

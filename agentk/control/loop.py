@@ -33,10 +33,9 @@ from agentk.control import (
     restart,
     room,
     runtimes,
-    schedules,
     seeing,
     sharing,
-    tasks,
+    work,
 )
 from agentk.control.clock import Clock
 from agentk.runtime import box as boxes
@@ -128,14 +127,15 @@ class Steward:
         self._quotas = quotas.Duty(store, clock, self._ledger, self._lives.usage)
         self._room = room.Room(self._ledger, clock, self._room_changed, self._queue.add, self._tell)
         self._garbage = garbage.Duty(store, clock, collect)
-        self._tasks = tasks.Duty(store, clock, self._post, self._lives)
-        self._schedules = schedules.Duty(store, clock, self._post)
+        self._work = work.Work(store, clock, self._post, self._lives)
         self._feed = feeding.Feed(store, clock.sleep, _WATCHED, self._hear)
         self._keys: dict[str, Key] = {}  # agent uid → key
         self._uids: dict[Key, set[str]] = {}  # every uid a key has had and that may still have boxes
         self._asked: dict[Key, tuple[object, ...]] = {}  # what of an agent a person may change
-        self._refs: dict[references.Ref, set[Key]] = {}
-        self._agent_refs: dict[Key, frozenset[references.Ref]] = {}
+        self._refs, self._agent_refs = (
+            dict[references.Ref, set[Key]](),
+            dict[Key, frozenset[references.Ref]](),
+        )
 
     def _agents(self, clock: Clock, settings: Settings) -> queueing.Queue[Key]:
         return queueing.Queue(
@@ -169,8 +169,7 @@ class Steward:
                 group.create_task(self._room.run(), name="room")
                 group.create_task(self._garbage.run(), name="garbage")
                 group.create_task(self._pools.run(), name="pools")
-                group.create_task(self._tasks.run(), name="tasks")
-                group.create_task(self._schedules.run(), name="schedules")
+                group.create_task(self._work.run(), name="work")
         finally:
             await self._probers.stop()
 
@@ -179,8 +178,7 @@ class Steward:
         await self._queue.idle()
         await self._garbage.idle()
         await self._pools.idle()
-        await self._tasks.idle()
-        await self._schedules.idle()
+        await self._work.idle()
         await self._post.written()
 
     def wake(self, namespace: str, name: str) -> None:

@@ -96,7 +96,16 @@ def test_completion_offers_names(daemon: Any, agentk: Run) -> None:
         (["agent/a", "secret/s"], [("Agent", "a"), ("Secret", "s")]),
         (
             ["all"],
-            [("Agent", ""), ("Quota", ""), ("ModelRoute", ""), ("Pool", ""), ("Tool", ""), ("Approval", "")],
+            [
+                ("Agent", ""),
+                ("Quota", ""),
+                ("ModelRoute", ""),
+                ("Pool", ""),
+                ("Tool", ""),
+                ("Task", ""),
+                ("Schedule", ""),
+                ("Approval", ""),
+            ],
         ),
         (["ag,agents"], [("Agent", "")]),
     ],

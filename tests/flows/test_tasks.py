@@ -144,38 +144,60 @@ def tasks(space: Space) -> list[household.Object]:
     return household.again(lambda: space.api.list(client.Selection(kinds.TASK, space.name)).items)
 
 
-@pytest.mark.parametrize("point", crash.TASKS)
-def test_a_daemon_that_dies_on_the_way_makes_no_second_agent_and_loses_no_result(
-    broken: Space, point: str
-) -> None:
-    home, armed = broken.home, broken.home.crashes / point
-    broken.create(shape("long", LONG, terminationGracePeriodSeconds=1))
-    armed.touch()
-    stays = point.startswith(("hold", "cancel"))
-    broken.create(manifest("Task", "t", spec={"agentRef": {"name": "long"}, "input": 1000 if stays else 0.2}))
-    if stays:
-        until(broken, "t", phase="Running")
-        patch(broken, "t", **({"suspend": True} if point.startswith("hold") else {"cancel": True}))
-        household.until(f"it died at {point}", lambda: not armed.exists())
-        if point.startswith("hold"):
-            until(broken, "t", phase="Running", reason="Suspended")
-            patch(broken, "t", cancel=True, suspend=False)
-        until(broken, "t", phase="Cancelled")
-    else:
-        done = until(broken, "t", phase="Succeeded")
-        assert (done["result"], done["attempts"]) == ('"done"', 1)
-    if point.startswith("delete"):
-        (agent,) = agents(broken)
-        patch(broken, "t", ttlSecondsAfterFinished=0)
-        household.until("it is gone with its agent", lambda: not tasks(broken) and not agents(broken))
-        home.clean(agent["metadata"]["uid"])
-    household.until(f"it died at {point}", lambda: not armed.exists())
+WHEN = pytest.mark.parametrize("when", ("before", "after"))
+
+
+def arm(home: Household, when: str, *steps: str) -> None:
+    """One death at each."""
+    for step in steps:
+        assert f"{step}.{when}" in crash.TASKS
+        (home.crashes / f"{step}.{when}").touch()
+
+
+def died(home: Household) -> None:
+    """Returns once it has died at each, and lives."""
+    household.until("it died at each point", lambda: not any(home.crashes.iterdir()))
     home.answers()
-    if not point.startswith("delete"):
-        (agent,) = agents(broken)
-        assert broken.log(agent["metadata"]["name"]) == ["began"]
-        broken.delete(agent["metadata"]["name"])  # nothing holds it any more
-        assert status(broken, "t")["phase"] in kinds.ENDED_PHASES
+
+
+@WHEN
+def test_a_daemon_that_dies_on_the_way_makes_no_second_agent_and_loses_no_result(
+    broken: Space, when: str
+) -> None:
+    home = broken.home
+    broken.create(shape("long", LONG))
+    arm(home, when, "make-agent", "task-status", "let-go")
+    broken.create(manifest("Task", "t", spec={"agentRef": {"name": "long"}, "input": 0.2}))
+    done = until(broken, "t", phase="Succeeded")
+    assert (done["result"], done["attempts"]) == ('"done"', 1)
+    died(home)
+    (agent,) = agents(broken)
+    assert broken.log(agent["metadata"]["name"]) == ["began"]
+    arm(home, when, "delete-task")
+    patch(broken, "t", ttlSecondsAfterFinished=0)
+    household.until("it is gone with its agent", lambda: not tasks(broken) and not agents(broken))
+    died(home)
+    home.clean(agent["metadata"]["uid"])
+
+
+@WHEN
+def test_a_daemon_that_dies_while_a_task_is_held_and_cancelled_does_both(broken: Space, when: str) -> None:
+    home = broken.home
+    broken.create(shape("long", LONG, terminationGracePeriodSeconds=1))
+    broken.create(manifest("Task", "t", spec={"agentRef": {"name": "long"}, "input": 1000}))
+    until(broken, "t", phase="Running")
+    arm(home, when, "hold-agent")
+    patch(broken, "t", suspend=True)
+    until(broken, "t", phase="Running", reason="Suspended")
+    died(home)
+    arm(home, when, "cancel-agent")
+    patch(broken, "t", cancel=True)
+    until(broken, "t", phase="Cancelled")
+    died(home)
+    (agent,) = agents(broken)
+    assert broken.log(agent["metadata"]["name"]) == ["began"]
+    broken.delete(agent["metadata"]["name"])  # nothing holds it any more
+    assert status(broken, "t")["phase"] == "Cancelled"
 
 
 def test_a_task_of_a_minute_is_made_once_by_a_daemon_that_dies_on_the_way(broken: Space) -> None:
