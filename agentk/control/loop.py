@@ -103,19 +103,16 @@ class Steward:
         self._ledger = admission.Ledger(settings.node, lambda: clock.now().boottime)
         if preparations is not None:
             preparations.listen(self._wake_uid)
-        ports = ports or opened.Opened()
-        ports.wake = self._wake_uid
-        eyes = seeing.Eyes(
-            store, runtimes_by_type, clock, stage, host_uid, self._lives, preparations, host_uids, ports
-        )
-        self._pools = pools.Pools(
-            store, clock, eyes, self._post, self._ledger.spare, host_uid, release_host_uid
-        )
+        (ports := ports or opened.Opened()).wake = self._wake_uid
+        known = self._lives, preparations, host_uids, ports
+        eyes = seeing.Eyes(store, runtimes_by_type, clock, stage, host_uid, *known)
+        spare = self._ledger.spare
+        self._pools = pools.Pools(store, clock, eyes, self._post, spare, host_uid, release_host_uid)
         self._eyes, self._probers = eyes, probing.Probers(clock, self._wake_uid)
         self._hands = acting.Hands(
             store,
             runtimes_by_type,
-            self._eyes,
+            eyes,
             self._probers,
             release_host_uid,
             self._lives.announce,
@@ -132,10 +129,8 @@ class Steward:
         self._keys: dict[str, Key] = {}  # agent uid → key
         self._uids: dict[Key, set[str]] = {}  # every uid a key has had and that may still have boxes
         self._asked: dict[Key, tuple[object, ...]] = {}  # what of an agent a person may change
-        self._refs, self._agent_refs = (
-            dict[references.Ref, set[Key]](),
-            dict[Key, frozenset[references.Ref]](),
-        )
+        self._refs: dict[references.Ref, set[Key]] = {}
+        self._agent_refs: dict[Key, frozenset[references.Ref]] = {}
 
     def _agents(self, clock: Clock, settings: Settings) -> queueing.Queue[Key]:
         return queueing.Queue(
