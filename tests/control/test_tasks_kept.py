@@ -1,8 +1,7 @@
 """Tasks and Schedules under the steward, on the real store; and its death at every named point on their way."""
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from agentk.api import kinds, objects
 from agentk.control import clock, crash, tasking
 from tests.control import stories, virtual
 from tests.control.stories import story
-from tests.control.test_crashes import die, keep_going
+from tests.control.test_crashes import at_rest, die, keep_going
 from tests.control.test_pools_kept import ticking
 
 Object = dict[str, Any]
@@ -176,19 +175,9 @@ def test_a_death_at_any_point_makes_no_second_agent_and_loses_no_end(point: str)
     assert asyncio.run(asyncio.wait_for(play(), 100)) == [point], "the story must reach the point"
 
 
-async def tick_until(house: stories.ModelHouse, true: Callable[[], Awaitable[bool]]) -> None:
-    """Time goes by only here, five seconds at a time, and none once it is true."""
-    while not await true():
-        with contextlib.suppress(TimeoutError):  # one that has died is never idle
-            async with asyncio.timeout(0.2):
-                await house.steward.idle()
-        if not await true():
-            await house.clock.advance(5)
-
-
 async def a_schedules_life(house: stories.ModelHouse, deaths: list[str], point: str) -> None:
     """At minutes: made, replaced, ended, forgotten."""
-    template = {"spec": {"template": TEMPLATE}}
+    template = {"spec": {"template": {"spec": {**TEMPLATE["spec"], "terminationGracePeriodSeconds": 0}}}}
     limits = {"successfulTasksHistoryLimit": 0, "failedTasksHistoryLimit": 1}
     spec = {"schedule": "* * * * *", "timeZone": "UTC", "concurrencyPolicy": "Replace", **limits}
     begun = await house.store.create(
@@ -202,23 +191,29 @@ async def a_schedules_life(house: stories.ModelHouse, deaths: list[str], point: 
     )
     base = int(clock.parse_stamp(begun["metadata"]["creationTimestamp"]).timestamp()) // 60
 
-    def phase(minute: int, *wanted: str) -> Callable[[], Awaitable[bool]]:
-        async def true() -> bool:
+    async def until(minute: int, phase: str) -> None:
+        """Time stands still meanwhile."""
+        while True:
             found = await house.store.find(kinds.TASK, "default", f"s-{base + minute}")
-            return ((found or {}).get("status") or {}).get("phase", "") in wanted if found else not wanted
+            if ((found or {}).get("status") or {}).get("phase", "") == phase and bool(found) == bool(phase):
+                return
+            await virtual.settle()
 
-        return true
+    async def a_minute() -> None:
+        await at_rest(house)
+        await house.clock.advance(61)
 
-    async def died() -> bool:
-        return not point or bool(deaths)
-
-    await tick_until(house, phase(1, "Running"))
-    await tick_until(house, phase(2, "Running"))
-    assert await phase(1, "Cancelled")()
+    await house.until("s", "schedule", observedGeneration=1)
+    await a_minute()
+    await until(1, "Running")
+    await a_minute()
+    await until(1, "Cancelled")
+    await until(2, "Running")
     await house.change("s", lambda obj: obj["spec"].update(suspend=True), "schedule")
     house.runtime.end_all(0)
-    await tick_until(house, phase(2))
-    await tick_until(house, died)
+    await until(2, "")
+    while point and not deaths:
+        await virtual.settle()
 
 
 @pytest.mark.parametrize("point", ["", *crash.SCHEDULES])
