@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
-from agentk.api import environments, errors, images, kinds, pools, quantities, taskspecs, toolspecs
+from agentk.api import environments, errors, images, kinds, pools, programs, quantities, taskspecs, toolspecs
 from agentk.api.problems import Path, Problem, shown
 
 _MAX_DATA_BYTES = 1024 * 1024  # of a ConfigMap, a Secret or inline files, as in Kubernetes
@@ -19,7 +19,15 @@ _MAX_BYTES = 2**50  # 1 PiB: above it somebody mistyped
 
 # The box's own: a mount over, in or around one of these would hide or replace it.
 _SYSTEM = ("/proc", "/sys", "/dev", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/tmp")
-_OURS = ("/run/agentk", "/opt/agentk", "/opt/certificates", "/opt/env", "/opt/pip", "/opt/python")
+_OURS = (
+    "/run/agentk",
+    "/opt/agentk",
+    "/opt/certificates",
+    "/opt/env",
+    "/opt/pip",
+    "/opt/program",
+    "/opt/python",
+)
 _WORKSPACE = "/workspace"
 _SOURCE = "/app"  # spec.source is seen there
 
@@ -71,6 +79,7 @@ def _agent(obj: Mapping[str, Any]) -> Checks:
         yield from _probe(spec.get(probe) or {}, ("spec", probe))
     yield from toolspecs.grants(spec)
     yield from taskspecs.given(spec, "task", ("spec",))
+    yield from programs.problems(spec)
 
 
 def _program(spec: Mapping[str, Any]) -> Checks:

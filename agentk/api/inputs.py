@@ -29,17 +29,26 @@ _DATA = frozenset({"const", "enum", "default", "examples", "example"})  # what i
 
 def problem(schema: Any, *, ours: bool = False) -> str:
     """Why this is no schema of arguments; "" when it is. `ours`: a person wrote it, for the gate to hold to."""
+    if isinstance(schema, Mapping) and (schema.get("type") or "object") != "object":
+        return "arguments are an object: expected type: object"
+    return _problem(schema, ours)
+
+
+def problem_of_result(schema: Any) -> str:
+    """Why this, which a person wrote, is no schema of a result; "" when it is."""
+    return _problem(schema, True)
+
+
+def _problem(schema: Any, ours: bool) -> str:
     if not isinstance(schema, Mapping):
         return "expected a JSON Schema"
-    if (schema.get("type") or "object") != "object":
-        return "arguments are an object: expected type: object"
     if why := _too_big(schema):
         return why
     for at, key, held in _words(schema):
         if key in ("$ref", "$dynamicRef") and not str(held).startswith("#"):
             return f"{at}{key} leads out of the schema"
         if ours and key in LEFT_OUT:
-            return f"{at}{key} is not checked by the gate; have the tool itself check it"
+            return f"{at}{key} is not checked by the gate"
     return _invalid(schema)
 
 
@@ -47,20 +56,27 @@ def check(schema: Schema, arguments: Any, field: str = "params.arguments") -> No
     """Raises BadRequest naming each argument that does not fit; never its value."""
     if _count(schema) * _count(arguments) > _STEPS_MAX:
         return  # the tool itself looks at what it gets
+    _hold(schema, arguments, field, "the arguments are not what the tool takes")
+
+
+def check_result(schema: Schema, result: Any, field: str = "params.result") -> None:
+    """Raises BadRequest naming each part of a result that does not fit. One that is too long to be held against it
+    does not."""
+    if _count(schema) * _count(result) > _STEPS_MAX:
+        raise errors.BadRequest("is too long to be held against spec.output", field=field)
+    _hold(schema, result, field, "the result is not what spec.output asks for")
+
+
+def _hold(schema: Schema, value: Any, field: str, wrong: str) -> None:
     try:
-        found = list(itertools.islice(_validator(schema).iter_errors(arguments), _TOLD_MAX))
+        found = list(itertools.islice(_validator(schema).iter_errors(value), _TOLD_MAX))
     except Exception:  # noqa: BLE001 - the schema may be a stranger's, and no schema at all
-        raise errors.BadRequest(
-            "the tool's schema cannot be held against these arguments", field=field
-        ) from None
+        raise errors.BadRequest("its schema cannot be held against it", field=field) from None
     if not found:
         return
     causes = [_cause(one, field) for one in found]
-    raise errors.BadRequest(
-        f"the arguments are not what the tool takes: {causes[0].field}: {causes[0].message}",
-        field=causes[0].field,
-        causes=causes,
-    )
+    told = "; ".join(f"{one.field}: {one.message}" for one in causes)
+    raise errors.BadRequest(f"{wrong}: {told}", field=causes[0].field, causes=causes)
 
 
 def _cause(found: Any, field: str) -> errors.Cause:

@@ -29,8 +29,8 @@ def of(kind: kinds.Kind, obj: Any) -> Any:
 
 
 def field(kind: kinds.Kind) -> str:
-    """Where `of` found it."""
-    return ".".join(_PLACES[kind.kind])
+    """Where `of` found it, or would."""
+    return ".".join(_PLACES.get(kind.kind, ("spec",)))
 
 
 def put(kind: kinds.Kind, obj: Object, part: Any) -> Object:

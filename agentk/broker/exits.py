@@ -8,6 +8,7 @@ import sqlite3
 import time
 from collections.abc import Set
 from dataclasses import dataclass
+from typing import Any
 
 from agentk.api import errors
 from agentk.store import writer
@@ -15,6 +16,7 @@ from agentk.store.journal import Journal
 
 # A status is written anew with each change: what is larger is told by agent.wait alone.
 _RESULT_IN_STATUS_BYTES = 16 * 1024
+FINAL = ("MaxSteps", "ApprovalDenied")  # starting again would come to the same end, and cost as much
 
 
 @dataclass(frozen=True)
@@ -25,17 +27,20 @@ class Exit:
     code: int
     message: str
     result: bytes | None  # JSON; None: it gave none
+    why: str = ""  # one word for why it failed
+    steps: int | None = None
 
     @property
     def reason(self) -> str:
-        return "Completed" if self.code == 0 else "Error"
+        return "Completed" if self.code == 0 else self.why or "Error"
 
     @property
-    def for_status(self) -> dict[str, str]:
-        """`{"result": …}`, JSON as text, when there is one and it is small."""
-        if self.result is None or len(self.result) > _RESULT_IN_STATUS_BYTES:
-            return {}
-        return {"result": self.result.decode()}
+    def for_status(self) -> dict[str, Any]:
+        """`result`, JSON as text, when there is one and it is small, and `steps`, when they were told."""
+        told: dict[str, Any] = {} if self.steps is None else {"steps": self.steps}
+        if self.result is not None and len(self.result) <= _RESULT_IN_STATUS_BYTES:
+            told["result"] = self.result.decode()
+        return told
 
 
 class Exits:
@@ -51,7 +56,7 @@ class Exits:
 
         def read(conn: sqlite3.Connection) -> Exit | None:
             row = conn.execute(
-                "SELECT attempt, code, message, result FROM exits WHERE uid = ? AND attempt = ?",
+                "SELECT attempt, code, message, result, why, steps FROM exits WHERE uid = ? AND attempt = ?",
                 (uid, attempt),
             ).fetchone()
             return Exit(*row) if row else None
@@ -77,8 +82,9 @@ def write(tx: writer.Tx, uid: str, said: Exit) -> None:
     """In the transaction of the call. Raises Conflict when this attempt said how it ends before."""
     tx.conn.execute("DELETE FROM exits WHERE uid = ? AND attempt < ?", (uid, said.attempt))
     done = tx.conn.execute(
-        "INSERT OR IGNORE INTO exits VALUES (?, ?, ?, ?, ?, ?)",
-        (uid, said.attempt, said.code, said.message, said.result, time.time()),
+        "INSERT OR IGNORE INTO exits (uid, attempt, code, message, result, said_at, why, steps) "
+        "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (uid, said.attempt, said.code, said.message, said.result, time.time(), said.why, said.steps),
     )
     if not done.rowcount:
         raise errors.Conflict("this agent has said how it ends already")

@@ -62,6 +62,7 @@ BOUNDS = (
     Bound(("activeDeadlineSeconds",), whole),
     Bound(("ttlSecondsAfterFinished",), whole),
     Bound(("terminationGracePeriodSeconds",), whole),
+    Bound(("depth",), whole),
     Bound(("budget", "maxCostUsd"), budgets_limits.parse_usd),
     Bound(("budget", "maxTokens"), whole),
     Bound(("budget", "maxCalls"), whole),
@@ -89,17 +90,8 @@ RANKS: dict[tuple[str, ...], tuple[str, ...]] = {
 }
 # What happens within the box, whoever wrote it: the box is what bounds it.
 FREE = frozenset(
-    {
-        "command",
-        "args",
-        "workingDir",
-        "hostname",
-        "suspend",
-        "stdin",
-        "task",
-        "livenessProbe",
-        "readinessProbe",
-    }
+    {"command", "args", "workingDir", "hostname", "suspend", "stdin", "livenessProbe", "readinessProbe"}
+    | {"program", "instructions", "role", "goal", "backstory", "task", "output", "steps", "burst"}
 )
 _KNOWN: dict[str, frozenset[str]] = {}  # fields of a group; of what has none: nothing
 for _path in (*(bound.path for bound in BOUNDS), *SAME, *RANKS):

@@ -24,6 +24,7 @@ FIELDS = frozenset(
         "tools",
         "poolRef",
         "ports",
+        "context",
     }
 )
 Spec = Mapping[str, Any]
@@ -92,6 +93,11 @@ def _all(spec: Spec, mounted: bool) -> Iterator[tuple[Held, Path]]:
     source = _map(_map(spec.get("source"), ("source",)).get("configMapRef"), ("source", "configMapRef"))
     if source:
         yield Held("ConfigMap", _text(source, "name", ("source", "configMapRef"))), ("source", "configMapRef")
+    for at, one in enumerate(_list(spec.get("context"), ("context",))):
+        place: Path = ("context", at, "configMapRef")
+        text = _only(_map(one, ("context", at)), {"name", "text", "configMapRef"}, ("context", at))
+        if text.get("configMapRef") is not None:
+            yield Held("ConfigMap", _text(_map(text["configMapRef"], place), "name", place)), place
     for at, one in enumerate(_list(spec.get("env"), ("env",))):
         path: Path = ("env", at, "valueFrom")
         variable = _only(_map(one, ("env", at)), {"name", "value", "valueFrom"}, ("env", at))

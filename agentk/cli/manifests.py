@@ -91,12 +91,12 @@ def with_source(api: client.Client, wanted: Wanted) -> Wanted:
 
 
 def with_locks(wanted: Wanted) -> Wanted:
-    """The text of lock files in the object. Raises Invalid, at its place, for one that cannot be read."""
+    """The text of lock and context files in the object. Raises Invalid, at its place, for one that cannot be read."""
     part = parts.of(wanted.kind, wanted.obj)
     try:
         read = packages.with_locks(part, _folder(wanted.manifest), parts.field(wanted.kind))
     except errors.AgentkError as error:
-        raise placed(wanted.manifest, tuple(error.field.split(".")), error) from None
+        raise placed(wanted.manifest, _steps(error.field), error) from None
     return wanted if read is part else _with_part(wanted, read)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from agentk.api import errors
-from agentk.client import client
+from agentk.client import client, contexts
 
 _MAX_BYTES = 1024 * 1024
 
@@ -32,7 +32,8 @@ def tell_indexes(api: client.Client, specs: Iterable[Any], environment: Mapping[
 
 def with_locks(spec: Any, folder: Path, where: str = "spec") -> Any:
     """An Agent's spec, or what else is at `where`, with the text of each `lockFile`, which is relative to `folder`, as
-    `lock`. Raises Invalid with the field of one that cannot be read."""
+    `lock`, and that of the files of its `context`. Raises Invalid with the field of one that cannot be read."""
+    spec = contexts.read(spec, folder, where)
     found = {language: asked for language, asked in _asked(spec).items() if "lockFile" in asked}
     if not found:
         return spec

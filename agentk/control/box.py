@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import errors, quantities
-from agentk.control import images, isolation, logins, prepared, references
+from agentk.control import images, isolation, logins, prepared, programs, references
 from agentk.control.plans import Problem
 from agentk.runtime import box as boxes
 
@@ -74,6 +74,7 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
     env = _environment(agent, found, attempt, problems)
     problems += _missing_secrets(spec, found)
     mounts = [*_source(spec, found, attempt, problems), *_volumes(spec, found, problems)]
+    mounts += programs.mounts(spec, found, _content, problems)
     if attempt.certificates:
         pem = base64.b64encode(attempt.certificates.encode()).decode()
         mounts.append(boxes.Mount("files", CERTIFICATES, files={_BUNDLE: pem}))
@@ -88,14 +89,15 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
         raise Unfit(problems)
     env = prepared.environment(env, attempt.given)
     place = SOURCE if spec.get("source") else (root.cwd if root else "") or WORKSPACE
-    argv = [*spec["command"], *(spec.get("args") or ())]
+    if "program" in spec:
+        place = programs.FOLDER
     workspace = boxes.Mount("workspace", WORKSPACE, read_only=False, size_bytes=limits.storage_bytes or 0)
     return boxes.Box(
         id=f"{metadata['uid']}-{attempt.number}",
         uid=metadata["uid"],
         namespace=metadata["namespace"],
         attempt=attempt.number,
-        argv=[expand(word, env) for word in argv],
+        argv=[expand(word, env) for word in programs.argv(spec)],
         runtime=runtime.get("type", "nsjail"),
         env=env,
         cwd=spec.get("workingDir") or place,

@@ -30,6 +30,7 @@ _AROUND = frozenset(
         "ports",  # whoever listens for them connects anew
         "modelRef",  # the gate reads these at every call
         "tools",
+        "depth",
         "livenessProbe",
         "readinessProbe",
     }

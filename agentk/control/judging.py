@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from agentk.broker.exits import FINAL
 from agentk.control import deciding, exits, plans, restart
 from agentk.control.clock import Moment, parse_stamp
 from agentk.control.run import Outcome, Run
@@ -81,6 +82,7 @@ def _record(case: deciding.Case, seen: boxes.Seen, newest: bool) -> None:
         else:
             status[key] = value
     status.pop("result", None)
+    status.pop("steps", None)
     status.update(said.for_status if said else {})
     if seen.exit is not None:
         status["counters"] = exits.counters(seen.exit.counters)
@@ -123,6 +125,8 @@ def _judge(
         finish(case, "Failed", "DeadlineExceeded", end.message)
     elif end.reason == deciding.BUDGET_EXCEEDED:
         finish(case, "Failed", end.reason, end.message, stalled=end.reason)  # more of a budget mends it
+    elif end.reason in FINAL:
+        finish(case, "Failed", end.reason, end.message)
     elif ending is not None and ending.cause == "replace":
         pass  # what it was made from changed and changed back
     elif end.reason == "Lost":

@@ -55,5 +55,8 @@ def _in_namespace(spec: Mapping[str, Any], namespace: str) -> Iterator[Ref]:
             yield Ref("Secret", namespace, volume["secret"]["secretName"])
         if "configMap" in volume:
             yield Ref("ConfigMap", namespace, volume["configMap"]["name"])
+    for one in spec.get("context") or ():
+        if "configMapRef" in one:
+            yield Ref("ConfigMap", namespace, one["configMapRef"]["name"])
     if "configMapRef" in (spec.get("source") or {}):
         yield Ref("ConfigMap", namespace, spec["source"]["configMapRef"]["name"])

@@ -43,9 +43,13 @@ def log(message: str, *, level: Optional[str] = None, fields: Optional[Dict[str,
     return Call("log", {"message": message, **given(level=level, fields=fields)}, answers.nothing)
 
 
-def exit(code: Optional[int] = None, *, message: Optional[str] = None, result: Json = None) -> Call[None]:
+def exit(
+    code: Optional[int] = None, *, message: Optional[str] = None, result: Json = None,
+    reason: Optional[str] = None, steps: Optional[int] = None,
+) -> Call[None]:  # fmt: skip
     """How this agent ends, and what for; the box is stopped.  `agent.exit(result={"answer": 42})`"""
-    return Call("exit", given(code=code, message=message, result=result), answers.nothing)
+    params = given(code=code, message=message, result=result, reason=reason, steps=steps)
+    return Call("exit", params, answers.nothing)
 
 
 # Models

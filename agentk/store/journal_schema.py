@@ -107,6 +107,15 @@ def jobs(db: "Database") -> None:
     )
 
 
+def exits_in_steps(db: "Database") -> None:
+    """Why an attempt failed, in a word, and how many steps it took."""
+    _run(
+        db,
+        "ALTER TABLE exits ADD COLUMN why TEXT NOT NULL DEFAULT ''",
+        "ALTER TABLE exits ADD COLUMN steps INTEGER",
+    )
+
+
 MIGRATIONS: tuple[Callable[["Database"], None], ...] = (
     records,
     guest_state,
@@ -114,6 +123,7 @@ MIGRATIONS: tuple[Callable[["Database"], None], ...] = (
     wall_times,
     guest_things,
     jobs,
+    exits_in_steps,
 )
 
 

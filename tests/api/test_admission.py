@@ -106,7 +106,7 @@ def test_all_problems_are_told_in_the_order_of_the_file() -> None:
         "metadata.name",
         "metadata.lables",
         "spec.comand",
-        "spec.command",
+        "spec",
         "spec.restartPolicy",
         "spec.env[0].value",
         "spec.volumeMounts[0].name",

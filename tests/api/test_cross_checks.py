@@ -166,3 +166,33 @@ def test_policy_paths_are_plain() -> None:
 def test_a_namespace_is_no_file_of_the_kernel() -> None:
     obj = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tasks"}}
     assert "cgroup" in problem(obj)
+
+
+@pytest.mark.parametrize(
+    ("spec", "told"),
+    [
+        ({"program": "react", "args": ["-v"]}, "only for spec.command"),
+        ({"program": "react", "workingDir": "/app"}, "only for spec.command"),
+        ({"program": "react", "context": [{"text": "t"}]}, "spec.context[0].name: is required"),
+        ({"program": "react", "context": [{"name": "n", "text": "t" * 200_000}] * 2}, "at most 256 KiB"),
+        (
+            {"program": "react", "output": {"type": "string", "pattern": "a*"}},
+            "pattern is not checked by the gate",
+        ),
+        ({"program": "react", "output": {"type": 7}}, "is no JSON Schema"),
+        ({"program": "nobody"}, "expected one of react"),
+        ({"command": ["a"], "role": "r"}, "only for spec.program"),
+        ({"command": ["a"], "program": "react"}, "exactly one of command and program"),
+    ],
+)
+def test_programs_that_make_no_sense(spec: dict[str, Any], told: str) -> None:
+    made = agent()
+    made["spec"] = spec
+    assert told in problem(made)
+
+
+def test_a_program_needs_no_command_and_any_agent_may_have_an_output() -> None:
+    made = agent()
+    made["spec"] = {"program": "react", "goal": "Help."}
+    assert admit.admit(made)
+    assert admit.admit(agent(output={"type": "integer", "minimum": 1}))

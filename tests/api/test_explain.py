@@ -40,7 +40,7 @@ def test_recursive_is_a_tree_of_names() -> None:
 def test_lists_and_required_fields() -> None:
     text = explain.explain("agents.spec.env")
     assert "FIELD: env <[]Object>" in text and "name\t<string> -required-" in text
-    assert "FIELD: command <[]string> -required-" in explain.explain("agent.spec.command")
+    assert "FIELD: name <string> -required-" in explain.explain("agent.spec.poolRef.name")
     assert "FIELD: key <string> -required-" in explain.explain("agent.spec.env.valueFrom.secretKeyRef.key")
 
 

@@ -41,7 +41,7 @@ def test_a_template_stays_as_short_as_it_was_written() -> None:
     [
         ({}, "spec"),
         ({"agentRef": {"name": "a"}, "template": {"spec": AGENT}}, "spec"),
-        ({"template": {"spec": {}}}, "spec.template.spec.command"),
+        ({"template": {"spec": {}}}, "spec.template.spec"),
         ({"template": {"spec": {**AGENT, "comand": 1}}}, "spec.template.spec.comand"),
         ({"template": {"spec": {**AGENT, "workingDir": "/a/../b"}}}, "spec.template.spec.workingDir"),
         ({"template": {"spec": {**AGENT, "restartPolicy": "Always"}}}, "spec.template.spec.restartPolicy"),

@@ -51,6 +51,7 @@ PARENT: Spec = {
     "deadlineWhileSuspended": "Runs",
     "ttlSecondsAfterFinished": 60,
     "terminationGracePeriodSeconds": 5,
+    "depth": 2,
     "budget": {
         "maxCostUsd": "2.50",
         "maxTokens": 1000,

@@ -108,6 +108,7 @@ WIDER: dict[tuple[str, ...], Any] = {
     ("activeDeadlineSeconds",): 901,
     ("ttlSecondsAfterFinished",): 61,
     ("terminationGracePeriodSeconds",): 6,
+    ("depth",): 3,
     ("budget", "maxCostUsd"): "2.500001",
     ("budget", "maxTokens"): 1001,
     ("budget", "maxCalls"): 11,

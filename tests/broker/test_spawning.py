@@ -274,6 +274,34 @@ async def test_waiting_ends_when_the_agent_is_gone_or_the_time_is_over(world: Wo
 
 
 @told
+async def test_the_result_has_to_be_what_the_spec_asks_for_when_it_went_well(world: World) -> None:
+    schema = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
+    await world.make("a", output=schema)
+    for given in ({}, {"result": {"n": "x"}}, {"result": {}}):
+        with pytest.raises(errors.BadRequest):
+            await world.call("a", "exit", **given)
+    with pytest.raises(errors.BadRequest, match="code"):
+        await world.call("a", "exit", result={"n": 1}, reason="MaxSteps")
+    await world.call("a", "exit", result={"n": 1}, steps=4)
+    said = world.said.of((await world.guest("a")).uid, 1)
+    assert said is not None and (said.steps, said.result) == (4, b'{"n":1}')
+    await world.make("b", output=schema)
+    await world.call("b", "exit", code=1, result="not that", reason="LLMError")
+
+
+@told
+async def test_depth_counts_down_from_parent_to_child(world: World) -> None:
+    await world.make("top", depth=2)
+    child = (await world.call("top", "agent.spawn", spec={"command": ["true"]}))["name"]
+    assert (await world.get(child))["spec"]["depth"] == 1
+    with pytest.raises(errors.Invalid):
+        await world.call(child, "agent.spawn", spec={"command": ["true"], "depth": 1})
+    last = (await world.call(child, "agent.spawn", spec={"program": "react", "goal": "Help."}))["name"]
+    with pytest.raises(errors.Forbidden, match="spawns none"):
+        await world.call(last, "agent.spawn", spec={"command": ["true"]})
+
+
+@told
 async def test_how_it_ends_is_said_once(world: World) -> None:
     await world.make("a")
     await world.call("a", "exit", result=None)

@@ -1,4 +1,5 @@
 import base64
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -301,3 +302,31 @@ def test_a_login_that_is_missing_is_waited_for() -> None:
     assert references.Ref("Secret", "ns", "registry") in references.names(wanted)
     (told,) = problems(wanted, found(runtime=PODMAN, policy=PRIVILEGED))
     assert told == 'ConfigError: imagePullSecrets[0]: Secret "registry" does not exist'
+
+
+def test_a_program_is_told_by_one_file_and_by_nothing_else() -> None:
+    made = agent(
+        program="react",
+        role="a clerk",
+        steps=3,
+        source={"inline": {"files": {"a": "b"}}},
+        context=[{"name": "n", "text": "t"}, {"configMapRef": {"name": "facts"}}],
+        task="only for the gate to tell",
+    )
+    del made["spec"]["command"]
+    assert references.Ref("ConfigMap", "ns", "facts") in references.names(made)
+    facts = {"kind": "ConfigMap", "data": {"k": "v"}}
+    built = box.build(made, found(config_maps={"facts": facts}), ATTEMPT)
+    assert (list(built.argv), built.cwd) == (["python3", "-m", "agentk.programs.react"], "/opt/program")
+    mount = next(one for one in built.mounts if one.target == "/opt/program")
+    assert mount.read_only and list(mount.files) == ["program.json"]
+    told = json.loads(base64.b64decode(mount.files["program.json"]))
+    context = [{"name": "n", "text": "t"}, {"name": "k", "text": "v"}]
+    assert told == {"program": "react", "role": "a clerk", "steps": 3, "context": context}
+    assert "clerk" not in str(built.env)
+    made["spec"]["context"] = [{"path": "x.md"}, {"configMapRef": {"name": "none"}}]
+    wrong = problems(made, found())
+    assert (
+        "context[0].path" in wrong[0]
+        and wrong[1] == 'ConfigError: context[1]: ConfigMap "none" does not exist'
+    )

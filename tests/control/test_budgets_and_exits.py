@@ -192,3 +192,11 @@ def test_usage_is_written_when_it_changes() -> None:
     assert story.status["usage"] == usage, "time alone is not worth a write"
     story.step(3, story.box(frozen=True), usage={**usage, "wallTime": "3s"}, overdrawn=DRY)
     assert story.status["usage"]["wallTime"] == "3s"
+
+
+@pytest.mark.parametrize(("why", "phase"), [("MaxSteps", "Failed"), ("LLMError", "Pending")])
+def test_steps_are_told_and_an_end_that_would_come_again_is_final(why: str, phase: str) -> None:
+    story, one = running(restartPolicy="Always")
+    story.step(2, cases.ended(one, 1, 2), said=Exit(1, 1, "no answer", None, why, 7))
+    assert (story.status["phase"], story.status["steps"]) == (phase, 7)
+    assert story.status["lastTermination"]["reason"] == why

@@ -47,11 +47,12 @@ def test_it_makes_one_agent_and_tells_how_that_goes() -> None:
     )
     assert told(running) == ("Running", "") and running.status["startTime"] == "2026-01-01T00:00:00Z"
     over = agent(one, phase="Succeeded", reason="Completed", attempt=1, exitCode=0)
-    said = Exit(1, 0, "done", b'{"answer":42}')
+    said = Exit(1, 0, "done", b'{"answer":42}', steps=3)
     done = look(one, tasking.Seen(over, said, {"tokens": 7, "calls": 2, "costUsd": "0.1", "wallTime": "1s"}))
     assert told(done) == ("Succeeded", "Completed") and done.afterwards == (tasking.LetGo(),)
     status = done.status
     assert (status["result"], status["exitCode"], status["attempts"]) == ('{"answer":42}', 0, 1)
+    assert status["steps"] == 3
     assert status["usage"] == {"tokens": 7, "calls": 2, "costUsd": "0.1"}
     assert {one["type"]: one["status"] for one in status["conditions"]} == {
         "Finished": "True",

@@ -10,7 +10,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from agentk.api import errors, kinds, objects, ownership, pools, selectors
+from agentk.api import errors, inputs, kinds, objects, ownership, pools, selectors
 from agentk.broker import exits, guests, policy
 from agentk.broker.calling import children, relatives
 from agentk.broker.guests import Guests
@@ -133,6 +133,8 @@ class _Calls:
     @contextlib.contextmanager
     def _room(self, guest: Guest, parent: Object, effect: str) -> Iterator[None]:
         """Held until the child is heard of, so that calls in parallel never make more than there is room for."""
+        if parent["spec"].get("depth") == 0:
+            raise errors.Forbidden("spec.depth of this agent is 0: it spawns none")
         if children.depth(parent) >= DEPTH_MAX:
             raise errors.Forbidden(f"agents are spawned at most {DEPTH_MAX} deep, and this one is that deep")
         eldest = guest.parents[-1] if guest.parents else guest.uid
@@ -258,7 +260,12 @@ class _Calls:
         result = None
         if "result" in params:
             result = json.dumps(params["result"], ensure_ascii=False, separators=(",", ":")).encode()
-        said = exits.Exit(guest.attempt, params["code"], params["message"], result)
+        why, steps = params.get("reason", ""), params.get("steps")
+        if params["code"] == 0:
+            if why:
+                raise errors.BadRequest("is only for a code that is not 0", field="params.reason")
+            await self._fits(guest, params)
+        said = exits.Exit(guest.attempt, params["code"], params["message"], result, why, steps)
 
         def work(tx: Any) -> dict[str, Any]:
             exits.write(tx, guest.uid, said)
@@ -268,6 +275,16 @@ class _Calls:
         self._said.note(guest.uid, guest.attempt)
         self._stop(guest)
         return Done(done)
+
+    async def _fits(self, guest: Guest, params: Params) -> None:
+        """Raises BadRequest for a result that is not what spec.output asks for."""
+        agent = self._guests.of(guest.uid)
+        schema = (agent["spec"] if agent else {}).get("output")
+        if schema is None:
+            return
+        if "result" not in params:
+            raise errors.BadRequest("spec.output asks for a result", field="params.result")
+        await asyncio.to_thread(inputs.check_result, schema, params["result"])
 
 
 def _told(child: Object) -> dict[str, Any]:

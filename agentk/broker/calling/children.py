@@ -46,6 +46,8 @@ def child(
     `pool`: the spec of the Pool it names, which fills what neither it nor its parent's bounds say.
     """
     metadata, bounds = parent["metadata"], dict(parent["spec"])
+    if "depth" in bounds:
+        bounds["depth"] = max(0, int(bounds["depth"]) - 1)
     if runtime:
         bounds["runtimeRef"] = {"name": runtime}
     for label in wish.labels or {}:

@@ -1,4 +1,4 @@
-"""What of ours is mounted into every box at /opt/agentk: the init, the SDK, and links to the interpreter.
+"""What of ours is mounted into every box at /opt/agentk: the init, the SDK, the programs, and links to the interpreter.
 
 Copied into `state/staged/DIGEST` once, named after what is in it, so that upgrading the package changes nothing for
 a box that runs. What no box uses any more is removed when the launcher starts.
@@ -64,5 +64,6 @@ def _files(init: Path | None) -> Iterable[tuple[str, Path]]:
     if init is not None:
         yield "bin/init", init
     yield "lib/agentk/__init__.py", _PACKAGE / "__init__.py"
-    for path in sorted((_PACKAGE / "sdk").rglob("*.py")):
-        yield f"lib/agentk/{path.relative_to(_PACKAGE)}", path
+    for room in ("programs", "sdk"):
+        for path in sorted((_PACKAGE / room).rglob("*.py")):
+            yield f"lib/agentk/{path.relative_to(_PACKAGE)}", path
