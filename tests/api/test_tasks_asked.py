@@ -125,6 +125,9 @@ def test_sources_are_found_and_packed_in_templates() -> None:
     assert obj["spec"]["taskTemplate"]["spec"]["template"]["spec"]["source"] == source
     assert parts.field(kinds.TASK) == "spec.template.spec"
     assert parts.of(kinds.TASK, task(agentRef={"name": "a"})) is None
+    for kind in kinds.KINDS:
+        assert parts.field(kind).startswith("spec"), kind.kind
+    assert parts.of(kinds.NAMESPACE, {"metadata": {"name": "n"}}) is None
 
 
 # Times: what Debian's cron does when clocks are changed.
