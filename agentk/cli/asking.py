@@ -78,8 +78,10 @@ def tasks(
     ]
 
 
-def send(wanted: Sequence[manifests.Wanted]) -> list[show.Object]:
+def send(api: client.Client, wanted: Sequence[manifests.Wanted], origin: Origin) -> list[show.Object]:
     """Those that were taken; of the others it is told why not."""
+    if origin.schedule:  # its sources were packed when it was applied, and are not here
+        return [api.apply(one.kind, one.namespace, one.obj).obj for one in wanted]
     done = []
     for result in sending.Sender(connect.connect).send(wanted):
         if isinstance(result, errors.AgentkError):

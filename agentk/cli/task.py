@@ -82,7 +82,7 @@ def run(
     wanted = asking.tasks(api, origins, where, namespace, name, own, inputs)
     if wait and len({one.namespace for one in wanted}) > 1:
         raise usage.Usage("--wait takes Tasks of one namespace", hint="agentk task wait -n NAMESPACE")
-    sent = asking.send(wanted)
+    sent = asking.send(api, wanted, origins)
     if not wait:
         return _sent(sent, form, len(wanted))
     names = [obj["metadata"]["name"] for obj in sent]
