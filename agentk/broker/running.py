@@ -143,7 +143,8 @@ class Running:
 
         def both(tx: writer.Tx) -> entries.Outcome:
             self.result = work(tx)
-            return _outcome("ok", self.result, Amount(calls=1))
+            kept = self.result if self._guard is None else self._guard.local(self.result)
+            return _outcome("ok", kept, Amount(calls=1))
 
         writing = asyncio.ensure_future(self._journal.local(self.intent, both))
         cancelled = await _ended(writing)
@@ -196,9 +197,10 @@ class Running:
             await self._journal.record(replace(self.intent, key=""), outcome)
 
     def _cut(self, answer: Any) -> Any:
-        return (
-            {repeating.SENT: self.sent.decode("utf-8", "replace"), "error": answer} if self.sent else answer
-        )
+        sent = self.sent.decode("utf-8", "replace")
+        if sent and self._guard is not None:  # what was held back was not told
+            sent = "" if self._guard.holds else "(kept off the record by guardrails)"
+        return {repeating.SENT: sent, "error": answer} if sent else answer
 
     def same_as(self, other: "Running") -> None:
         """Raises Conflict when a key comes again with another call."""

@@ -126,12 +126,16 @@ with sdk.connect() as agent:
     print("claude", json.loads(post("/v1/messages", asked))["content"][0]["text"])
     told = events(post("/v1/messages", {**asked, "stream": True}))
     print("blocks", "".join(one["delta"].get("text", "") for one in told if one["type"] == "content_block_delta"))
+    try:
+        agent.tool_call("leaky", {})
+    except errors.CallError as error:
+        print("tool", error.reason, error.message)
     for name, call in {
         "code": lambda: agent.exec_python("getattr(__import__('o' + 's'), 'sys' + 'tem')('id')"),
         "shell": lambda: agent.exec_shell("python3 -c 'import subprocess'"),
         "secret": lambda: agent.exec_python("import base64; print(base64.b64encode(b'AKIA' + b'IOSFODNN7EXAMPLE'))"),
         "size": lambda: agent.exec_python("print('x' * 100000)"),
-        "child": lambda: agent.exec_python("print(open('/proc/self/status').read()[:5])"),
+        "files": lambda: agent.exec_shell("ls -A .tools 2>/dev/null | wc -l"),
     }.items():
         try:
             ran = call()
@@ -139,6 +143,9 @@ with sdk.connect() as agent:
         except errors.CallError as error:
             print(name, error.reason, error.message[:60])
 """
+
+
+LEAKY = "print('x ' * 50000 + 'AKIA' + 'IOSFODNN7EXAMPLE')"
 
 
 def test_what_reaches_a_model_a_program_and_the_record(space: Space, provider: Served) -> None:
@@ -153,7 +160,12 @@ def test_what_reaches_a_model_a_program_and_the_record(space: Space, provider: S
         item["litellmParams"]["apiKeySecretRef"] = {"name": "keys", "key": "key"}  # type: ignore[index]
     keys = household.manifest("Secret", "keys", stringData={"key": "sk-canary-0b1e55ed4dd1"})
     route = household.manifest("ModelRoute", "default", spec={"modelList": items, "retries": 0})
-    space.apply(policy, keys, route, python("a", PROGRAM, policyRef={"name": space.name}))
+    # Too long to be told, it would be kept in a file of the workspace.
+    leaky = household.manifest(
+        "Tool", "leaky", spec={"command": {"argv": ["python3", "-c", LEAKY], "parameters": {}}}
+    )
+    asking = python("a", PROGRAM, policyRef={"name": space.name}, tools=[{"ref": {"name": "leaky"}}])
+    space.apply(policy, keys, route, leaky, asking)
     assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", "\n".join(space.log("a"))
     lines = space.agentk("logs", "a").lines
     said = "joe@example.com pays with 4111 1111 1111 1111 <"
@@ -161,10 +173,11 @@ def test_what_reaches_a_model_a_program_and_the_record(space: Space, provider: S
     assert len(provider.seen) == 5
     assert not any("joe@" in one or "4111" in one for one in provider.seen)
     assert all("<EMAIL_1_" in one and "<CARD_1_" in one for one in provider.seen)
+    assert lines.pop(5).startswith("tool PolicyDenied guardrails: there is what looks like a secret")
     assert lines[5].startswith("code PolicyDenied guardrails: python, line 1")
     assert lines[6].startswith("shell PolicyDenied guardrails: python, line 1: import of subprocess")
     assert lines[7].startswith("secret PolicyDenied guardrails: there is what looks like a secret")
-    assert lines[8:] == ["size 4096 0", "child 6 0"]
+    assert lines[8:] == ["size 4096 0", "files 2 0"]
     record = (
         space.agentk("audit", "a", "-o", "json").out + space.agentk("trace", "a", "-o", "json", code=None).out
     )

@@ -29,6 +29,9 @@ SURFACES: Mapping[str, Surface] = {
     "message.send": "message",
     "message.broadcast": "message",
 }
+# Calls whose answers are values that agents kept, of whatever kind.
+_UNSEEN = frozenset({"state.cas", "queue.get"})
+_OMITTED: Mapping[str, Any] = {"omitted": "by the guardrails"}
 _UNCOUNTED = frozenset({"exec.poll"})
 
 
@@ -142,6 +145,11 @@ class Guarded:
             return holding.Held(self._mask, surface, rails.output)
         return None
 
+    @property
+    def holds(self) -> bool:
+        """Whether nothing of a stream is told before its end."""
+        return isinstance(self._stream, holding.Held)
+
     async def seen(self, value: Any) -> Any:
         """An answer before anything else is done with it: without secrets. Raises Denied."""
         surface = self._surface
@@ -179,8 +187,14 @@ class Guarded:
         """As the journal may have it."""
         return await self._mask.recorded(value)
 
+    def local(self, result: Any) -> Any:
+        """Of an answer that goes on record in the transaction that makes it: nobody can look through it there."""
+        return _OMITTED if self.rails.pii is not None and self._method in _UNSEEN else result
+
     def again(self, answer: Any) -> Any:
-        """What is on record, for the guest's own eyes."""
+        """What is on record, for the guest's own eyes. Raises Expired when that is nothing."""
+        if answer == _OMITTED:
+            raise errors.Expired("the call ended, and the guardrails keep its answer off the record")
         if self.rails.pii is None:
             return answer
         if self._call.form and isinstance(answer, Mapping) and passing.body_of(answer) is not None:
