@@ -255,6 +255,16 @@ with sdk.connect() as agent:
             print(agent.tool_call("say", {"text": text}), flush=True)
         except errors.CallError as error:
             print(error.reason, error.message, flush=True)
+
+import http.client, json
+door = http.client.HTTPConnection("127.0.0.1", 8700)
+call = {"name": "say", "arguments": {"text": "three"}}
+headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+headers["mcp-protocol-version"] = "2025-11-25"
+asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+door.request("POST", "/mcp", json.dumps(asked), headers)
+told = door.getresponse().read().decode()
+print("by MCP", "ApprovalDenied" in told and '"isError":true' in told.replace(" ", "") or told, flush=True)
 """
 
 
@@ -275,8 +285,12 @@ def test_a_grant_that_requires_approval_asks_for_the_tool_as_it_is(space: Space)
     changed = {"argv": ["echo", "evil", "{text}"], "parameters": text}
     space.create(household.manifest("Tool", "say", spec={"command": changed}))
     answer(space, name)
-    said = done(space, "a")
-    assert said[0] == "one" and said[-1].startswith("Conflict tool/say is not what it was")
+    (name,) = pending(space)
+    assert space.get(name, kinds.APPROVAL)["spec"]["arguments"]["arguments"] == {"text": "three"}
+    answer(space, name, "deny")
+    said = [line for line in done(space, "a") if line]
+    assert said[0] == "one" and said[1].startswith("Conflict tool/say is not what it was")
+    assert said[2] == "by MCP True"
     forget(space)
 
 
