@@ -53,8 +53,8 @@ def run(
 ) -> int:
     """Run one agent to its end: its output, then its exit code.
 
-    128+N: ended by signal N; 122: budget exceeded; 124: timeout; 125: agentk itself failed. With -o json the
-    result is on stdout and the agent's output on stderr.
+    128+N: ended by signal N; 122: budget exceeded; 123: a person would have to be asked, and nobody can be here;
+    124: timeout; 125: agentk itself failed. With -o json the result is on stdout and the agent's output on stderr.
 
     Examples:
 

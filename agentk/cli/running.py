@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,10 @@ class Interrupted(BaseException):
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
+
+
+class Unanswered(Exception):
+    """A person has to be asked, and in a daemon of our own there is nobody."""
 
 
 def run(
@@ -72,6 +77,9 @@ def _to_the_end(
         _ask_to_end(api, one, told.number)
         output.finish()
         raise
+    except Unanswered as unanswered:
+        _ask_to_end(api, one, signal.SIGTERM)
+        result = outcome.Outcome("Failed", outcome.APPROVAL, "ApprovalRequired", str(unanswered))
     output.finish()  # one that never ran, which raises above, has no last lines to wait for
     return result
 
@@ -83,7 +91,9 @@ def _finished(api: client.Client, one: manifests.Wanted, private: bool) -> dict[
     for obj in watching.states(api, selection, None):
         if obj is None:
             raise errors.NotFound(f"{one} was deleted before it ended")
-        told = _tell_packages(obj, told)
+        told = _tell_asked(obj, _tell_packages(obj, told))
+        if private and (why := _unanswered(api, one, obj)):
+            raise Unanswered(why)
         if watching.condition(obj, "Finished").get("status") == "True":
             return obj
         if private and (why := _never(obj)):
@@ -98,6 +108,28 @@ def _tell_packages(obj: dict[str, Any], told: str) -> str:
     if packages.get("status") == "False" and reason not in (told, "EnvironmentFailed"):
         print(f"agentk: {packages.get('message')}", file=sys.stderr, flush=True)
     return reason
+
+
+def _tell_asked(obj: dict[str, Any], told: str) -> str:
+    """Say what waits for a person, once: whoever runs it may be the one to answer."""
+    asked = watching.condition(obj, "AwaitingApproval")
+    message = str(asked.get("message", ""))
+    if asked.get("status") != "True" or message == told:
+        return told
+    print(f"agentk: waits for a person: {message}", file=sys.stderr, flush=True)
+    return message
+
+
+def _unanswered(api: client.Client, one: manifests.Wanted, obj: dict[str, Any]) -> str:
+    """What of it waits for a person, and for no answer that comes by itself."""
+    if watching.condition(obj, "AwaitingApproval").get("status") != "True":
+        return ""
+    for asked in api.list(client.Selection(kinds.APPROVAL, one.namespace)).items:
+        spec, status = asked["spec"], asked.get("status") or {}
+        by_itself = spec.get("default") == "Allow" or "default" in (spec.get("question") or {})
+        if status.get("phase", "Pending") == "Pending" and not by_itself:
+            return f"nobody can be asked here: {spec.get('summary')}; {spec.get('reason')}"
+    return ""
 
 
 def _mend(obj: dict[str, Any]) -> str:

@@ -13,6 +13,7 @@ _OWN = {
     "IdleTimeout": TIMEOUT,
     "BudgetExceeded": BUDGET,
     "ApprovalDenied": APPROVAL,
+    "ApprovalRequired": APPROVAL,
     "SandboxUnavailable": AGENTK,
     "Lost": AGENTK,
 }

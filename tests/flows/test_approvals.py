@@ -294,6 +294,22 @@ def test_a_grant_that_requires_approval_asks_for_the_tool_as_it_is(space: Space)
     forget(space)
 
 
+def test_a_run_where_nobody_can_be_asked_says_so_and_ends() -> None:
+    with household.folder() as folder:
+        home = Household(folder)
+        rules = [{"name": "all", "effect": "Ask", "methods": ["*"]}]
+        asks = python("a", ASK, policyRef={"name": "p"})
+        asks["spec"]["command"] += ["echo hello"]
+        jail = household.manifest("Runtime", "nsjail", spec={"type": "nsjail", "enforcement": "BestEffort"})
+        text = household.text(jail, policy("p", rules=rules), asks)
+        ran = home.agentk("run", "-f", "-", stdin=text, code=123)
+        assert "nobody can be asked here: exec: echo hello" in ran.err and "agentk approve a-" in ran.err
+        assert ran.out == ""
+        soon = policy("p", rules=rules, timeout="1s", default="Allow")
+        ran = home.agentk("run", "-f", "-", stdin=household.text(jail, soon, asks))
+        assert ran.out == "hello\n"
+
+
 QUESTION = """
 import agentk.sdk.client as sdk
 with sdk.connect() as agent:
