@@ -60,6 +60,7 @@ def test_a_repository_is_triaged_and_a_person_says_no_to_one_label(home: Househo
         home.agentk("delete", "-f", path)
 
 
+@household.on_both
 def test_the_gate_takes_no_result_that_is_not_what_was_asked_for(space: Space) -> None:
     output = {"type": "object", "required": ["n"], "properties": {"n": {"type": "integer"}}}
     space.apply(
@@ -85,6 +86,18 @@ def test_a_task_gives_it_its_work_and_keeps_its_steps(space: Space) -> None:
     status = space.get("sort", kinds.TASK)["status"]
     assert (status["phase"], json.loads(status["result"]), status["steps"]) == ("Succeeded", "Sorted: b a", 1)
     assert status["usage"]["tokens"] > 0
+
+
+def test_another_attempt_begins_anew_and_says_so(space: Space) -> None:
+    break_down = {"match": {"turn": 1, "lastMessage": {"equals": "Sort."}}, "error": {"status": 500}}
+    space.apply(
+        route(break_down, says("Done.", lastMessage={"contains": "This is attempt 2"})),
+        react("a", goal="Sort.", restartPolicy="OnFailure", restartBackoff={"initialSeconds": 0}),
+    )
+    status = space.phase("a", "Succeeded", "Failed")
+    assert (status["reason"], status["attempt"]) == ("Completed", 2), space.log("a")
+    assert "attempt 2: begins anew; what was done before is done" in space.log("a")
+    assert any("LLMError" in line for line in space.log("a"))
 
 
 def test_steps_end_it_for_good_and_nothing_of_what_it_was_told_is_in_its_environment(space: Space) -> None:
