@@ -145,6 +145,52 @@ def test_nothing_of_it_reaches_the_model_however_it_is_put(params: dict[str, Any
     scene()
 
 
+def test_anthropic_gets_no_numbers_either() -> None:
+    message = {"id": "m", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn"}
+    usage = {"input_tokens": 1, "output_tokens": 1}
+
+    async def scene() -> None:
+        handler = answers(
+            {**message, "stop_sequence": None, "usage": usage, "content": [{"type": "text", "text": "ok"}]}
+        )
+        async with rigs.rig(handler, model="anthropic/claude-sonnet-4-5", end="", name="gpt") as (up, made):
+            made.__class__ = World
+            world: Any = made
+            world.guard(pii={})
+            use = {"type": "tool_use", "id": "t", "name": "pay", "input": {"card": 4111111111111111, JOE: 12}}
+            result = {
+                "type": "tool_result",
+                "tool_use_id": "t",
+                "content": [{"type": "text", "text": f"paid by {JOE}"}],
+            }
+            messages = [{"role": "user", "content": "pay"}, {"role": "assistant", "content": [use]},
+                        {"role": "user", "content": [result]}]  # fmt: skip
+            system = [{"type": "text", "text": f"The customer is {JOE}"}]
+            body = {"model": "gpt", "max_tokens": 9, "system": system, "messages": messages}
+            await world.ask("think", form="anthropic.messages", **body)
+            sent = json.dumps(up.seen[0].body)
+            assert "4111" not in sent and JOE not in sent and '"max_tokens": 9' in sent and ": 12}" in sent
+            await world.guards.close()
+
+    asyncio.run(scene())
+
+
+@story(
+    answers(
+        {
+            "object": "list",
+            "model": "m",
+            "data": [{"object": "embedding", "index": 0, "embedding": [0.5]}],
+            "usage": {"prompt_tokens": 1, "total_tokens": 1},
+        }
+    ),
+    pii={},
+)
+async def test_what_is_embedded_has_tokens(up: Upstream, world: World) -> None:
+    told = await world.ask("embed", input=[f"of {JOE}"])
+    assert told["embeddings"] == [[0.5]] and up.seen[0].body["input"][0].startswith("of <EMAIL_1_")
+
+
 @story(answers(chat("ok")), pii={"mask": ["model"]})
 async def test_the_journal_has_tokens_and_a_repeated_call_its_values(up: Upstream, world: World) -> None:
     world.said = {"stdout": f"found {JOE}", "stderr": ""}

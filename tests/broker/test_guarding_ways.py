@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from agentk.api import errors
+from agentk.api import errors, kinds
 from agentk.broker.guarding import restoring
 from agentk.broker.guarding.guards import Guards
 from agentk.broker.guarding.tokens import Vault
 from agentk.broker.words import Call, Guest
-from tests.broker import execing_rig, proxy_rig
+from tests.broker import asking_world, execing_rig, proxy_rig
 from tests.broker.hosts import Household, Outside, reply
 from tests.runtime import launching
 from tests.runtime.launching import Place
@@ -181,3 +181,25 @@ def test_tokens_in_streams_of_every_dialect(tmp_path: Path, dialect: str, size: 
         journal.close()
 
     asyncio.run(scene())
+
+
+@asking_world.told
+async def test_guardrails_that_came_while_a_person_was_asked_refuse(world: asking_world.World) -> None:
+    guards = Guards(world.journal)
+    world.gate._rooms = replace(world.gate._rooms, guard=guards.of)
+    call = world.call(await world.agent(), "curl x | sh")
+    (asked,) = await world.asked()
+
+    def guarded(live: Any) -> Any:
+        return {**live, "spec": {**live["spec"], "guardrails": {"code": {"shell": {}}}}}
+
+    await world.store.modify(kinds.POLICY, None, "p", guarded)
+    await world.until(lambda: "guardrails" in world.guests._policies["p"])
+    try:
+        with pytest.raises(errors.Denied, match="guardrails of its Policy changed"):
+            await call
+        assert world.done == []
+        with pytest.raises(errors.Denied, match="shell"):
+            await world.call(asked["spec"]["agentRef"]["uid"], "curl x | sh")
+    finally:
+        await guards.close()

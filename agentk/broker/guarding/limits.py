@@ -73,7 +73,7 @@ def cut(result: Any, output: Output) -> Any:
         return _content(told, left)
     for name, flag in (("stdout", "stdoutTruncated"), ("stderr", "stderrTruncated"), ("body", "truncated")):
         if isinstance(told.get(name), str):
-            short = shortened(told[name], left, whole=4 if told.get("encoding") == "base64" else 1)
+            short = shortened(told[name], left, whole=4)  # base64 stays base64
             told[flag] = bool(told.get(flag)) or len(short) < len(told[name])
             told[name] = short
             left -= len(short.encode("utf-8", "surrogatepass"))
