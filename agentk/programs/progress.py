@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from typing import Any, Dict, TextIO
+from typing import Any, Dict, Sequence, TextIO
 
 _LINE_LETTERS = 300
 _VALUE_LETTERS = 60
@@ -21,10 +21,13 @@ class Progress:
     def line(self, text: str) -> None:
         self._write(short(text, _LINE_LETTERS))
 
-    def step(self, number: int, text: str) -> None:
-        """What the model said before its calls, if anything."""
-        if text.strip():
-            self.line(f"step {number}: {text}")
+    def step(self, number: int, names: Sequence[str], text: str) -> None:
+        """What the model asks for, before that is done, for it may take long: and what it said with it."""
+        counted = ", ".join(
+            name if names.count(name) == 1 else f"{name} x{names.count(name)}"
+            for name in dict.fromkeys(names)
+        )
+        self.line(f"step {number}: calls {counted}" + (f": {text}" if text.strip() else ""))
 
     def called(self, number: int, name: str, arguments: Dict[str, Any], what: str) -> None:
         given = ", ".join(f"{key}={_shown(value)}" for key, value in arguments.items())

@@ -67,7 +67,7 @@ class React:
             )
             self._messages.append(dict(said.message))
             if said.tool_calls:
-                self._say.step(self._steps, said.text)
+                self._say.step(self._steps, toolbox.names(said.tool_calls), said.text)
                 self._call(said.tool_calls)
                 continue
             wrong = self._answer(said.text)

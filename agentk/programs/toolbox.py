@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import threading
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from agentk.programs import ends, progress
@@ -31,7 +30,7 @@ Function = Dict[str, Any]
 class Toolbox:
     def __init__(self, agent: client.Agent, burst: int, say: progress.Progress) -> None:
         self._agent, self._say = agent, say
-        self._threads = ThreadPoolExecutor(burst, "tool")
+        self._burst = burst
         self._shown: Dict[str, Tuple[str, Function]] = {}  # by the name the model knows: the tool's own
         self._showing = threading.Lock()
         self._denied: Dict[str, int] = {}  # calls that a person refused, and how often they came
@@ -60,7 +59,36 @@ class Toolbox:
 
     def call(self, step: int, calls: Sequence[Dict[str, Any]]) -> List[str]:
         """What is to be told of each, in order; as many at once as spec.burst says. Raises Ended."""
-        return list(self._threads.map(lambda call: self._one(step, call), calls))
+        told = [""] * len(calls)
+        failed: List[Exception] = []
+        left, turn = iter(range(len(calls))), threading.Lock()
+
+        def work() -> None:
+            while not failed:
+                with turn:
+                    at = next(left, None)
+                if at is None:
+                    return
+                try:
+                    told[at] = self._one(step, calls[at])
+                except Exception as error:  # noqa: BLE001 - of whatever thread: raised below
+                    failed.append(error)
+
+        others = []
+        for _ in range(min(self._burst, len(calls)) - 1):
+            thread = threading.Thread(target=work, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                break  # the box has no room for one more: fewer at once, then
+            others.append(thread)
+        work()
+        for thread in others:
+            if not failed:
+                thread.join()
+        if failed:
+            raise failed[0]
+        return told
 
     def _one(self, step: int, call: Dict[str, Any]) -> str:
         function = call.get("function")
@@ -144,6 +172,12 @@ class Toolbox:
             return None
 
 
+def names(calls: Sequence[Dict[str, Any]]) -> List[str]:
+    """Of the tools that a model asks for."""
+    functions = [call.get("function") for call in calls]
+    return [str(one.get("name", "")) if isinstance(one, dict) else "" for one in functions]
+
+
 def said(answered: results.Answered) -> str:
     """What a tool answered, as a text."""
     parts = [_block(block) for block in answered.content]
@@ -202,7 +236,7 @@ def _free(tool: str, taken: Dict[str, Any]) -> str:
 
 
 def _function(name: str, described: results.Described) -> Function:
-    schema = dict(described.input_schema) or {"type": "object", "properties": {}}
+    schema = {"type": "object", "properties": {}, **described.input_schema}
     return {
         "type": "function",
         "function": {"name": name, "description": described.description, "parameters": schema},

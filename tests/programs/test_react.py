@@ -1,5 +1,6 @@
 """The loop of `program: react`, over a real gate's socket whose model and tools say what a test wants."""
 
+import asyncio
 import io
 import json
 import subprocess
@@ -32,6 +33,8 @@ class House(Gate):
         self.asked: list[dict[str, Any]] = []
         self.called: list[tuple[str, Any]] = []
         self.exits: list[dict[str, Any]] = []
+        self.calling = self.most = 0  # tools at once, now and ever
+        self.met = asyncio.Event()
         super().__init__(folder)
 
     async def _hello(self, params: Any, emit: Any) -> Any:
@@ -71,6 +74,14 @@ class House(Gate):
     async def _tool_call(self, params: Any, emit: Any) -> Any:
         self.called.append((params["name"], params["arguments"]))
         told = self.tools[params["name"]]
+        self.calling += 1
+        self.most = max(self.most, self.calling)
+        if params["name"] == "meet":  # answers when there are two
+            if self.calling == 2:
+                self.met.set()
+            await self.met.wait()
+        await asyncio.sleep(0)
+        self.calling -= 1
         if isinstance(told, Exception):
             raise told
         return {"content": [{"type": "text", "text": told}], "isError": told.startswith("wrong")}
@@ -111,7 +122,7 @@ def test_tools_are_called_until_there_is_an_answer(house: House) -> None:
         {"role": "tool", "tool_call_id": "c1", "content": "one\ntwo"},
         {"role": "tool", "tool_call_id": "c2", "content": "The tool says that it failed:\nwrong: no"},
     ]
-    assert log[0] == "tools: add, git_log, broken"
+    assert log[:2] == ["tools: add, git_log, broken", "step 1: calls add, git_log, broken"]
     assert 'step 1: add(text="1") -> 3' in log and "step 1: git_log() -> 2 lines, 7 letters" in log
     assert log[-2:] == ["answer after 2 steps:", "  It is 3."]
 
@@ -131,6 +142,22 @@ def test_what_is_wrong_with_a_call_is_told_to_the_model(house: House) -> None:
     assert "text missing" in told[3] and "Mend them" in told[3]
     assert "rule r says no" in told[4] and "will not be" in told[4]
     assert sorted(name for name, _ in house.called) == ["secret", "strict"]
+
+
+def test_no_more_are_called_at_once_than_burst_says(house: House) -> None:
+    house.tools = {"add": "3"}
+    for burst, threads in ((1, 1), (4, 4)):
+        house.most = house.calling = 0
+        house.model = [[("add", f'{{"text": "{n}"}}') for n in range(9)], "x"]
+        assert run(house, burst=burst)[0] == 0
+        assert 1 <= house.most <= threads
+    assert [one["tool_call_id"] for one in house.heard()] == [f"c{n}" for n in range(9)]
+
+
+def test_tools_are_called_at_once(house: House) -> None:
+    house.tools, house.model = {"meet": "met"}, [[("meet", "{}"), ("meet", "{}")], "x"]
+    assert run(house, burst=2)[0] == 0
+    assert [one["content"] for one in house.heard()] == ["met", "met"]
 
 
 def test_nobody_is_asked_again_for_what_they_refused(house: House) -> None:
@@ -212,7 +239,7 @@ def test_what_tools_answered_long_ago_is_forgotten_first() -> None:
 def test_nothing_of_a_tool_or_model_controls_the_terminal_that_shows_the_log() -> None:
     log = io.StringIO()
     say = progress.Progress(log)
-    say.step(1, "\x1b[31mred\nblue")
+    say.step(1, ["t\x07", "t\x07"], "\x1b[31mred\nblue")
     say.called(1, "t\x07", {"a": "\x1b]0;x"}, "\r")
     say.answer(1, "one\x1b\ntwo")
     assert (
