@@ -12,12 +12,12 @@ Spec = Mapping[str, Any]
 Found = Iterator[Problem]
 Names = frozenset[str] | None  # of arguments; None: there may be any
 
-KINDS = ("command", "python", "http", "mcp")
+KINDS = ("command", "python", "http", "mcp", "agent")
 EVERYWHERE = "default"  # the namespace whose Tools may be for everybody
 
 
 def kind(spec: Spec) -> str:
-    """command, python, http or mcp; "" when it is none."""
+    """command, python, http, mcp or agent; "" when it is none."""
     return next((one for one in KINDS if one in spec), "")
 
 
@@ -30,6 +30,8 @@ def problems(metadata: Mapping[str, Any], spec: Spec) -> Found:
         yield from mcptools.problems(spec)
     if "http" in spec and "jail" in spec:
         yield Problem(("spec", "jail"), "a request is sent by the gate: it needs no jail", at_key=True)
+    if "agent" in spec and "jail" in spec:
+        yield Problem(("spec", "jail"), "its agent has a jail of its own", at_key=True)
     if "python" in spec and not (spec["python"].get("source") or (spec.get("jail") or {})):
         yield Problem(("spec", "python", "source"), "is required without a jail", reason="FieldValueRequired")
     if (spec.get("python") or {}).get("source") and (spec.get("jail") or {}).get("source"):
@@ -175,8 +177,13 @@ def of_manifest(parameters: Any) -> dict[str, Any]:
     return dict(made)
 
 
+def _agent(agent: Spec, path: Path) -> Found:
+    yield from _parameters(agent, path)
+
+
 _BY_KIND: Mapping[str, Callable[[Spec, Path], Found]] = {
     "command": _command,
     "python": _python,
     "http": _http,
+    "agent": _agent,
 }

@@ -14,6 +14,7 @@ from agentk.broker.methods import Method
 from agentk.broker.tooling import (
     commands,
     counting,
+    delegating,
     instances,
     mcp_servers,
     mcps,
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 Object = Mapping[str, Any]
-_AT_ONCE = frozenset({"command", "http"})  # kinds of which nothing has to be started to know what they offer
+_AT_ONCE = frozenset(
+    {"command", "http", "agent"}
+)  # kinds of which nothing has to be started to know what they offer
 
 _NAMES_TOLD = 5  # of tools that drifted
 
@@ -58,6 +61,7 @@ class Toolhouse:
             "python": pythons.Pythons(runner, house.store),
             "http": self._requests,
             "mcp": self._mcps,
+            "agent": delegating.Delegates(house.store, house.guests, house.accounts.remember),
         }
         self.shelf = shelf.Shelf(self.kinds, self._tell)
         self.counts = counting.Counts(house.journal, house.guests.of)

@@ -139,3 +139,18 @@ def test_a_report_is_scheduled_and_one_made_now(home: Household) -> None:
         assert re.fullmatch(r".*T0[56]:30:00Z", found["status"]["nextScheduleTime"])
     finally:
         home.agentk("delete", "-f", path)
+
+
+def test_an_editor_has_colleagues_as_tools(home: Household) -> None:
+    def counted() -> bool:
+        status = home.api.get(kinds.AGENT, "agent-as-tool", "editor").get("status") or {}
+        return bool((status.get("usage") or {}).get("tokens"))
+
+    def used() -> None:
+        household.until("what colleagues used is the editor's, who asked no model", counted)
+
+    lines = output(home, "agent-as-tool", "editor", used)
+    assert lines == [
+        "researcher: storks winter in africa, and come back in march.",
+        "proofreader: Storks winter in Africa, and come back in March.",
+    ]

@@ -119,6 +119,64 @@ def test_a_task_of_a_schedule_is_made_by_hand_and_belongs_to_it(space: Space) ->
     household.until("its Tasks went with it", lambda: not agents(space))
 
 
+ASKING = """
+import json
+import agentk.sdk.client as sdk
+from agentk.sdk import errors
+agent = sdk.connect()
+for name in ("upper", "wide", "fails", "slow"):
+    try:
+        told = agent.tool_call(name, {"input": "say it"})
+        print(json.dumps([told.is_error, str(told), told.structured]), flush=True)
+    except errors.CallError as error:
+        print(json.dumps([error.reason, "memory" in str(error)]), flush=True)
+"""
+
+
+TEAM = (
+    ("upper", "loud", "5m"),
+    ("wide", "greedy", "5m"),
+    ("fails", "broken", "5m"),
+    ("slow", "sleeper", "3s"),
+)
+
+
+def test_an_agent_as_a_tool_is_the_callers_child_and_never_wider(space: Space) -> None:
+    space.apply(
+        shape("loud", BEGIN + 'agent.exit(result={"said": task.upper()})\ntime.sleep(1000)'),
+        shape("greedy", "1", resources={"limits": {**household.TINY, "memory": "1Gi"}}),
+        shape("broken", "raise SystemExit(3)"),
+        shape("sleeper", "import time\\ntime.sleep(1000)", terminationGracePeriodSeconds=1),
+        *(
+            manifest("Tool", name, spec={"agent": {"agentRef": {"name": of}}, "timeout": timeout})
+            for name, of, timeout in TEAM
+        ),
+        python("boss", ASKING, tools=[{"ref": {"name": name}} for name, _, _ in TEAM]),
+    )
+    assert space.phase("boss", "Succeeded", "Failed")["reason"] == "Completed", space.log("boss")
+    upper, wide, fails, slow = map(json.loads, space.log("boss"))
+    assert upper == [False, '{"said": "SAY IT"}', {"said": "SAY IT"}]
+    assert wide == ["PolicyDenied", True]
+    assert fails[0] and fails[1].startswith("the agent has failed: Error")
+    assert slow[0] is True or slow[0] == "Timeout", "whoever was first: the gate, or the Task's own time"
+    boss = space.get("boss")["metadata"]["uid"]
+    made = agents(space)
+    assert len(made) == 3, "what would be wider was never made"
+    assert {one["metadata"]["annotations"]["agentk.dev/spawnedBy"] for one in made} == {boss}
+    household.until(
+        "none of them goes on",
+        lambda: not [1 for one in tasks(space) if "completionTime" not in one["status"]],
+    )
+    space.agentk("tool", "call", "upper", "--args", '{"input": "by hand"}')
+    space.delete("boss")
+    household.until("they went with who asked", lambda: boss not in owners(space))
+
+
+def owners(space: Space) -> set[str]:
+    there = [*agents(space), *tasks(space)]
+    return {one["metadata"]["ownerReferences"][0]["uid"] for one in there}
+
+
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[Household]:
     with household.household() as home:
