@@ -290,6 +290,14 @@ async def test_a_secret_in_an_answer_is_blocked_wherever_it_comes_from(up: Upstr
         ({"stdout": f"x {KEY}", "stderr": ""}, "exec"),
         ({"stdout": "", "stderr": KEY.encode().hex()}, "exec"),
         ({"content": [{"type": "text", "text": encoded}], "isError": False}, "tool.call"),
+        ({"stdout": KEY[:9], "stderr": KEY[9:]}, "exec"),
+        (
+            {
+                "content": [{"type": "text", "text": KEY[:7]}, {"type": "text", "text": KEY[7:]}],
+                "isError": False,
+            },
+            "tool.call",
+        ),
         ({"content": [], "structured": {"a": [{"b": KEY}]}, "isError": False}, "tool.call"),
         ({"status": 200, "headers": {"x-key": KEY}, "body": ""}, "http.request"),
         ({"status": 200, "headers": {}, "body": encoded, "encoding": "base64"}, "http.request"),

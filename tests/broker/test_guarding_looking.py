@@ -60,6 +60,13 @@ def test_what_is_cut_in_two_is_found_in_both() -> None:
         [(0, 7, "EMAIL")],
     ]
     assert looking.look(["mail joe", "text", "Hello"], both) == [[], [], []]
+    letters = [*"I am joe@example.com, who"]
+    found = looking.look(letters, {**PII, "across": range(len(letters))})
+    assert "".join(letter for letter, spans in zip(letters, found, strict=True) if spans) == "joe@example.com"
+    ends = ["x" * 500 + " 4111 1111 11", "11 1111 and " + "y" * 500 + " joe@", "example.com"]
+    first, second, third = looking.look(ends, {**PII, "across": [0, 1, 2]})
+    assert (first, third) == ([(501, 513, "CARD")], [(0, 11, "EMAIL")])
+    assert second == [(0, 7, "CARD"), (513, 517, "EMAIL")]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,6 @@ process that is ended when it takes too long (`lookouts`).
 
 import base64
 import binascii
-import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -20,6 +19,7 @@ _RUN = re.compile(  # in lines of one length, or in one
 _HEX_RUN = re.compile(r"(?:[0-9A-Fa-f]{2}[ :]?){12,}")
 _PURE = re.compile(r"[A-Za-z0-9+/=]+")
 _PICTURE = 64 * 1024  # letters: what is longer, and all base64, is looked at for what it encodes
+_BREAK = "\n\x00\n"  # in nothing that is looked for
 _TAIL = 80  # letters on each side of a border that may belong together
 ENCODED = "ENCODED"
 
@@ -30,9 +30,9 @@ def look(texts: Sequence[str], how: Mapping[str, Any]) -> list[list[tuple[int, i
     """For each text what was found: not overlapping, in order. `how` says what to look for."""
     find = _finder(how)
     found = [_within(text, find) for text in texts]
-    joined = how.get("across", ())
-    for before, after in itertools.pairwise(joined):
-        _across((texts[before], texts[after]), (found[before], found[after]), find)
+    for at, one in _across(texts, found, how.get("across", ()), find):
+        found[at].append(one)
+        found[at].sort()
     return [[(one.start, one.end, one.kind) for one in spans] for spans in found]
 
 
@@ -89,19 +89,45 @@ def _as_text(data: bytes) -> str:
     return text if len(text) * 10 >= len(data) * 9 else ""
 
 
-def _across(texts: tuple[str, str], found: tuple[list[Found], list[Found]], find: Find) -> None:
-    """What begins at the end of one text and ends in the next: each part is found for itself."""
-    before, after = texts
-    tail_from = max([len(before) - _TAIL, 0, *(one.end for one in found[0])])
-    head_to = min([_TAIL, len(after), *(one.start for one in found[1])])
-    tail, head = before[tail_from:], after[:head_to]
-    if not tail or not head:
-        return
-    plain = spelling.plain(tail + head)
+def _across(
+    texts: Sequence[str], found: Sequence[Sequence[Found]], order: Sequence[int], find: Find
+) -> Iterator[tuple[int, Found]]:
+    """What begins in one text and ends in another that is read after it: each part is found for itself. Of what is
+    long only both ends can be part of such a thing."""
+    parts: list[tuple[int, int, int, int]] = []  # place in the joined text, which text, from where, to where
+    told: list[str] = []
+    size = 0
+    for at in order:
+        for begin, end in _ends(texts[at], found[at]):
+            if begin:
+                told.append(_BREAK)
+                size += len(_BREAK)
+            parts.append((size, at, begin, end))
+            told.append(texts[at][begin:end])
+            size += end - begin
+        if found[at] and found[at][-1].end == len(texts[at]):
+            told.append(_BREAK)
+            size += len(_BREAK)
+    joined = "".join(told)
+    plain = spelling.plain(joined)
     for one in _apart(Found(*plain.span(f.start, f.end), f.kind) for f in find(plain.text)):
-        if one.start < len(tail) < one.end:
-            found[0].append(Found(tail_from + one.start, len(before), one.kind))
-            found[1].insert(0, Found(0, one.end - len(tail), one.kind))
+        held = [part for part in parts if part[0] < one.end and one.start < part[0] + part[3] - part[2]]
+        if len({at for _, at, _, _ in held}) > 1:
+            for place, at, begin, end in held:
+                start, stop = max(one.start, place) - place, min(one.end, place + end - begin) - place
+                yield at, Found(begin + start, begin + stop, one.kind)
+
+
+def _ends(text: str, found: Sequence[Found]) -> Iterator[tuple[int, int]]:
+    """What of a text may be part of something longer: between what was found, and of that the first and last."""
+    begin = 0
+    for one in (*found, Found(len(text), len(text), "")):
+        if one.start - begin > 2 * _TAIL:
+            yield begin, begin + _TAIL
+            yield one.start - _TAIL, one.start
+        elif one.start > begin:
+            yield begin, one.start
+        begin = one.end
 
 
 def _apart(found: Any) -> list[Found]:

@@ -19,8 +19,10 @@ from agentk.broker.guarding.tokens import Vault
 REMOVED = "[secret removed]"
 _IN_BASE64 = ("stdout", "stderr", "body")
 _ANY = "surrogateescape"
-# What a model reads one after the other, as if it were one text.
-_SAID = frozenset({"content", "text", "prompt", "system", "input", "instructions", "output", "thinking"})
+# What is read one after the other, as if it were one text.
+_SAID = frozenset(
+    {"content", "text", "prompt", "system", "instructions", "output", "thinking", "stdout", "stderr"}
+)
 
 
 async def check_code(uid: str, rails: Code, params: Mapping[str, Any], lookouts: Lookouts) -> None:
@@ -68,8 +70,8 @@ class Masking:
             return value
         fields = values.fields(value)
         texts = [text for text, _ in fields]
-        said = [at for at, (text, field) in enumerate(fields) if across and text and field in _SAID]
-        how = {"for": "pii", "detect": pii.detect, "patterns": pii.patterns, "across": said}
+        joined = _said(fields) if across else []
+        how = {"for": "pii", "detect": pii.detect, "patterns": pii.patterns, "across": joined}
         found = await self._found(texts, how)
         named = {
             (kind, text[start:end])
@@ -132,8 +134,14 @@ class Masking:
         if secrets is None or surface not in secrets.where:
             return value
         plain, coded = _opened(value, in_base64)
-        how = {"for": "secrets", "entropy": secrets.entropy, "patterns": secrets.patterns}
-        texts = values.texts(plain)
+        fields = values.fields(plain)
+        texts = [text for text, _ in fields]
+        how = {
+            "for": "secrets",
+            "entropy": secrets.entropy,
+            "patterns": secrets.patterns,
+            "across": _said(fields),
+        }
         found = await self._found(texts, how)
         if not any(found):
             return value
@@ -147,6 +155,10 @@ class Masking:
 
     async def _found(self, texts: Sequence[str], how: Mapping[str, Any]) -> list[list[tuple[int, int, str]]]:
         return await self._lookouts.look(self._uid, texts, how) if any(texts) else [[] for _ in texts]
+
+
+def _said(fields: Sequence[tuple[str, str]]) -> list[int]:
+    return [at for at, (text, field) in enumerate(fields) if text and field in _SAID]
 
 
 def _put(text: str, spans: Sequence[tuple[int, int, str]], tokens: Mapping[str, str]) -> str:
