@@ -74,7 +74,12 @@ def packaged(space: Space, name: str) -> None:
     stages = [None, "", "EnvironmentResolving", "EnvironmentFetching", "EnvironmentInstalling"]
     for passed in range(3, len(stages) + 1):
         before = stages[:passed]
-        space.until(name, lambda status, before=before: status.get("reason") not in before)
+        space.until(
+            name,
+            lambda status, before=before: (
+                status.get("phase", "Pending") != "Pending" or status.get("reason") not in before
+            ),
+        )
 
 
 def tools(space: Space) -> None:
