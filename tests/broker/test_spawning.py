@@ -297,7 +297,7 @@ async def test_depth_counts_down_from_parent_to_child(world: World) -> None:
     with pytest.raises(errors.Invalid):
         await world.call(child, "agent.spawn", spec={"command": ["true"], "depth": 1})
     last = (await world.call(child, "agent.spawn", spec={"program": "react", "goal": "Help."}))["name"]
-    with pytest.raises(errors.Forbidden, match="spawns none"):
+    with pytest.raises(errors.Forbidden, match="none below it"):
         await world.call(last, "agent.spawn", spec={"command": ["true"]})
 
 

@@ -133,8 +133,6 @@ class _Calls:
     @contextlib.contextmanager
     def _room(self, guest: Guest, parent: Object, effect: str) -> Iterator[None]:
         """Held until the child is heard of, so that calls in parallel never make more than there is room for."""
-        if parent["spec"].get("depth") == 0:
-            raise errors.Forbidden("spec.depth of this agent is 0: it spawns none")
         if children.depth(parent) >= DEPTH_MAX:
             raise errors.Forbidden(f"agents are spawned at most {DEPTH_MAX} deep, and this one is that deep")
         eldest = guest.parents[-1] if guest.parents else guest.uid

@@ -39,7 +39,8 @@ def child(
     runtime: str = "",
     pool: Mapping[str, Any] | None = None,
 ) -> Object:
-    """The admitted object. Raises Invalid naming every field that is wrong, or wider than the parent's.
+    """The admitted object. Raises Invalid naming every field that is wrong, or wider than the parent's; Forbidden when
+    its depth is used up.
 
     `effect`: the call's, so that the same call never makes a second one. `defaults`: of the child's Runtime, which is
     the parent's or, when the parent stands for a host program that may have it so, `runtime`: that one and no other.
@@ -47,7 +48,9 @@ def child(
     """
     metadata, bounds = parent["metadata"], dict(parent["spec"])
     if "depth" in bounds:
-        bounds["depth"] = max(0, int(bounds["depth"]) - 1)
+        if not bounds["depth"]:
+            raise errors.Forbidden("spec.depth of this agent is 0: there are none below it")
+        bounds["depth"] = int(bounds["depth"]) - 1
     if runtime:
         bounds["runtimeRef"] = {"name": runtime}
     for label in wish.labels or {}:
