@@ -27,6 +27,10 @@ _LATE_SECONDS = 15.0  # what the worker is given beyond a call's own time
 Progress = Callable[[float, float | None, str], None]
 
 
+class Unasked(errors.Unavailable):
+    """The server had ended before it heard of the call: it may be started again and asked."""
+
+
 class Answer(Protocol):
     """The answer of a server behind HTTP."""
 
@@ -70,9 +74,9 @@ class Session:
         progress: Progress | None = None,
     ) -> offers.Outcome:
         """Raises Timeout, UpstreamError (the server refuses, or answers nonsense), OutcomeUnknown (it ended meanwhile),
-        Unavailable (it had ended before). Cancelled, it tells the server so."""
+        Unasked (it had ended before: `ended` is done). Cancelled, it tells the server so."""
         if self.ended.done():
-            raise errors.Unavailable(f"the tool's server is gone: {self.ended.result()}")
+            raise Unasked(f"the tool's server is gone: {self.ended.result()}")
         asked = {
             "t": "call",
             "session": self.number,
@@ -90,7 +94,11 @@ class Session:
                 answer = await self._worker.ask({**asked, "progress": progress is not None}, told)
         except TimeoutError:
             raise errors.Timeout(f"{name} did not answer within {seconds:g} s") from None
-        return _outcome(name, answer)
+        try:
+            return _outcome(name, answer)
+        except Unasked:
+            self.end("it had ended")  # why is on its way; what is asked next must not come here
+            raise
 
     def leave(self) -> None:
         """Safe to call twice."""
@@ -329,5 +337,5 @@ def _outcome(name: str, answer: Message) -> offers.Outcome:
     if kind == "gone":
         raise errors.OutcomeUnknown(f"{why} during {name}: whether it did it is not known")
     if kind == "unasked":
-        raise errors.Unavailable(f"{name} was not asked: {why}")
+        raise Unasked(f"{name} was not asked: {why}")
     raise errors.UpstreamError(f"{name}: {why}")

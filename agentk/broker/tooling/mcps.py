@@ -11,7 +11,7 @@ from agentk.broker.tooling import mcp_pins as pins
 from agentk.broker.tooling.kinds import Calling, Object
 from agentk.broker.tooling.mcp_servers import Servers, Spoken
 from agentk.broker.words import Guest
-from agentk.tools.mcp_worker import Listing
+from agentk.tools.mcp_worker import Listing, Unasked
 from agentk.tools.offers import Offered, Outcome
 
 _REFUSED_TOLD = 20
@@ -51,6 +51,12 @@ class Mcps:
             return judged.shown
 
     async def call(self, tool: Object, calling: Calling) -> Outcome:
+        try:
+            return await self._call(tool, calling)
+        except Unasked:  # it ended before it heard: another is started
+            return await self._call(tool, calling)
+
+    async def _call(self, tool: Object, calling: Calling) -> Outcome:
         async with self._servers.spoken(tool, calling.guest) as spoken:
             name, session = calling.offered.name, spoken.session
             judged = await self._judged(self._now(tool), session.listing.tools)
