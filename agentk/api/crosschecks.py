@@ -8,7 +8,18 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Set
 from typing import Any
 
-from agentk.api import environments, errors, images, kinds, pools, programs, quantities, taskspecs, toolspecs
+from agentk.api import (
+    environments,
+    errors,
+    images,
+    kinds,
+    pools,
+    programs,
+    quantities,
+    skillspecs,
+    taskspecs,
+    toolspecs,
+)
 from agentk.api.problems import Path, Problem, shown
 
 _MAX_DATA_BYTES = 1024 * 1024  # of a ConfigMap, a Secret or inline files, as in Kubernetes
@@ -27,6 +38,7 @@ _OURS = (
     "/opt/pip",
     "/opt/program",
     "/opt/python",
+    skillspecs.FOLDER,
 )
 _WORKSPACE = "/workspace"
 _SOURCE = "/app"  # spec.source is seen there
@@ -387,6 +399,7 @@ _BY_KIND: dict[str, Callable[[Mapping[str, Any]], Checks]] = {
     "Tool": _tool,
     "Task": _task,
     "Schedule": _schedule,
+    "Skill": skillspecs.problems,
     "Namespace": _namespace,
     "Secret": _secret,
     "ConfigMap": _configmap,

@@ -212,6 +212,23 @@ SCHEDULE = Kind(
         Column("Success", "date", ".status.lastSuccessfulTime", True, "Time since one last succeeded."),
     ),
 )
+SKILL = Kind(
+    GROUP,
+    VERSION,
+    "Skill",
+    "skills",
+    "skill",
+    (),
+    True,
+    "skill.json",
+    False,
+    (
+        _NAME,
+        Column("Version", "integer", ".spec.version", description="Counts what agents saved."),
+        Column("Description", "string", ".spec.description", description="What it is for."),
+        _AGE,
+    ),
+)
 NAMESPACE = Kind(
     "",
     "v1",
@@ -315,6 +332,7 @@ KINDS: tuple[Kind, ...] = (
     TOOL,
     TASK,
     SCHEDULE,
+    SKILL,
     NAMESPACE,
     SECRET,
     CONFIGMAP,

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
-from agentk.api import errors, kinds, manifest, parts
+from agentk.api import errors, kinds, manifest, parts, skillspecs
 from agentk.cli import usage
-from agentk.client import client, packages, sources
+from agentk.client import client, packages, skillfolders, sources
 
 _QUIET_SECONDS = 1.0  # an upload that takes longer shows how far it is
 _MOST_BYTES = manifest.MAX_BYTES + 1
@@ -181,6 +181,9 @@ def _parsed(name: str, recursive: bool) -> Iterator[manifest.Manifest]:
     if name.startswith(("http://", "https://")):
         raise usage.Usage(f"{name}: only files are read", hint=f"curl -fsSL {name} | agentk apply -f -")
     for path in _files(Path(name), recursive):
+        if path.name == skillspecs.FILE:
+            yield manifest.Manifest(skillfolders.read(path.parent), str(path))
+            continue
         try:
             with open(path, "rb") as file:
                 text = file.read(_MOST_BYTES)
@@ -194,12 +197,18 @@ def _files(path: Path, recursive: bool) -> list[Path]:
         raise errors.NotFound(f"{path} does not exist")
     if not path.is_dir():
         return [path]
-    inside = path.rglob("*") if recursive else path.iterdir()
-    files = sorted(one for one in inside if one.suffix in sources.SUFFIXES and one.is_file())
+    if skillfolders.is_skill(path):
+        return [path / skillspecs.FILE]
+    inside = sorted(path.rglob("*") if recursive else path.iterdir())
+    skills = [one.parent for one in inside if one.name == skillspecs.FILE and one.is_file()]
+    files = [one for one in inside if one.suffix in sources.SUFFIXES and one.is_file()]
+    # What lies in a Skill's folder is the Skill's, manifests too.
+    files = [one for one in files if not any(one.is_relative_to(skill) for skill in skills)]
+    files += [skill / skillspecs.FILE for skill in skills]
     if not files:
         hint = "" if recursive else "add -R for the directories below it"
-        raise errors.NotFound(f"no .yaml, .yml or .json file in {path}", hint=hint)
-    return files
+        raise errors.NotFound(f"no .yaml, .yml or .json file in {path}, nor {skillspecs.FILE}", hint=hint)
+    return sorted(files)
 
 
 def placed(

@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import Any
 
 from agentk.api import errors, kinds, parts
-from agentk.client import client, packages
+from agentk.client import client, packages, skillfolders
 
 Object = dict[str, Any]
 
 SUFFIXES = (".yaml", ".yml", ".json")
 # What others refer to comes first, so that manifests in any order apply in one go.
-_FIRST = ("Namespace", "Runtime", "Policy", "Quota", "Secret", "ConfigMap", "ModelRoute", "Pool", "Tool")
+_FIRST = (
+    *("Namespace", "Runtime", "Policy", "Quota", "Secret", "ConfigMap", "ModelRoute", "Pool", "Tool"),
+    "Skill",
+)
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,15 @@ class Source:
 
 
 def read(given: str | Path | Mapping[str, Any]) -> list[Source]:
-    """A dict, YAML text of several lines, a file, or every manifest of a directory. Raises Invalid and NotFound."""
+    """A dict, YAML text of several lines, a file, a Skill's folder, or every manifest of a directory. Raises Invalid and NotFound."""
     if isinstance(given, Mapping):
         return [_source(dict(given), Path())]
     from agentk.api import manifest  # yaml: only for those who have text
 
     if isinstance(given, str) and "\n" in given:
         return [_source(one.obj, Path()) for one in manifest.parse(given, "text")]
+    if skillfolders.is_skill(Path(given)):
+        return [_source(skillfolders.read(Path(given)), Path(given))]
     found = []
     for path in _files(Path(given)):
         with open(path, "rb") as file:

@@ -30,6 +30,7 @@ _AROUND = frozenset(
         "ports",  # whoever listens for them connects anew
         "modelRef",  # the gate reads these at every call
         "tools",
+        "skills",  # what is importable changes with the next start, whatever that is for
         "depth",
         "livenessProbe",
         "readinessProbe",

@@ -24,6 +24,7 @@ _CATEGORIES = {
     "Quota": ("agentk",),
     "Task": ("all", "agentk"),
     "Schedule": ("all", "agentk"),
+    "Skill": ("agentk",),
 }
 
 

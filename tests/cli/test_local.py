@@ -104,6 +104,7 @@ def test_completion_offers_names(daemon: Any, agentk: Run) -> None:
                 ("Tool", ""),
                 ("Task", ""),
                 ("Schedule", ""),
+                ("Skill", ""),
                 ("Approval", ""),
             ],
         ),
