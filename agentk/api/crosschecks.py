@@ -13,6 +13,7 @@ from agentk.api import (
     errors,
     images,
     kinds,
+    parts,
     pools,
     programs,
     quantities,
@@ -139,24 +140,13 @@ def _source(source: Mapping[str, Any], path: Path) -> Checks:
         yield Problem((*path, "digest"), "is only for source.path", at_key=True)
     files = (source.get("inline") or {}).get("files") or {}
     for name in files:
-        if reason := _bad_file_name(name):
+        if reason := parts.bad_file_name(name):
             yield Problem(
                 (*path, "inline", "files", name), f"expected a relative file name: {reason}", at_key=True
             )
         elif any(name[:at] in files for at, letter in enumerate(name) if letter == "/"):
             yield Problem((*path, "inline", "files", name), "a part of its path is a file too", at_key=True)
     yield from _data_size(files, (*path, "inline", "files"))
-
-
-def _bad_file_name(name: str) -> str:
-    parts = name.split("/")
-    if not name or len(name.encode()) > 1024 or any(len(part.encode()) > 255 for part in parts):
-        return "it is empty or too long"
-    if name.startswith("/"):
-        return "it is absolute"
-    if any(part in ("", ".", "..") for part in parts):
-        return "no part may be empty, '.' or '..'"
-    return "it holds control characters" if any(ord(letter) < 32 for letter in name) else ""
 
 
 def _mounts(spec: Mapping[str, Any]) -> Checks:

@@ -41,3 +41,15 @@ def put(kind: kinds.Kind, obj: Object, part: Any) -> Object:
 def _put(obj: Object, path: Sequence[str], part: Any) -> Object:
     below = part if len(path) == 1 else _put(obj[path[0]], path[1:], part)
     return {**obj, path[0]: below}
+
+
+def bad_file_name(name: str) -> str:
+    """Why a file of a source cannot be named so; "" when it can."""
+    parts = name.split("/")
+    if not name or len(name.encode()) > 1024 or any(len(part.encode()) > 255 for part in parts):
+        return "it is empty or too long"
+    if name.startswith("/"):
+        return "it is absolute"
+    if any(part in ("", ".", "..") for part in parts):
+        return "no part may be empty, '.' or '..'"
+    return "it holds control characters" if any(ord(letter) < 32 for letter in name) else ""

@@ -13,6 +13,8 @@ TOOLING = ("tool.making", "tool.made", "tool.counted", "tool.ran", "tool.kept")
 # Of a call that a person is asked about: the Approval is on the disk · who answers is on record · the answer is on the
 # disk · so is that a call has had it, and nothing of the call is yet.
 ASKING = ("approval.made", "approval.answering", "approval.answered", "approval.used")
+# A Skill is about to be saved · the version before it is kept · one has run.
+SKILLS = ("skill.saving", "skill.kept", "skill.ran")
 
 _folder = ""
 

@@ -38,7 +38,10 @@ class Source:
 
 
 def read(given: str | Path | Mapping[str, Any]) -> list[Source]:
-    """A dict, YAML text of several lines, a file, a Skill's folder, or every manifest of a directory. Raises Invalid and NotFound."""
+    """A dict, YAML text of several lines, a file, a Skill's folder, or every manifest of a directory.
+
+    Raises Invalid and NotFound.
+    """
     if isinstance(given, Mapping):
         return [_source(dict(given), Path())]
     from agentk.api import manifest  # yaml: only for those who have text

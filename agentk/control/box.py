@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import errors, quantities
-from agentk.control import images, isolation, logins, prepared, programs, references
+from agentk.control import images, isolation, logins, prepared, programs, references, skills
 from agentk.control.plans import Problem
 from agentk.runtime import box as boxes
 
@@ -75,6 +75,8 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
     problems += _missing_secrets(spec, found)
     mounts = [*_source(spec, found, attempt, problems), *_volumes(spec, found, problems)]
     mounts += programs.mounts(spec, found, _content, problems)
+    mounts += skills.mounts(found.skills, problems)
+    skills.on_the_path(env, found.skills)
     if attempt.certificates:
         pem = base64.b64encode(attempt.certificates.encode()).decode()
         mounts.append(boxes.Mount("files", CERTIFICATES, files={_BUNDLE: pem}))
@@ -175,6 +177,8 @@ def _unfit_for(spec: Mapping[str, Any], runtime: Mapping[str, Any]) -> Iterator[
     kind = runtime.get("type", "nsjail")
     if spec.get("environment") and kind == "process":
         yield Problem(CONFIG_ERROR, "environment: only a Runtime with a jail can show packages")
+    if (spec.get("skills") or {}).get("use") and kind == "process":
+        yield Problem(CONFIG_ERROR, "skills: only a Runtime with a jail can show Skills")
     if spec.get("image") and kind != images.PODMAN:
         told = (
             f"image: a Runtime of type {kind} shows the host's own files, not an image; "

@@ -1,6 +1,6 @@
 """What an Agent's spec refers to by name. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
@@ -22,6 +22,7 @@ class Found:
     policy: Mapping[str, Any] | None = None
     secrets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     config_maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    skills: Sequence[Mapping[str, Any]] = ()  # those it may use
 
 
 def runtime_name(spec: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from agentk.api import errors, kinds
+from agentk.broker import skilling
 from agentk.broker.lives import Lives
 from agentk.control import box, deciding, digests, listing, opened, plans, prepared, preparing, references
 from agentk.control.clock import Clock, parse_stamp
@@ -208,7 +209,17 @@ class Eyes:
                 policy = obj
             else:
                 (secrets if ref.kind == "Secret" else config_maps)[ref.name] = obj
-        return references.Found(runtime, policy, secrets, config_maps)
+        skills = await self._skills(agent)
+        return references.Found(runtime, policy, secrets, config_maps, skills)
+
+    async def _skills(self, agent: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+        spec, namespace = agent["spec"], str(agent["metadata"].get("namespace", ""))
+        there: dict[skilling.Key, Mapping[str, Any]] = {}
+        for one in sorted(skilling.namespaces(spec, namespace)):
+            for obj in (await self._store.list(kinds.SKILL, one)).items:
+                there[(one, str(obj["metadata"]["name"]))] = obj
+        chosen = skilling.chosen(spec, namespace, map(skilling.entry, there.values()))
+        return [there[one.key] for one in chosen]
 
     async def _source(self, spec: Mapping[str, Any]) -> tuple[str, plans.Problem | None]:
         source = spec.get("source") or {}

@@ -19,6 +19,7 @@ from agentk.broker.calling import (
     pausing,
     proxying,
     queues,
+    skills,
     state,
     thinking,
 )
@@ -57,6 +58,7 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
         **events.methods(journal=house.journal, waiting=house.waiting),
         **pausing.methods(store=house.store, guests=house.guests),
         **house.tools.methods(),
+        **skills.methods(store=house.store, shelf=house.skills, execute=house.boxes.exec),
         **agents.methods(
             store=house.store,
             guests=house.guests,

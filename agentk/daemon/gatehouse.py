@@ -38,7 +38,7 @@ from agentk.broker import (
 )
 from agentk.broker.approving_words import Clock
 from agentk.broker.budgets import Budgets, Left
-from agentk.broker.calling import agents, waiting
+from agentk.broker.calling import agents, skills, waiting
 from agentk.broker.dialects.frames_serving import FramesService
 from agentk.broker.dialects.http import HttpService
 from agentk.broker.dialects.jsonrpc import Asked
@@ -61,6 +61,7 @@ WATCHED = (
     kinds.SECRET,
     kinds.MODELROUTE,
     kinds.TOOL,
+    kinds.SKILL,
     kinds.APPROVAL,
 )
 _SWEEP_SECONDS = 10.0  # seals what a quiet journal left unsealed; lets go of what is old
@@ -128,6 +129,7 @@ class Gatehouse:
         self._leftovers = leftovers.Leftovers(self.journal, self.guests, now)
         self.happenings = happenings.Happenings(self.journal, self.guests, self.waiting, now)
         self.tools = toolhouse.Toolhouse(self, now)
+        self.skills = skills.Shelf()
         clock = Clock(now, _BEGAN, _BOOT.read_text().strip())
         self.approvals = approving.Approvals(
             store,
@@ -228,6 +230,7 @@ class Gatehouse:
         self.happenings.hear(kind, obj, gone)
         self._leftovers.hear(kind, obj, gone)
         self.tools.hear(kind, obj, gone)
+        self.skills.hear(kind, obj, gone)
         self.approvals.hear(kind, obj, gone)
         if kind is kinds.MODELROUTE:
             self._hear_route(obj, gone)

@@ -106,6 +106,11 @@ class Agent:
     tool_list = _sends(calls.tool_list)
     tool_describe = _sends(calls.tool_describe)
     tool_call = _sends(calls.tool_call)
+    skill_search = _sends(calls.skill_search)
+    skill_get = _sends(calls.skill_get)
+    skill_save = _sends(calls.skill_save)
+    skill_run = _sends(calls.skill_run)
+    skill_delete = _sends(calls.skill_delete)
 
     def __init__(self, path: str, patience_seconds: float) -> None:
         self._path = path

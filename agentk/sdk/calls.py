@@ -16,6 +16,14 @@ from typing import Any, Dict, List, Optional, Sequence, Union
 
 from agentk.sdk import answers, results
 from agentk.sdk.answers import Call, Streaming, Subscription, as_tuple, given
+from agentk.sdk.granted import skill_delete as skill_delete
+from agentk.sdk.granted import skill_get as skill_get
+from agentk.sdk.granted import skill_run as skill_run
+from agentk.sdk.granted import skill_save as skill_save
+from agentk.sdk.granted import skill_search as skill_search
+from agentk.sdk.granted import tool_call as tool_call
+from agentk.sdk.granted import tool_describe as tool_describe
+from agentk.sdk.granted import tool_list as tool_list
 
 Json = Any
 
@@ -378,23 +386,3 @@ def http_request(
         maxBytes=max_bytes, followRedirects=follow_redirects,
     )  # fmt: skip
     return Call("http.request", {"url": url, **rest}, as_tuple(results.Reply))
-
-
-def tool_list(
-    search: Optional[str] = None, *, limit: Optional[int] = None, continue_: Optional[str] = None
-) -> Call[results.Tools]:
-    """What may be called, a line each.  `agent.tool_list("issues").items[0].name` → "github__get_issue" """
-    return Call("tool.list", given(search=search, limit=limit, **{"continue": continue_}), answers.tools)
-
-
-def tool_describe(name: str) -> Call[results.Described]:
-    """With its schema.  `agent.tool_describe("github__get_issue").input_schema` → {"type": "object", …}"""
-    return Call("tool.describe", {"name": name}, as_tuple(results.Described))
-
-
-def tool_call(
-    name: str, arguments: Optional[Dict[str, Json]] = None, *, timeout_seconds: Optional[float] = None
-) -> Streaming[results.Answered, results.Progress]:
-    """Calls it. One that fails is no error: look at is_error.  `str(agent.tool_call("calculator", {…}))` → "42" """
-    params = {"name": name, **given(arguments=arguments, timeoutSeconds=timeout_seconds)}
-    return Streaming("tool.call", params, as_tuple(results.Answered), as_tuple(results.Progress))

@@ -121,6 +121,64 @@ class Progress(NamedTuple):
     message: str = ""
 
 
+class SkillLine(NamedTuple):
+    """One Skill, in a line. `module`: what Python imports it as."""
+
+    name: str = ""
+    namespace: str = ""
+    module: str = ""
+    version: int = 0
+    saved: bool = False
+    description: str = ""
+
+
+class Skills(NamedTuple):
+    """A page of Skills."""
+
+    items: Sequence[SkillLine] = ()
+    continue_: str = ""
+
+
+class Skill(NamedTuple):
+    """One Skill with its SKILL.md; or, as `content`, one file of it."""
+
+    name: str = ""
+    namespace: str = ""
+    module: str = ""
+    version: int = 0
+    saved: bool = False
+    description: str = ""
+    digest: str = ""
+    text: str = ""
+    files: Sequence[Dict[str, Any]] = ()
+    content: str = ""
+    encoding: str = ""
+    bytes: int = 0
+
+
+class SavedSkill(NamedTuple):
+    name: str = ""
+    version: int = 0
+    digest: str = ""
+
+
+class SkillRun(NamedTuple):
+    """What a Skill did. `result`: what its function returned."""
+
+    result: Any = None
+    exit_code: int = 0
+    reason: str = ""
+    stdout: str = ""
+    stderr: str = ""
+    stdout_truncated: bool = False
+    stderr_truncated: bool = False
+    duration_seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.exit_code == 0
+
+
 class Spawned(NamedTuple):
     name: str = ""
     uid: str = ""

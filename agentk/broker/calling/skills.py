@@ -1,0 +1,181 @@
+"""skill.search, skill.get, skill.save, skill.run and skill.delete: what agents know how to do, kept for later.
+
+A Skill's files were written by somebody else, or by a model: here they are data. They are read by no program of the
+host, and run nowhere but in a jail beside the caller's, with the caller's rights.
+"""
+
+import asyncio
+import base64
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from agentk.api import errors, kinds, skillspecs
+from agentk.broker import crash, exec_orders, policy, skilling
+from agentk.broker.calling import skills_running, skills_saving
+from agentk.broker.calling.execing import Execute
+from agentk.broker.methods import ONE_CALL, Context, Done, Handle, Method, Params, parser, recording
+from agentk.broker.words import Guest
+from agentk.runtime import box
+from agentk.store import store as stores
+from agentk.tools import searching
+
+_NAMES_MAX = 200  # of files that skill.get tells
+_TEXT_BYTES = 256 * 1024  # of one answer
+
+Object = Mapping[str, Any]
+
+
+class Shelf:
+    """Every Skill there is, without its files."""
+
+    def __init__(self) -> None:
+        self._all: dict[skilling.Key, skilling.Entry] = {}
+
+    def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
+        if kind is not kinds.SKILL:
+            return
+        if gone:
+            metadata = obj["metadata"]
+            self._all.pop((str(metadata.get("namespace")), str(metadata["name"])), None)
+        else:
+            one = skilling.entry(obj)
+            self._all[one.key] = one
+
+    def of(self, guest: Guest) -> list[skilling.Entry]:
+        """Those it may use, one of each name."""
+        return skilling.chosen(guest.spec, guest.namespace, self._all.values())
+
+    def of_namespace(self, namespace: str) -> list[skilling.Entry]:
+        return [one for one in self._all.values() if one.namespace == namespace]
+
+
+def methods(*, store: stores.Store, shelf: Shelf, execute: Execute) -> dict[str, Method]:
+    calls = _Calls(store, shelf, execute)
+    saving = skills_saving.Saving(store, shelf.of_namespace, shelf.hear)
+    handlers: dict[str, Handle] = {
+        "skill.search": calls.search,
+        "skill.get": calls.get,
+        "skill.save": saving.save,
+        "skill.run": calls.run,
+        "skill.delete": saving.delete,
+    }
+    again = {"skill.save", "skill.delete"}  # the same once more changes nothing
+    return {
+        name: Method(
+            name,
+            recording(name),
+            parser(name),
+            handle,
+            facts=_about,
+            repeatable=lambda guest, params, name=name: name in again,  # type: ignore[misc]
+        )
+        for name, handle in handlers.items()
+    }
+
+
+def _about(guest: Guest, params: Params) -> policy.Facts:
+    return policy.NOTHING
+
+
+async def granted(store: stores.Store, shelf: Shelf, guest: Guest, name: str) -> Object:
+    """The Skill that a name means to this agent. Raises NotFound, whether it exists or not."""
+    wanted = skillspecs.base(name)
+    places = {(guest.namespace, name): None}  # what was just saved may not have been heard of
+    places |= {
+        one.key: None
+        for one in shelf.of(guest)
+        if one.name == name or (wanted == name and skillspecs.base(one.name) == name)
+    }
+    ordered = sorted(places, key=lambda key: (skillspecs.base(key[1]) == key[1], key[0] != guest.namespace))
+    for namespace, called in ordered:
+        there = await store.find(kinds.SKILL, namespace, called)
+        if there is not None and skilling.may_use(guest.spec, guest.namespace, skilling.entry(there)):
+            return there
+    raise errors.NotFound(
+        f"no Skill {json.dumps(name[:100])} among those that this agent may use",
+        hint="skill.search lists them; spec.skills.use of the agent says which",
+        field="params.name",
+    )
+
+
+class _Calls:
+    def __init__(self, store: stores.Store, shelf: Shelf, execute: Execute) -> None:
+        self._store, self._shelf, self._execute = store, shelf, execute
+
+    async def search(self, context: Context, params: Params) -> Done:
+        there = {one.name: one for one in self._shelf.of(context.call.guest)}
+        entries = [searching.Entry(one.name, one.namespace, one.description) for one in there.values()]
+        ranked = searching.found(entries, params["search"])
+        begin = int(params["continue"] or 0)
+        page = ranked[begin : begin + params["limit"]]
+        items = [_line(there[one.name]) for one in page]
+        answer: dict[str, Any] = {"items": items}
+        if begin + len(page) < len(ranked):
+            answer["continue"] = str(begin + len(page))
+        return Done(answer)
+
+    async def get(self, context: Context, params: Params) -> Done:
+        skill = await granted(self._store, self._shelf, context.call.guest, params["name"])
+        files = await asyncio.to_thread(skillspecs.contents, skill)
+        if "file" in params:
+            return Done(_file(files, params["file"]))
+        text = files.get(skillspecs.FILE, b"").decode("utf-8", "replace")
+        told = {
+            **_line(skilling.entry(skill)),
+            "digest": skillspecs.digest(files),
+            "text": text[:_TEXT_BYTES],
+            "files": [{"path": name, "bytes": len(data)} for name, data in sorted(files.items())][
+                :_NAMES_MAX
+            ],
+        }
+        return Done(told)
+
+    async def run(self, context: Context, params: Params) -> Done:
+        guest = context.call.guest
+        skill = await granted(self._store, self._shelf, guest, params["name"])
+        files = await asyncio.to_thread(skillspecs.contents, skill)
+        order = await asyncio.to_thread(skills_running.order, skill, files, params)
+        context.used = ONE_CALL
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        try:
+            ran: box.ExecResult = await self._execute(
+                guest.box_id,
+                order.argv,
+                order.timeout_seconds,
+                stdin=order.stdin,
+                cwd=order.cwd,
+                output_bytes=order.output_bytes,
+                exec_id=context.effect,
+            )
+        except errors.AgentkError as error:
+            raise exec_orders.refused(error) from None
+        crash.crashpoint("skill.ran")
+        told = exec_orders.answer(context.effect, order, ran, clock() - began)
+        return Done(skills_running.answer(told, params))
+
+
+def _line(one: skilling.Entry) -> dict[str, Any]:
+    return {
+        "name": one.name,
+        "namespace": one.namespace,
+        "module": f"{skillspecs.PACKAGE}.{skillspecs.module(one.name)}",
+        "version": one.version,
+        "saved": bool(one.saved_by),
+        "description": one.description,
+    }
+
+
+def _file(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    data = files.get(name)
+    if data is None:
+        raise errors.NotFound(
+            f"it has no file {json.dumps(name[:100])}",
+            hint=kinds.did_you_mean(name, sorted(files)[:_NAMES_MAX], "files"),
+            field="params.file",
+        )
+    try:
+        return {"content": data.decode(), "encoding": "utf-8", "bytes": len(data)}
+    except UnicodeDecodeError:
+        return {"content": base64.b64encode(data).decode(), "encoding": "base64", "bytes": len(data)}

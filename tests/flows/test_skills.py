@@ -1,0 +1,164 @@
+"""Skills with a real daemon and jails: applied, found, read, run, imported, saved, and harmless when they are not."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from agentk.api import kinds
+from agentk.client import client
+from tests.flows import household
+from tests.flows.household import Object, Space, python
+
+pytestmark = household.needs
+
+CALLING = """
+import json, sys
+from agentk.sdk import client, errors
+agent = client.connect()
+def told(one):
+    if hasattr(one, "items") and not callable(one.items):
+        return [list(item) for item in one.items]
+    return one._asdict() if hasattr(one, "_asdict") else one
+for name, arguments in json.loads(sys.argv[1]):
+    try:
+        print(json.dumps(told(getattr(agent, "skill_" + name)(**arguments))), flush=True)
+    except errors.CallError as error:
+        print(json.dumps([error.reason, str(error)]), flush=True)
+"""
+FIB = "def fib(n):\n    a, b = 0, 1\n    for _ in range(n):\n        a, b = b, a + b\n    return a\n"
+ALL = {"use": [{"name": "*"}], "save": ["*"]}
+
+
+def calls(space: Space, skills: Object, *made: tuple[str, Object], name: str = "a", **spec: Any) -> list[Any]:
+    """What an agent with these skills is told, one line a call."""
+    agent = python(name, CALLING, skills=skills, **spec)
+    agent["spec"]["command"].append(json.dumps(made))
+    space.apply(agent)
+    ended = space.phase(name, "Succeeded", "Failed")
+    assert ended["reason"] == "Completed", "\n".join(space.log(name))
+    return [json.loads(line) for line in space.log(name)]
+
+
+def names(space: Space) -> set[str]:
+    return {
+        one["metadata"]["name"] for one in space.api.list(client.Selection(kinds.SKILL, space.name)).items
+    }
+
+
+def folder(path: Path, name: str, **files: str) -> Path:
+    for file, text in {"SKILL.md": f"---\nname: {name}\ndescription: About {name}.\n---\n", **files}.items():
+        (path / name / file).parent.mkdir(parents=True, exist_ok=True)
+        (path / name / file).write_text(text)
+    return path / name
+
+
+@household.on_both
+def test_what_is_saved_runs_at_once_and_is_imported_in_a_later_session(space: Space) -> None:
+    save = {"name": "fib", "description": "Fibonacci numbers.", "code": FIB, "instructions": "fib(n)\n"}
+    told = calls(
+        space,
+        ALL,
+        ("save", save),
+        ("save", save),
+        ("save", {**save, "code": FIB + "# faster\n"}),
+        ("search", {"search": "fibonacci"}),
+        ("get", {"name": "fib"}),
+        ("get", {"name": "fib", "file": "__init__.py"}),
+        ("run", {"name": "fib", "function": "fib", "arguments": {"n": 10}}),
+        ("run", {"name": "fib", "function": "nothing"}),
+        ("save", {**save, "name": "import-tricks", "files": {"../../x.py": "1"}}),
+    )
+    assert [one["version"] for one in told[:3]] == [1, 1, 2] and told[0]["digest"] != told[2]["digest"]
+    assert told[3][0][:5] == ["fib", space.name, "skills.fib", 2, True]
+    assert told[4]["text"].endswith("fib(n)\n") and told[5]["content"].endswith("# faster\n")
+    assert told[6]["result"] == 55 and told[6]["exit_code"] == 0
+    assert told[7]["exit_code"] == 1 and "AttributeError" in told[7]["stderr"]
+    assert told[8][0] == "BadRequest" and names(space) == {"fib", "fib.v1"}
+    later = "from skills import fib; import os\nprint(fib.fib(20))\n"
+    later += "try:\n    open('/opt/skills/skills/fib/__init__.py', 'a')\nexcept OSError as e:\n    print(e.errno)\n"
+    space.apply(python("later", later, skills={"use": [{"name": "fib"}]}))
+    assert space.phase("later", "Succeeded", "Failed")["reason"] == "Completed", space.log("later")
+    assert space.log("later")[0] == "6765" and space.log("later")[1] in ("30", "13")
+    old = "from skills import fib; print(fib.__file__, 'faster' in open(fib.__file__).read())"
+    space.apply(python("old", old, skills={"use": [{"name": "fib.v1"}]}))
+    assert space.phase("old", "Succeeded", "Failed")["reason"] == "Completed", space.log("old")
+    assert space.log("old") == ["/opt/skills/skills/fib/__init__.py False"]
+    gone = calls(space, ALL, ("delete", {"name": "fib"}), ("delete", {"name": "fib"}), name="b")
+    assert gone == [True, False] and names(space) == set()
+
+
+def test_nobody_uses_saves_or_replaces_what_its_manifest_does_not_say(space: Space, tmp_path: Path) -> None:
+    for one in ("mine", "other"):
+        space.agentk("apply", "-n", space.name, "-f", str(folder(tmp_path, one, **{"run.sh": "echo $1"})))
+    told = calls(
+        space,
+        {"use": [{"name": "mine"}], "save": ["mine", "new-*"]},
+        ("search", {}),
+        ("get", {"name": "other"}),
+        ("run", {"name": "other", "script": "run.sh"}),
+        ("run", {"name": "mine", "script": "run.sh", "argv": ["$(id)"]}),
+        ("save", {"name": "mine", "description": "x"}),
+        ("save", {"name": "other", "description": "x"}),
+        ("save", {"name": "new-one", "description": "x"}),
+        ("delete", {"name": "mine"}),
+        ("get", {"name": "new-one"}),
+    )
+    assert [one[0] for one in told[0]] == ["mine"]
+    assert told[1][0] == told[2][0] == "NotFound" and told[8][0] == "NotFound"
+    assert told[3]["stdout"] == "$(id)\n"
+    assert told[4][0] == told[5][0] == told[7][0] == "Forbidden"
+    assert names(space) == {"mine", "other", "new-one"}
+    assert calls(space, {}, ("search", {}), name="none") == [[]]
+
+
+def test_a_skill_stands_in_front_of_no_module_and_a_huge_answer_is_bounded(
+    space: Space, tmp_path: Path
+) -> None:
+    evil = {
+        "json/__init__.py": "raise SystemExit('shadowed')",
+        "agentk/__init__.py": "raise SystemExit('shadowed')",
+        "__init__.py": "import os\ndef flood():\n    return 'x' * 10_000_000\n"
+        "def lie():\n    os.write(1, b'{')\n    os._exit(0)\n"
+        "def escape():\n    return sorted(os.listdir('/'))\n",
+    }
+    for name in ("json", "agentk", "os"):
+        space.agentk("apply", "-n", space.name, "-f", str(folder(tmp_path, name, **evil)))
+    told = calls(
+        space,
+        ALL,
+        ("run", {"name": "os", "function": "flood"}),
+        ("run", {"name": "os", "function": "lie"}),
+        ("run", {"name": "os", "function": "escape"}),
+    )
+    assert told[0][0] == "RequestEntityTooLarge"
+    assert told[1]["exit_code"] == 0 and told[1]["result"] is None
+    assert "work" not in told[2]["result"]
+    code = "import json, os, agentk.sdk.client; from skills import os as theirs; print(os.__file__ != theirs.__file__)"
+    space.apply(python("b", code, skills=ALL))
+    assert space.phase("b", "Succeeded", "Failed")["reason"] == "Completed", space.log("b")
+    assert space.log("b") == ["True"]
+
+
+def test_a_child_has_no_skill_that_its_parent_has_not(space: Space) -> None:
+    spawn = """
+import json, sys
+from agentk.sdk import client, errors
+agent = client.connect()
+for skills in json.loads(sys.argv[1]):
+    try:
+        agent.agent_spawn({"command": ["true"], "skills": skills})
+        print("made", flush=True)
+    except errors.CallError as error:
+        print(error.reason, flush=True)
+"""
+    made = python("a", spawn, skills={"use": [{"name": "a-*"}], "save": ["s-*"]})
+    wanted = [
+        {"use": [{"name": "a-b*"}], "save": ["s-1"]},
+        {"use": [{"name": "*"}]},
+        {"use": [{"name": "a-b", "namespace": "default"}]},
+        {"save": ["*"]},
+    ]
+    made["spec"]["command"].append(json.dumps(wanted))
+    space.apply(made)
+    assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", space.log("a")
+    assert space.log("a") == ["made", "Invalid", "Invalid", "Invalid"]
