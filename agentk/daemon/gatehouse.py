@@ -141,7 +141,7 @@ class Gatehouse:
             self.lives.still,
         )
         self._keeping = approving_keeping.Keeping(self.approvals, store, self.guests, clock)
-        self.guards = guards.Guards(self.journal, self.secrecy.redact, now)
+        self.guards = guards.Guards(self.journal, self.secrecy.redact, now, self._skill)
         self.methods: dict[str, Method] = gatecalls.methods(self)
         self.gate = gate.Gate(self._rooms())
         self._rules: dict[str, tuple[Object, policy_rules.Rules]] = {}
@@ -219,6 +219,9 @@ class Gatehouse:
             read = policy.read(guest.policy_name, guest.policy)
             kept = self._rules[guest.policy_name] = (guest.policy, read)
         return kept[1]
+
+    async def _skill(self, guest: Guest, name: str) -> Mapping[str, bytes]:
+        return await skills.files(self.store, self.skills, guest, name)
 
     # hearing
 

@@ -99,6 +99,12 @@ async def granted(store: stores.Store, shelf: Shelf, guest: Guest, name: str) ->
     )
 
 
+async def files(store: stores.Store, shelf: Shelf, guest: Guest, name: str) -> Mapping[str, bytes]:
+    """Raises NotFound."""
+    skill = await granted(store, shelf, guest, name)
+    return await asyncio.to_thread(skillspecs.contents, skill)
+
+
 class _Calls:
     def __init__(self, store: stores.Store, shelf: Shelf, execute: Execute) -> None:
         self._store, self._shelf, self._execute = store, shelf, execute

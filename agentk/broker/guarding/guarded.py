@@ -6,28 +6,30 @@ back, for the agent's own eyes only. The journal has the masked text of both. Wh
 refused.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import errors
 from agentk.broker.calling import passing, proxying
-from agentk.broker.guarding import holding, limits, masking, restoring
+from agentk.broker.guarding import holding, limits, masking, restoring, skills
 from agentk.broker.guarding.limits import Rates
 from agentk.broker.guarding.lookouts import Lookouts
 from agentk.broker.guarding.rails import Rails, Surface
 from agentk.broker.guarding.tokens import Vault
-from agentk.broker.words import Call
+from agentk.broker.words import Call, Guest
 
 SURFACES: Mapping[str, Surface] = {
     "think": "model",
     "embed": "model",
     "exec": "exec",
     "exec.poll": "exec",
+    "skill.run": "exec",
     "tool.call": "tool",
     "http.request": "http",
     "message.send": "message",
     "message.broadcast": "message",
+    "skill.save": "message",  # whoever uses it is told what is in it
 }
 # Calls whose answers are values that agents kept, of whatever kind.
 _UNSEEN = frozenset({"state.cas", "queue.get"})
@@ -52,20 +54,29 @@ class Coming:
     kept: Any
 
 
+SkillOf = Callable[[Guest, str], Awaitable[Mapping[str, bytes]]]
+
+
+async def no_skill(guest: Guest, name: str) -> Mapping[str, bytes]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Rooms:
-    """What all guarded calls share. `redact` is the journal's."""
+    """What all guarded calls share. `redact` is the journal's. `skill`: the files of a Skill that the guest may use."""
 
     lookouts: Lookouts
     vault: Vault
     rates: Rates
     redact: Callable[[bytes], bytes]
+    skill: SkillOf = no_skill
 
 
 class Guarded:
     def __init__(self, call: Call, method: str, rails: Rails, rooms: Rooms) -> None:
         self._call, self._method, self.rails = call, method, rails
         self._lookouts, self._vault, self._rates = rooms.lookouts, rooms.vault, rooms.rates
+        self._skill = rooms.skill
         self._surface = SURFACES.get(method)
         self._mask = masking.Masking(call.guest.uid, rails, self._lookouts, self._vault, rooms.redact)
         self._params: Mapping[str, Any] = call.params
@@ -92,6 +103,11 @@ class Guarded:
             self._rates.take(self._whose(), rails.rate)
         if self._method == "exec" and rails.code is not None and not self._call.form:
             await masking.check_code(self._call.guest.uid, rails.code, params, self._lookouts)
+        if self._method == "skill.run" and rails.code is not None:
+            files = await self._skill(self._call.guest, str(params["name"]))
+            await skills.check_code(self._call.guest.uid, rails.code, files, self._lookouts)
+        if self._method == "skill.save":
+            return await skills.saved(self._call.guest.uid, rails, params, self._mask, self._lookouts)
         if self._call.form == proxying.TUNNEL and self._looks_into_http():
             raise errors.Denied(
                 "guardrails: what a tunnel carries cannot be looked at",

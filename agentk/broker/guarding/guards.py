@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agentk.broker.guarding import rails as reading
-from agentk.broker.guarding.guarded import Guarded, Rooms
+from agentk.broker.guarding.guarded import Guarded, Rooms, SkillOf, no_skill
 from agentk.broker.guarding.limits import Rates
 from agentk.broker.guarding.lookouts import Lookouts
 from agentk.broker.guarding.rails import Rails
@@ -27,8 +27,9 @@ class Guards:
         journal: Journal,
         redact: Callable[[bytes], bytes] = _as_it_is,
         now: Callable[[], float] = time.monotonic,
+        skill: SkillOf = no_skill,
     ) -> None:
-        self._rooms = Rooms(Lookouts(), Vault(journal), Rates(now), redact)
+        self._rooms = Rooms(Lookouts(), Vault(journal), Rates(now), redact, skill)
         self._read: dict[str, tuple[Mapping[str, Any], Rails | None]] = {}
 
     def of(self, call: Call, method: str) -> Guarded | None:
