@@ -39,6 +39,7 @@ VERBS: dict[str, dict[str, str]] = {
         "deny": "Refuse calls that wait for a person",
         "answer": "Answer a question of an agent",
         "tool": "Call Tools by hand, test and accept them, and propose some for programs of this machine",
+        "skill": "List, show, test and delete Skills",
         "auth": "Ask what an agent may do, and by which rule",
         "budget": "Show budgets, and give more to one",
     },

@@ -7,7 +7,8 @@ from typing import Any
 from agentk.api import kinds
 from agentk.client import client
 from tests.flows import household
-from tests.flows.household import Object, Space, python
+from tests.flows.household import Household, Object, Space, python
+from tests.flows.test_examples import EXAMPLES
 
 pytestmark = household.needs
 
@@ -189,3 +190,28 @@ def test_guardrails_look_at_what_is_saved_and_again_at_what_runs(space: Space) -
     assert names(space) == {"bad", "mail"}
     assert "joe@" not in json.dumps(space.get("mail", kinds.SKILL))
     space.agentk("delete", "policy", space.name)
+
+
+def test_the_example_is_tested_applied_and_learned_from(home: Household) -> None:
+    folder = EXAMPLES / "skills" / "text-statistics"
+    ran = home.agentk("skill", "test", str(folder))
+    assert "test_nothing_is_nothing" in ran.out and "OK" in ran.out
+    words = ("-R", "-n", "skills", "-f", str(EXAMPLES / "skills"))
+    home.agentk("apply", *words)
+    try:
+        home.agentk("wait", "agent/learner", "-n", "skills", "--for=condition=Finished", "--timeout=100s")
+        lines = home.agentk("logs", "learner", "-n", "skills").lines
+        assert lines[0] == "found: text-statistics by a person" and lines[1] == "reads: Text statistics"
+        assert json.loads(lines[2].removeprefix("counts: "))["words"] == 14
+        assert lines[3:] == ["keeps: version 1", "helper: sentences"]
+        listed = home.agentk("skill", "list", "-n", "skills").lines
+        assert [line.split()[:3] for line in listed[1:]] == [
+            ["longest-word", "1", "agent"],
+            ["text-statistics", "1", "person"],
+        ]
+        shown = home.agentk("skill", "show", "longest-word", "__init__.py", "-n", "skills").out
+        assert "def longest(text)" in shown
+        assert home.agentk("skill", "test", "longest-word", "-n", "skills", code=1).out == ""
+        assert "deleted" in home.agentk("skill", "rm", "longest-word", "-n", "skills").out
+    finally:
+        home.agentk("delete", *words)
