@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from agentk.api import errors, kinds, skillspecs
-from agentk.broker import crash, exec_orders, policy, skilling
+from agentk.broker import crash, exec_orders, policy, previews, skilling
 from agentk.broker.calling import skills_running, skills_saving
 from agentk.broker.calling.execing import Execute
 from agentk.broker.methods import ONE_CALL, Context, Done, Handle, Method, Params, parser, recording
@@ -69,6 +69,7 @@ def methods(*, store: stores.Store, shelf: Shelf, execute: Execute) -> dict[str,
             handle,
             facts=_about,
             repeatable=lambda guest, params, name=name: name in again,  # type: ignore[misc]
+            preview=calls.preview if name == "skill.run" else None,
         )
         for name, handle in handlers.items()
     }
@@ -123,25 +124,30 @@ class _Calls:
 
     async def get(self, context: Context, params: Params) -> Done:
         skill = await granted(self._store, self._shelf, context.call.guest, params["name"])
-        files = await asyncio.to_thread(skillspecs.contents, skill)
+        held = await asyncio.to_thread(skillspecs.contents, skill)
         if "file" in params:
-            return Done(_file(files, params["file"]))
-        text = files.get(skillspecs.FILE, b"").decode("utf-8", "replace")
+            return Done(_file(held, params["file"]))
+        text = held.get(skillspecs.FILE, b"").decode("utf-8", "replace")
         told = {
             **_line(skilling.entry(skill)),
-            "digest": skillspecs.digest(files),
+            "digest": skillspecs.digest(held),
             "text": text[:_TEXT_BYTES],
-            "files": [{"path": name, "bytes": len(data)} for name, data in sorted(files.items())][
-                :_NAMES_MAX
-            ],
+            "files": [{"path": name, "bytes": len(data)} for name, data in sorted(held.items())][:_NAMES_MAX],
         }
         return Done(told)
+
+    async def preview(self, guest: Guest, params: Params) -> previews.Preview:
+        """What somebody approves is this Skill: another version of it is asked for anew."""
+        held = await files(self._store, self._shelf, guest, params["name"])
+        digest = skillspecs.digest(held).removeprefix("sha256:")
+        file = previews.File(f"skill/{params['name']}", digest, sum(map(len, held.values())))
+        return previews.Preview((file,))
 
     async def run(self, context: Context, params: Params) -> Done:
         guest = context.call.guest
         skill = await granted(self._store, self._shelf, guest, params["name"])
-        files = await asyncio.to_thread(skillspecs.contents, skill)
-        order = await asyncio.to_thread(skills_running.order, skill, files, params)
+        held = await asyncio.to_thread(skillspecs.contents, skill)
+        order = await asyncio.to_thread(skills_running.order, skill, held, params)
         context.used = ONE_CALL
         clock = asyncio.get_running_loop().time
         began = clock()
