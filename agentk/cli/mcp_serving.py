@@ -36,7 +36,15 @@ _INSTRUCTIONS = (
 def serve(namespace: str, read_only: bool) -> int:
     server = MCPServer("agentk", instructions=_INSTRUCTIONS, log_level="ERROR")
     verbs = _Verbs(namespace)
-    for look in (verbs.get, verbs.describe, verbs.logs, verbs.events, verbs.explain, verbs.list_tools):
+    for look in (
+        verbs.get,
+        verbs.describe,
+        verbs.logs,
+        verbs.events,
+        verbs.explain,
+        verbs.list_tools,
+        verbs.read_skill,
+    ):
         server.add_tool(look, annotations=_LOOKS)
     if not read_only:
         for change in (verbs.apply, verbs.delete):
@@ -78,6 +86,10 @@ class _Verbs:
     async def list_tools(self, tool: str) -> str:
         """List what a Tool offers, starting it when nobody knows."""
         return await self._agentk("tool", "list", *_plain(tool))
+
+    async def read_skill(self, skill: str, file: str = "") -> str:
+        """Read how a Skill is used, or one of its files; get lists those of kind skill."""
+        return await self._agentk("skill", "show", *_plain(skill), *_plain(file))
 
     async def apply(self, manifests: str, dry_run: bool = False) -> str:
         """Create or change objects from manifests, YAML or JSON, one document or several."""

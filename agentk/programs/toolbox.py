@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import re
 import threading
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
-from agentk.programs import ends, progress
+from agentk.programs import ends, progress, skillbox
 from agentk.sdk import client, errors, results
 
 MANY = 24  # from here on they are searched
@@ -30,6 +30,7 @@ Function = Dict[str, Any]
 class Toolbox:
     def __init__(self, agent: client.Agent, burst: int, say: progress.Progress) -> None:
         self._agent, self._say = agent, say
+        self._skills = skillbox.Skillbox(agent)
         self._burst = burst
         self._shown: Dict[str, Tuple[str, Function]] = {}  # by the name the model knows: the tool's own
         self._showing = threading.Lock()
@@ -38,6 +39,10 @@ class Toolbox:
 
     def open(self) -> None:
         """See what there is."""
+        self._open_tools()
+        self._skills.open(self._say)
+
+    def _open_tools(self) -> None:
         try:
             listed = self._agent.tool_list(limit=MANY + 1)
         except errors.Denied as error:
@@ -55,7 +60,7 @@ class Toolbox:
     def functions(self) -> List[Function]:
         """As a model is told of them. What was there before stays where it was."""
         search = [_FIND] if self.searched else []
-        return search + [function for _, function in self._shown.values()]
+        return search + self._skills.functions() + [function for _, function in self._shown.values()]
 
     def call(self, step: int, calls: Sequence[Dict[str, Any]]) -> List[str]:
         """What is to be told of each, in order; as many at once as spec.burst says. Raises Ended."""
@@ -101,6 +106,8 @@ class Toolbox:
             return f"Not called: {error}"
         if self.searched and name == _FIND["function"]["name"]:
             text, what = self._find(str(arguments.get("query", "")))
+        elif name in skillbox.NAMES:
+            text, what = self._held(name, arguments, lambda: self._skills.call(name, arguments))
         elif name not in self._shown:
             text = what = f"there is no tool {name!r}"
         else:
@@ -109,12 +116,24 @@ class Toolbox:
         return text[:TEXT_LETTERS]
 
     def _call(self, name: str, arguments: Dict[str, Any]) -> Tuple[str, str]:
+        def work() -> Tuple[str, str]:
+            answered = self._agent.tool_call(self._shown[name][0], arguments)
+            text = said(answered)
+            if answered.is_error:
+                return f"The tool says that it failed:\n{text}", f"failed: {progress.short(text, 120)}"
+            return text, progress.size(text)
+
+        return self._held(name, arguments, work)
+
+    def _held(
+        self, name: str, arguments: Dict[str, Any], work: Callable[[], Tuple[str, str]]
+    ) -> Tuple[str, str]:
         """What the model is told, and the log."""
         known = json.dumps([name, arguments], sort_keys=True)
         if known in self._denied:
             return self._insisted(known)
         try:
-            answered = self._agent.tool_call(self._shown[name][0], arguments)
+            return work()
         except errors.Disconnected:
             raise
         except errors.ApprovalDenied as error:
@@ -122,10 +141,6 @@ class Toolbox:
             return f"{_SAID_NO} {error.message}", f"a person said no: {error.message}"
         except errors.CallError as error:
             return _told(error), f"{error.reason}: {error.message}"
-        text = said(answered)
-        if answered.is_error:
-            return f"The tool says that it failed:\n{text}", f"failed: {progress.short(text, 120)}"
-        return text, progress.size(text)
 
     def _insisted(self, known: str) -> Tuple[str, str]:
         """Nobody is asked the same again."""
@@ -229,7 +244,7 @@ def _free(tool: str, taken: Dict[str, Any]) -> str:
     """A name as models take them."""
     plain = _NO_LETTER.sub("_", tool)[:_NAME_LETTERS] or "tool"
     name, count = plain, 1
-    while name in taken or name == _FIND["function"]["name"]:
+    while name in taken or name in skillbox.NAMES or name == _FIND["function"]["name"]:
         count += 1
         name = f"{plain[: _NAME_LETTERS - 5]}_{count}"
     return name

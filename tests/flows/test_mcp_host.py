@@ -34,6 +34,9 @@ async def said(client: mcp.Client, verb: str, /, **arguments: Any) -> tuple[bool
 
 def test_an_editor_applies_runs_looks_and_calls_but_reads_no_secret(space: Space) -> None:
     space.apply(manifest("Secret", "s", stringData={"k": "editor-secret-value"}), server("tiny"))
+    text = "---\nname: counting\ndescription: Counts.\n---\n# Count\n"
+    source = {"inline": {"files": {"SKILL.md": text}}}
+    space.apply(manifest("Skill", "counting", spec={"description": "Counts.", "source": source}))
 
     async def work(client: mcp.Client) -> None:
         names = {one.name for one in (await client.list_tools()).tools}
@@ -47,6 +50,8 @@ def test_an_editor_applies_runs_looks_and_calls_but_reads_no_secret(space: Space
         assert wrong and "ran" in text
         wrong, text = await said(client, "call_tool", tool="tiny/echo", arguments={"x": 1})
         assert not wrong and '{\\"x\\": 1}' in json.dumps(text), text
+        wrong, text = await said(client, "read_skill", skill="counting")
+        assert not wrong and "# Count" in text and "SKILL.md" in text
         for kind in ("secret", "secrets", "Secret", "approvals"):
             wrong, text = await said(client, "get", kind=kind, name="s")
             assert wrong and "for a person" in text
