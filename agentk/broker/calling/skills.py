@@ -21,6 +21,7 @@ from agentk.store import store as stores
 from agentk.tools import searching
 
 _NAMES_MAX = 200  # of files that skill.get tells
+_CHOSEN_MAX = 1000
 _TEXT_BYTES = 256 * 1024  # of one answer
 
 Object = Mapping[str, Any]
@@ -31,10 +32,12 @@ class Shelf:
 
     def __init__(self) -> None:
         self._all: dict[skilling.Key, skilling.Entry] = {}
+        self._chosen: dict[str, tuple[Object, list[skilling.Entry]]] = {}  # by uid, until something changes
 
     def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
         if kind is not kinds.SKILL:
             return
+        self._chosen.clear()
         if gone:
             metadata = obj["metadata"]
             self._all.pop((str(metadata.get("namespace")), str(metadata["name"])), None)
@@ -44,7 +47,14 @@ class Shelf:
 
     def of(self, guest: Guest) -> list[skilling.Entry]:
         """Those it may use, one of each name."""
-        return skilling.chosen(guest.spec, guest.namespace, self._all.values())
+        known = self._chosen.get(guest.uid)
+        if known is not None and known[0] is guest.spec:
+            return known[1]
+        if len(self._chosen) >= _CHOSEN_MAX:
+            self._chosen.clear()
+        found = skilling.chosen(guest.spec, guest.namespace, self._all.values())
+        self._chosen[guest.uid] = guest.spec, found
+        return found
 
     def of_namespace(self, namespace: str) -> list[skilling.Entry]:
         return [one for one in self._all.values() if one.namespace == namespace]
@@ -124,22 +134,12 @@ class _Calls:
 
     async def get(self, context: Context, params: Params) -> Done:
         skill = await granted(self._store, self._shelf, context.call.guest, params["name"])
-        held = await asyncio.to_thread(skillspecs.contents, skill)
-        if "file" in params:
-            return Done(_file(held, params["file"]))
-        text = held.get(skillspecs.FILE, b"").decode("utf-8", "replace")
-        told = {
-            **_line(skilling.entry(skill)),
-            "digest": skillspecs.digest(held),
-            "text": text[:_TEXT_BYTES],
-            "files": [{"path": name, "bytes": len(data)} for name, data in sorted(held.items())][:_NAMES_MAX],
-        }
-        return Done(told)
+        return Done(await asyncio.to_thread(_told, skill, params.get("file", "")))
 
     async def preview(self, guest: Guest, params: Params) -> previews.Preview:
         """What somebody approves is this Skill: another version of it is asked for anew."""
         held = await files(self._store, self._shelf, guest, params["name"])
-        digest = skillspecs.digest(held).removeprefix("sha256:")
+        digest = (await asyncio.to_thread(skillspecs.digest, held)).removeprefix("sha256:")
         file = previews.File(f"skill/{params['name']}", digest, sum(map(len, held.values())))
         return previews.Preview((file,))
 
@@ -176,6 +176,19 @@ def _line(one: skilling.Entry) -> dict[str, Any]:
         "version": one.version,
         "saved": bool(one.saved_by),
         "description": one.description,
+    }
+
+
+def _told(skill: Object, file: str) -> dict[str, Any]:
+    held = skillspecs.contents(skill)
+    if file:
+        return _file(held, file)
+    listed = [{"path": name, "bytes": len(data)} for name, data in sorted(held.items())]
+    return {
+        **_line(skilling.entry(skill)),
+        "digest": skillspecs.digest(held),
+        "text": held.get(skillspecs.FILE, b"")[:_TEXT_BYTES].decode("utf-8", "replace"),
+        "files": listed[:_NAMES_MAX],
     }
 
 

@@ -37,14 +37,13 @@ class Saving:
     async def save(self, context: Context, params: Params) -> Done:
         guest, name = context.call.guest, params["name"]
         self._may(guest, name)
-        wanted = await asyncio.to_thread(_admitted, guest, params)
+        wanted, digest = await asyncio.to_thread(_admitted, guest, params)
         context.used = ONE_CALL
         async with self._locks.setdefault(guest.namespace, asyncio.Lock()):
             before = await self._store.find(kinds.SKILL, guest.namespace, name)
             if before is not None:
                 _only_agents(before)
-            files = skillspecs.contents(wanted)
-            told = {"name": name, "digest": skillspecs.digest(files)}
+            told = {"name": name, "digest": digest}
             if before is not None and _same(before, wanted):
                 return Done({**told, "version": before["spec"]["version"]})
             self._room(guest, wanted)
@@ -169,8 +168,8 @@ class Saving:
         self._heard(kinds.SKILL, skill, True)
 
 
-def _admitted(guest: Guest, params: Params) -> dict[str, Any]:
-    """The object. Raises BadRequest in the words of the call."""
+def _admitted(guest: Guest, params: Params) -> tuple[dict[str, Any], str]:
+    """The object, and the digest of its files. Raises BadRequest in the words of the call."""
     files: dict[str, str] = dict(params["files"])
     if "code" in params:
         if "__init__.py" in files:
@@ -200,7 +199,8 @@ def _admitted(guest: Guest, params: Params) -> dict[str, Any]:
         "spec": {"description": params["description"], "source": {"inline": {"files": files}}},
     }
     try:
-        return admit.admit(obj)
+        made = admit.admit(obj)
+        return made, skillspecs.digest(skillspecs.contents(made))
     except errors.Invalid as error:
         causes = [
             errors.Cause(cause.field.replace("spec.source.inline", "params"), cause.message)
@@ -210,7 +210,14 @@ def _admitted(guest: Guest, params: Params) -> dict[str, Any]:
 
 
 def _only_agents(skill: Object) -> None:
-    if not _saved_by(skill):
+    """Also of one that a person took over: its files are theirs then."""
+    others = [
+        entry
+        for entry in skill["metadata"].get("managedFields") or ()
+        if entry.get("manager") != relatives.MANAGER
+        and "f:source" in ((entry.get("fieldsV1") or {}).get("f:spec") or {})
+    ]
+    if others or not _saved_by(skill):
         name = skill["metadata"]["name"]
         raise errors.Forbidden(f'Skill "{name}" is a person\'s: no agent replaces it', hint="another name")
 
