@@ -215,3 +215,34 @@ def test_the_example_is_tested_applied_and_learned_from(home: Household) -> None
         assert "deleted" in home.agentk("skill", "rm", "longest-word", "-n", "skills").out
     finally:
         home.agentk("delete", *words)
+
+
+def test_a_flood_of_skills_stops_at_its_own_bounds_and_leaves_nothing_behind(space: Space) -> None:
+    program = """
+from agentk.sdk import client, errors
+agent = client.connect()
+def save(name, **more):
+    try:
+        return agent.skill_save(name, "x", **more).version
+    except errors.CallError as error:
+        return error.reason
+print([save(f"big-{n}", code="#" * 900_000) for n in range(3)], save("big-0", code="#" * 1_048_577), flush=True)
+print([save("many", code=f"N = {n}") for n in range(6)], flush=True)
+print({save(f"small-{n}") for n in range(97)}, save("one-more"), save("many", code="N = 5"), flush=True)
+code = agent.skill_run("many", script="__init__.py").exit_code
+print(code, agent.exec_shell("ls /tmp | grep -c skill-").stdout.strip(), flush=True)
+"""
+    space.apply(python("a", program, skills=ALL))
+    assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", space.log("a")
+    assert space.log("a") == [
+        "[1, 1, 'TooManyRequests'] BadRequest",
+        "[1, 2, 3, 4, 5, 6]",
+        "{1} TooManyRequests 6",
+        "0 0",
+    ]
+    assert {name for name in names(space) if name.startswith("many")} == {
+        "many",
+        "many.v3",
+        "many.v4",
+        "many.v5",
+    }

@@ -17,9 +17,10 @@ from agentk.runtime import box
 _WORKSPACE = "/workspace"
 _INTERPRETERS = {".py": "python3", ".sh": "sh", ".js": "node", ".mjs": "node"}
 _RUNNER = """\
-import base64, importlib, json, os, sys, tempfile
+import atexit, base64, importlib, json, os, shutil, subprocess, sys, tempfile
 told = json.loads(sys.stdin.buffer.read())
 root = tempfile.mkdtemp(prefix="skill-")
+atexit.register(shutil.rmtree, root, True)
 home = os.path.join(root, "skills", told["module"])
 for name, data in told["files"].items():
     path = os.path.join(home, name)
@@ -30,7 +31,8 @@ nothing = os.open(os.devnull, os.O_RDONLY)
 os.dup2(nothing, 0)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
 if "script" in told:
-    os.execvp(told["interpreter"], [told["interpreter"], os.path.join(home, told["script"]), *told["argv"]])
+    code = subprocess.call([told["interpreter"], os.path.join(home, told["script"]), *told["argv"]])
+    sys.exit(code if code >= 0 else 128 - code)
 sys.path.insert(0, root)
 answer = os.dup(1)
 os.dup2(2, 1)
