@@ -92,6 +92,19 @@ def read(params: Params) -> Order:
     )
 
 
+def check_session(params: Params) -> None:
+    """What a session has from its beginning is not for a step to say. Raises BadRequest."""
+    if language(params) != "python":
+        raise errors.BadRequest("a session runs Python", field="params.session", hint="give code, in python")
+    for name in ("stdin", "env", "limits", "background"):
+        if params[name]:
+            told = "is not for a step of a session"
+            raise errors.BadRequest(told, field=f"params.{name}", hint="leave it out, or leave session out")
+    if directory(params["workingDir"]) != _WORKSPACE:
+        hint = "its code goes there by os.chdir"
+        raise errors.BadRequest("a session begins in /workspace", field="params.workingDir", hint=hint)
+
+
 def refused(error: errors.AgentkError) -> errors.AgentkError:
     """What the runtime says of an order, in the guest's words."""
     field = _FIELDS.get(error.field)

@@ -40,7 +40,7 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
     """Every call this gate answers, by name."""
     return {
         **thinking.methods(models=house.models, left=house.left),
-        **execing.methods(execute=house.boxes.exec, jobs=house.jobs),
+        **execing.methods(execute=house.boxes.exec, jobs=house.jobs, stay=house.sessions),
         **fetching.methods(fetcher=house.fetcher, rules=house.rules),
         **basics.methods(
             version=house.version,
@@ -74,7 +74,7 @@ def forms(house: "Gatehouse") -> dict[str, Method]:
     return {
         **passing.forms(models=house.models, left=house.left),
         **proxying.forms(fetcher=house.fetcher, dialer=house.dialer),
-        **execing.forms(execute=house.boxes.exec, jobs=house.jobs),
+        **execing.forms(execute=house.boxes.exec, jobs=house.jobs, stay=house.sessions),
         **house.tools.forms(),
     }
 

@@ -34,6 +34,7 @@ from agentk.broker import (
     policy,
     policy_rules,
     secrecy,
+    sessions,
     turns_routes,
 )
 from agentk.broker.approving_words import Clock
@@ -49,7 +50,7 @@ from agentk.broker.words import Call, Guest
 from agentk.daemon import gatecalls, hosting, toolhouse
 from agentk.llm.models import Models
 from agentk.llm.worker import Worker
-from agentk.runtime import jails, saying
+from agentk.runtime import hands, jails, saying
 from agentk.store import feeding, journal, journal_anchor, journal_retention
 from agentk.store import store as stores
 
@@ -113,6 +114,7 @@ class Gatehouse:
         self._worker = Worker()
         self.models = Models(self.secrecy.value, self._worker)
         self.jobs = jobs.Jobs(self.journal, boxes.exec_cancel, self.secrecy.redact, now)
+        self.sessions = sessions.Sessions(hands.Hands(boxes))
         self.dialer = egress.Dialer()
         self.fetcher = egress_fetching.Fetcher(
             self.dialer, egress_secrets.Secrets(self.secrecy.value), egress_authority.believing(ca_pem)
@@ -200,6 +202,7 @@ class Gatehouse:
         await self.tools.close()
         await self.waiting.close()
         await self.jobs.close()
+        await self.sessions.close()
         await self.guards.close()
         await self.models.close()
         await self._worker.close()

@@ -122,16 +122,16 @@ def exec(
     output_bytes: Optional[int] = None,
     limits: Optional[Dict[str, Any]] = None,
     background: Optional[bool] = None,
+    session: Optional[str] = None,
 ) -> Streaming[results.Ran, results.Piece]:
     """Runs code, or a program, in a jail beside this one. One that fails is no error: look at exit_code.
 
-    ran = agent.exec(argv=["wc", "-l", "notes.txt"], timeout_seconds=5)
-    print(ran.exit_code, ran.stdout)
+    ran = agent.exec(argv=["wc", "-l", "notes.txt"], timeout_seconds=5); print(ran.exit_code, ran.stdout)
     """
     params = given(
         code=code, language=language, argv=argv, stdin=stdin, encoding=encoding, env=env,
         workingDir=working_dir, timeoutSeconds=timeout_seconds, outputBytes=output_bytes, limits=limits,
-        background=background,
+        background=background, session=session,
     )  # fmt: skip
     return Streaming("exec", params, as_tuple(results.Ran), as_tuple(results.Piece))
 

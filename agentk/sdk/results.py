@@ -64,6 +64,7 @@ class Ran(NamedTuple):
     stdout_truncated: bool = False
     stderr_truncated: bool = False
     duration_seconds: float = 0.0
+    session: str = ""
 
     @property
     def ok(self) -> bool:

@@ -7,13 +7,13 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
-from agentk.broker import gate, jobs, policy
+from agentk.broker import gate, jobs, policy, sessions
 from agentk.broker.budgets import Budgets
 from agentk.broker.budgets_limits import Limits
 from agentk.broker.budgets_node import Owner
 from agentk.broker.calling import execing
 from agentk.broker.words import Call, Guest
-from agentk.runtime import jails
+from agentk.runtime import hands, jails
 from agentk.store.journal import Journal
 from agentk.store.journal_anchor import StateAnchor
 from tests.runtime import launching
@@ -34,6 +34,7 @@ class World:
         self.folder, self.there, self.runtime = folder, there, runtime
         self.anchor: list[str] = []
         self.rules: list[dict[str, Any]] = ALL
+        self.idle_seconds = 600.0
         self.now = 1_700_000_000.0
         self.open()
 
@@ -42,11 +43,12 @@ class World:
             self.folder, StateAnchor(lambda: self.anchor[-1] if self.anchor else None, self.anchor.append)
         )
         self.jobs = jobs.Jobs(self.journal, self.runtime.exec_cancel, redact, lambda: self.now)
+        self.sessions = sessions.Sessions(hands.Hands(self.runtime), self.idle_seconds)
         self.budgets = Budgets()
         for name in ("a", "b"):
             self.budgets.put(name, Owner("agent", name), Limits(), 0.0)
         rooms = gate.Rooms(
-            execing.methods(execute=self.runtime.exec, jobs=self.jobs),
+            execing.methods(execute=self.runtime.exec, jobs=self.jobs, stay=self.sessions),
             lambda guest: policy.read("p", {"level": "baseline", "rules": self.rules}),
             self.journal,
             self.budgets,
@@ -98,6 +100,7 @@ async def world(folder: Path, there: Place) -> AsyncIterator[World]:
             yield made
         finally:
             await made.jobs.close()
+            await made.sessions.close()
             made.journal.close()
             for name in ("a", "b"):
                 await runtime.remove(f"{name}-1")

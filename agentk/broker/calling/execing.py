@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from agentk.api import errors
-from agentk.broker import exec_orders, policy, previewing, previews
+from agentk.broker import exec_orders, policy, previewing, previews, sessions
 from agentk.broker.jobs import Jobs
 from agentk.broker.methods import ONE_CALL, Context, Done, Method, Params, parser, recording
 from agentk.broker.words import Guest
@@ -44,8 +44,8 @@ class Execute(Protocol):
     ) -> box.ExecResult: ...
 
 
-def methods(*, execute: Execute, jobs: Jobs) -> dict[str, Method]:
-    calls = _Calls(execute, jobs)
+def methods(*, execute: Execute, jobs: Jobs, stay: sessions.Sessions) -> dict[str, Method]:
+    calls = _Calls(execute, jobs, stay)
     return {
         "exec": Method("exec", recording("exec"), parser("exec"), calls.exec, _about, preview=calls.preview),
         "exec.poll": Method("exec.poll", recording("exec.poll"), parser("exec.poll"), calls.poll),
@@ -53,10 +53,10 @@ def methods(*, execute: Execute, jobs: Jobs) -> dict[str, Method]:
     }
 
 
-def forms(*, execute: Execute, jobs: Jobs) -> dict[str, Method]:
+def forms(*, execute: Execute, jobs: Jobs, stay: sessions.Sessions) -> dict[str, Method]:
     """exec as a dialect uses it to read or write one file, whose path is the last word of `argv`, and before it where
     that is really kept."""
-    calls = _Calls(execute, jobs)
+    calls = _Calls(execute, jobs, stay)
     reading = Method("exec", recording("exec"), parser("exec"), calls.exec, about_file)
     return {
         ON_A_FILE: reading,
@@ -76,11 +76,16 @@ def _about(guest: Guest, params: Params) -> policy.Facts:
 
 
 class _Calls:
-    def __init__(self, execute: Execute, jobs: Jobs) -> None:
-        self._execute, self._jobs = execute, jobs
+    def __init__(self, execute: Execute, jobs: Jobs, stay: sessions.Sessions) -> None:
+        self._execute, self._jobs, self._sessions = execute, jobs, stay
 
     async def exec(self, context: Context, params: Params) -> Done:
         order, guest, run = exec_orders.read(params), context.call.guest, context.effect
+        if "session" in params:
+            exec_orders.check_session(params)
+            context.used = ONE_CALL
+            telling = _Telling(context, order) if params["stream"] else None
+            return Done(await self._step(guest, run, params, order, telling))
         if not params["background"]:
             context.used = ONE_CALL
             telling = _Telling(context, order) if params["stream"] else None
@@ -136,6 +141,18 @@ class _Calls:
         if telling:
             await telling.end()
         return exec_orders.answer(run, order, result, clock() - began, telling.kept if telling else None)
+
+    async def _step(
+        self, guest: Guest, run: str, params: Params, order: exec_orders.Order, telling: "_Telling | None"
+    ) -> dict[str, Any]:
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        hear = telling.hear if telling else None
+        step = sessions.Step(params["code"], order.timeout_seconds, order.output_bytes, hear)
+        result, state = await self._sessions.run(guest, params["session"], step)
+        if telling:
+            await telling.end()
+        return {**exec_orders.answer(run, order, result, clock() - began), "session": state}
 
 
 class _Telling:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import errors, mcptools
-from agentk.broker import egress_fetching, egress_urls, exec_orders
+from agentk.broker import egress_fetching, egress_urls, exec_orders, pipes
 from agentk.broker.tooling import kinds as words
 from agentk.broker.tooling.instances import Instances
 from agentk.broker.tooling.kinds import Object
@@ -111,14 +111,14 @@ class Servers:
 
     async def _over_pipes(self, tool: Object, box_id: str) -> Session:
         """Start the server in the box, and greet it."""
-        rooms, pipes = self._rooms, _Pipes.made()
+        rooms, ends = self._rooms, pipes.Pipes.made()
         argv = mcptools.argv(words.spec(tool)["mcp"])
-        enter = rooms.reach.enter(box_id, argv, stdin=pipes.stdin, stdout=pipes.stdout, stderr=pipes.stderr)
+        enter = rooms.reach.enter(box_id, argv, stdin=ends.stdin, stdout=ends.stdout, stderr=ends.stderr)
         entering = self._hold(enter, f"mcp server of {words.name(tool)}")
-        entering.add_done_callback(pipes.close_theirs)
-        self._hold(_tell(rooms.say, box_id, pipes.said), f"stderr of the mcp server of {words.name(tool)}")
+        entering.add_done_callback(ends.close_theirs)
+        self._hold(_tell(rooms.say, box_id, ends.said), f"stderr of the mcp server of {words.name(tool)}")
         try:
-            session = await rooms.worker.over_pipes(pipes.says, pipes.hears)
+            session = await rooms.worker.over_pipes(ends.says, ends.hears)
         except errors.AgentkError as error:
             how = await _ended_how(entering)
             raise errors.Unavailable(f"{error.message}{how}", hint=_HINT) from None
@@ -126,7 +126,7 @@ class Servers:
             entering.cancel()
             raise
         finally:
-            pipes.close_ours()
+            ends.close_ours()
         session.ended.add_done_callback(lambda _: entering.cancel())
         session.changed = lambda listing: self.changed(tool, listing)
         return session
@@ -265,31 +265,6 @@ async def _ended_how(entering: "asyncio.Task[Any]") -> str:
         return f" ({wrong})"
     code = entering.result().code
     return " (there is no such program)" if code == exec_orders.NOT_FOUND else f" (exit code {code})"
-
-
-class _Pipes:
-    """Three pipes: `stdin`, `stdout` and `stderr` are the server's ends, the others ours."""
-
-    def __init__(self, stdin: int, hears: int, says: int, stdout: int, said: int, stderr: int) -> None:
-        self.stdin, self.hears, self.says, self.stdout = stdin, hears, says, stdout
-        self.said, self.stderr = said, stderr
-
-    @classmethod
-    def made(cls) -> "_Pipes":
-        stdin, hears = os.pipe()
-        says, stdout = os.pipe()
-        said, stderr = os.pipe()
-        return cls(stdin, hears, says, stdout, said, stderr)
-
-    def close_theirs(self, _: Any) -> None:
-        """Once the program is dead: then who reads hears the end."""
-        for fd in (self.stdin, self.stdout, self.stderr):
-            os.close(fd)
-
-    def close_ours(self) -> None:
-        """Once the worker has them; `said` is its reader's."""
-        for fd in (self.says, self.hears):
-            os.close(fd)
 
 
 async def _tell(say: Say, box_id: str, said: int) -> None:
