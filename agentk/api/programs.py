@@ -21,7 +21,7 @@ def problems(spec: Spec) -> Found:
     if "program" not in spec:
         for field in _ITS_OWN:
             if field in spec:
-                yield Problem(("spec", field), "is only for spec.program", "program: react", True)
+                yield Problem(("spec", field), "is only for spec.program", "program: react, or code", True)
     else:
         for field in _NOT_ITS:
             if spec.get(field):

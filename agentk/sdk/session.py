@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import builtins
 import contextlib
+import importlib.machinery
 import linecache
 import os
 import sys
@@ -31,6 +32,7 @@ def main() -> None:
     vars(module)["__builtins__"] = builtins
     sys.argv[:] = [""]
     sys.path.insert(0, "")
+    sys.meta_path.append(Tools)
     own, number = os.getpid(), 0
     while True:
         words = orders.readline().split()
@@ -46,6 +48,36 @@ def main() -> None:
         _flush()
         for mark in marks:
             _write(mark, b"\0%s:%d\n" % (words[0], failed))
+
+
+class Tools:
+    """Finds `tools`, if nobody else has such modules: what the agent may call, as agentk.sdk.modules has it."""
+
+    workspace = os.getcwd()
+
+    @classmethod
+    def find_spec(cls, name: str, path: Any, target: Any = None) -> Any:
+        if name == "tools":
+            return importlib.machinery.ModuleSpec(name, cls, is_package=True)  # type: ignore[arg-type]
+        package = sys.modules.get("tools")
+        if name.startswith("tools.") and hasattr(package, "_shelf"):
+            return importlib.machinery.ModuleSpec(name, cls)  # type: ignore[arg-type]
+        return None
+
+    @staticmethod
+    def create_module(spec: Any) -> Any:
+        from agentk.sdk import modules
+
+        if spec.name == "tools":
+            return modules.package(Tools.workspace)
+        try:
+            return getattr(sys.modules["tools"], spec.name.partition(".")[2])
+        except AttributeError as error:
+            raise ImportError(str(error), name=spec.name) from None
+
+    @staticmethod
+    def exec_module(module: Any) -> None:
+        """It is whole."""
 
 
 def run(text: str, number: int, space: Dict[str, Any]) -> bool:

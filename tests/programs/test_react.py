@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from agentk.api import errors
-from agentk.programs import answers, progress, react, telling
+from agentk.programs import answers, loop, progress, react, telling
 from agentk.sdk import client
 from tests.sdk.gate import Gate
 
@@ -103,7 +103,8 @@ def run(house: House, **told: Any) -> tuple[int, list[str]]:
     """The exit code, and the log."""
     log = io.StringIO()
     with client.connect(house.path) as agent:
-        code = react.React(agent, telling.Told(**told), progress.Progress(log)).run()
+        given, say = telling.Told(**told), progress.Progress(log)
+        code = loop.Loop(agent, given, say, react.tools(agent, given, say)).run()
     return code, log.getvalue().splitlines()
 
 

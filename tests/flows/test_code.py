@@ -1,0 +1,46 @@
+"""Agents whose model writes code, in jails: what it reads, what it never reads, and what it costs."""
+
+import json
+from typing import Any
+
+from tests.flows import household
+from tests.flows.household import Object, Space
+from tests.flows.test_react import react, route, says
+
+pytestmark = household.needs
+
+
+def coder(name: str, **spec: Any) -> Object:
+    made = react(name, **spec)
+    made["spec"]["program"] = "code"
+    return made
+
+
+def writes(code: str, **match: Any) -> Object:
+    return {"match": match, "reply": {"toolCalls": [{"name": "python", "arguments": {"code": code}}]}}
+
+
+def test_tools_are_called_by_code_that_keeps_what_they_answered(space: Space) -> None:
+    count = "import json\nprint(json.dumps([{'n': n, 'secret': 'only-for-code'} for n in range(5000)]))"
+    space.apply(
+        household.manifest(
+            "Tool", "rows", spec={"command": {"argv": ["python3", "-c", count], "output": "Json"}}
+        ),
+        route(
+            writes("from tools import rows\nfound = rows.rows()\nlen(found)", turn=1),
+            writes("sum(one['n'] for one in found)", turn=2),
+            writes("import secret_of_nobody", turn=3),
+            says("{{toolResult}}"),
+        ),
+        coder("a", task="Add them up.", tools=[{"ref": {"name": "rows"}}]),
+    )
+    status = space.phase("a", "Succeeded", "Failed")
+    log = space.log("a")
+    assert (status["reason"], status["steps"]) == ("Completed", 4), log
+    assert "ModuleNotFoundError" in json.loads(status["result"])
+    assert [line.rpartition("-> ")[2] for line in log if "step 1" in line or "step 2" in line] == [
+        "5000",
+        "12497500",
+    ]
+    thought = space.agentk("audit", "--method", "think", "-o", "json").out
+    assert "12497500" in thought and "only-for-code" not in thought
