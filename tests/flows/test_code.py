@@ -21,7 +21,7 @@ def writes(code: str, **match: Any) -> Object:
 
 
 def test_tools_are_called_by_code_that_keeps_what_they_answered(space: Space) -> None:
-    count = "import json\nprint(json.dumps([{'n': n, 'secret': 'only-for-code'} for n in range(5000)]))"
+    count = "import json\nprint(json.dumps([dict(n=n, secret='only-for-code') for n in range(5000)]))"
     space.apply(
         household.manifest(
             "Tool", "rows", spec={"command": {"argv": ["python3", "-c", count], "output": "Json"}}
@@ -42,5 +42,6 @@ def test_tools_are_called_by_code_that_keeps_what_they_answered(space: Space) ->
         "5000",
         "12497500",
     ]
-    thought = space.agentk("audit", "--method", "think", "-o", "json").out
+    calls = space.agentk("audit", "a", "-o", "json").json["items"]
+    thought = json.dumps([one for one in calls if one["method"] == "think"])
     assert "12497500" in thought and "only-for-code" not in thought
