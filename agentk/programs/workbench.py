@@ -17,6 +17,7 @@ STEP_SECONDS = 600.0  # a call in it may wait for a person
 OUTPUT_BYTES = 16 * 1024  # of each stream: first and last half
 SHOWN = 8  # functions shown whole from the beginning; of more the names of their modules
 _MODULES = 60  # named
+_WRONG_LETTERS = 120
 
 
 class Workbench(loop.Tools):
@@ -95,7 +96,10 @@ class Workbench(loop.Tools):
             return toolbox.refusal(error), f"{error.reason}: {error.message}"
         self._steps += 1
         text = _said(ran, anew=ran.session == "New" and self._steps > 1)
-        return text, progress.size(ran.stdout if ran.ok else ran.stderr or ran.reason)
+        wrong = ran.stderr.strip().rpartition("\n")[2] or ran.reason
+        return text, progress.size(
+            ran.stdout
+        ) if ran.ok else f"failed: {progress.short(wrong, _WRONG_LETTERS)}"
 
 
 def _said(ran: results.Ran, anew: bool) -> str:

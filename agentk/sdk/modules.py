@@ -1,6 +1,7 @@
 """Granted tools as Python modules: `from tools import github; github.create_issue(title="…")`.
 
-A module for each tool that may be called, a typed function for each thing it offers. What there is is asked of the gate
+A module for each tool that may be called, a typed function for each thing it offers; the module itself is called where
+that is all there is: `from tools import calculator; calculator("6 * 7")`. What there is is asked of the gate
 when it is first needed, and so is each schema: nothing is made of a tool that nobody uses. What a tool says of itself
 was written by others: it becomes names and texts here, and never code. A call goes through the gate like any other,
 and only what the code then prints is seen by anybody else. Runs in jails: Python 3.9, standard library only.
@@ -142,6 +143,8 @@ class Function:
 
 
 class Module(types.ModuleType):
+    """A tool; one that offers nothing but itself is called itself."""
+
     def __init__(self, shelf: Shelf, name: str) -> None:
         super().__init__(f"{PACKAGE}.{name}")
         self._shelf, self._name = shelf, name
@@ -151,6 +154,11 @@ class Module(types.ModuleType):
             there = ", ".join(sorted(self._shelf.modules[self._name])[:50])
             raise AttributeError(f"{self.__name__} has no {name!r}: it has {there}")
         return self._shelf.function(self._name, name)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if self._name not in self._shelf.modules[self._name]:
+            raise TypeError(f"{self!r} is not called: its functions are")
+        return self._shelf.function(self._name, self._name)(*args, **kwargs)
 
     def __dir__(self) -> List[str]:
         return sorted(self._shelf.modules[self._name])
@@ -268,7 +276,8 @@ def _stub(
         if told := _plain(str(about.get("description") or "")):
             said.append(f"    {name}: {told[:_LINE_LETTERS]}")
     text = "\n".join([doc or "No description.", *said])
-    return f'def {place.module}.{place.function}({", ".join(shown)}) -> {returned}:\n    """{text}"""'
+    called = place.module if place.module == place.function else f"{place.module}.{place.function}"
+    return f'def {called}({", ".join(shown)}) -> {returned}:\n    """{text}"""'
 
 
 def _default(about: Mapping[str, Any]) -> str:

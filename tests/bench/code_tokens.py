@@ -45,11 +45,11 @@ def orders(page: int) -> list:
 """
 CODE = """\
 from tools import orders
-page, unpaid, found = 0, 0, orders.orders(0)
+page, unpaid, found = 0, 0, orders(0)
 while found:
     unpaid += sum(one["cents"] for one in found if not one["paid"])
     page += 1
-    found = orders.orders(page)
+    found = orders(page)
 print(unpaid)
 """
 AT_ONCE = 8  # pages that the model asks for in one step of react

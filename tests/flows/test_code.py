@@ -1,10 +1,13 @@
 """Agents whose model writes code, in jails: what it reads, what it never reads, and what it costs."""
 
 import json
+from collections import Counter
+from datetime import date, timedelta
 from typing import Any
 
 from tests.flows import household
-from tests.flows.household import Object, Space
+from tests.flows.household import Household, Object, Space
+from tests.flows.test_examples import EXAMPLES
 from tests.flows.test_react import react, route, says
 
 pytestmark = household.needs
@@ -27,7 +30,7 @@ def test_tools_are_called_by_code_that_keeps_what_they_answered(space: Space) ->
             "Tool", "rows", spec={"command": {"argv": ["python3", "-c", count], "output": "Json"}}
         ),
         route(
-            writes("from tools import rows\nfound = rows.rows()\nlen(found)", turn=1),
+            writes("from tools import rows\nfound = rows()\nlen(found)", turn=1),
             writes("sum(one['n'] for one in found)", turn=2),
             writes("import secret_of_nobody", turn=3),
             says("{{toolResult}}"),
@@ -45,3 +48,22 @@ def test_tools_are_called_by_code_that_keeps_what_they_answered(space: Space) ->
     calls = space.agentk("audit", "a", "-o", "json").json["items"]
     thought = json.dumps([one for one in calls if one["method"] == "think"])
     assert "12497500" in thought and "only-for-code" not in thought
+
+
+def test_a_million_rows_are_analysed_and_few_are_read(home: Household) -> None:
+    path = str(EXAMPLES / "data-analysis" / "manifest.yaml")
+    home.agentk("apply", "-f", path)
+    there = Space(home, "data-analysis")
+    try:
+        status = there.phase("analyst", "Succeeded", "Failed")
+        log = there.log("analyst")
+        assert status["reason"] == "Completed", log
+        told = json.loads(status["result"])
+        days = [(date(2025, 1, 1) + timedelta(day)).isoformat()[:7] for day in range(365)]
+        months: Counter[str] = Counter()
+        for n in range(1_000_000):
+            months[days[n * 31 % 365]] += n * 7919 % 10007
+        assert (told["rows"], (told["month"], told["cents"])) == (1_000_000, months.most_common(1)[0])
+        assert status["usage"]["tokens"] < 10_000
+    finally:
+        home.agentk("delete", "-f", path)

@@ -130,9 +130,7 @@ def test_tools_are_modules_and_only_what_is_printed_is_told(bench: Bench) -> Non
     bench.tools = {"github__create_issue": "made", "rows": "only for code\n" * 1000}
     bench.schemas, bench.structured = {"github__create_issue": ISSUE}, {"github__create_issue": {"number": 7}}
     bench.model = [
-        py(
-            "from tools import github, rows\nmade = github.create_issue('x', labels=['a'])\ntext = rows.rows()"
-        ),
+        py("from tools import github, rows\nmade = github.create_issue('x', labels=['a'])\ntext = rows()"),
         py("print(made['number'], len(text.split()))"),
         "There are 3000.",
     ]
@@ -173,9 +171,9 @@ def test_what_goes_wrong_is_an_exception_and_the_interpreter_stays(bench: Bench)
     bench.tools = {"broken": "wrong: no", "secret": refused, "strict": "x"}
     bench.schemas = {"strict": {"inputSchema": {"properties": {"a": TITLE}, "required": ["a"]}}}
     bench.model = [
-        py("import tools\nfrom tools import broken, secret, strict\nx = 1\nbroken.broken()"),
-        py("try:\n    secret.secret()\nexcept Exception as e:\n    print(type(e).__name__, e, x)"),
-        py("strict.strict(b=1)"),
+        py("import tools\nfrom tools import broken, secret, strict\nx = 1\nbroken()"),
+        py("try:\n    secret()\nexcept Exception as e:\n    print(type(e).__name__, e, x)"),
+        py("strict(b=1)"),
         py("exit(3)"),
         py("'x' in globals()"),
         [("shell", "{}"), ("python", "print(5)"), ("python", "")],
@@ -185,7 +183,7 @@ def test_what_goes_wrong_is_an_exception_and_the_interpreter_stays(bench: Bench)
     said = told(bench)
     assert "ToolError: wrong: no" in said[0] and "Traceback" in said[0]
     assert said[1] == "Denied rule r says no 1"
-    assert "TypeError: missing a required argument: 'a': it is def strict.strict(a: str)" in said[2]
+    assert "TypeError: missing a required argument: 'a': it is def strict(a: str)" in said[2]
     assert said[3] == "[The interpreter ended: Error, exit code 3. Its variables are gone.]"
     assert said[4] == "[The interpreter began anew: variables of earlier steps were gone.]\nFalse"
     assert said[5:] == [
@@ -202,7 +200,7 @@ def test_what_is_too_long_for_an_answer_is_whole_for_code(bench: Bench, tmp_path
     bench.tools = {"many": "a summary", "text": "a summary"}
     wrapped = {"properties": {"result": {"type": "array"}}}
     bench.schemas, bench.files = {"many": {"outputSchema": wrapped}}, {"many": "all.json", "text": "all.txt"}
-    bench.model = [py("from tools import many, text\nsum(many.many()), text.text()"), "done"]
+    bench.model = [py("from tools import many, text\nsum(many()), text()"), "done"]
     assert run(bench)[0] == 0
     assert told(bench) == ["(49985001, 'a\\nb')"]
 
