@@ -16,6 +16,7 @@ NAMES = (
     "gate_journal",
     "gate_models",
     "gate_neighbours",
+    "code_tokens",
 )
 
 if __name__ == "__main__":
