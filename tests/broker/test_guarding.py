@@ -345,6 +345,26 @@ async def test_a_rate_is_not_got_around_by_children(up: Upstream, world: World) 
 
 
 @story(code={"python": {}})
+async def test_code_of_a_session_is_looked_at_with_all_that_it_had_before(up: Upstream, world: World) -> None:
+    world.said = {"stdout": "", "stderr": ""}
+
+    async def step(code: str) -> None:
+        await world.ask("exec", code=code, session="s")
+
+    trick = "o.system('id')"
+    await world.ask("exec", code=trick)  # alone it is of nobody knows whom
+    await step("import os as o\nx = 1")
+    for session in ("s", "another"):
+        with pytest.raises(errors.Denied, match="with the steps before it, python, line 3"):
+            await world.ask("exec", code=trick, session=session)
+    await step("x + 1")
+    await step("x + 1")
+    with pytest.raises(errors.Denied, match="letters of code"):
+        await step(f"x = {'1' * 262_200!r}")
+    await step("x + 1")
+
+
+@story(code={"python": {}})
 async def test_code_is_refused_before_it_runs_and_on_record(up: Upstream, world: World) -> None:
     world.said = {"stdout": "", "stderr": ""}
     with pytest.raises(errors.Denied, match="line 2: import of subprocess"):

@@ -6,9 +6,11 @@ rights, which is the wall. So what cannot be told is refused rather than guessed
 wrote: it runs in a process that may die of it (`lookouts`).
 """
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from agentk.broker.guarding import code_python
@@ -26,9 +28,15 @@ _WITH_A_VALUE = frozenset(
 
 
 def problems(
-    language: str, code: str, argv: Sequence[str], stdin: str, rules: Mapping[str, Any]
+    language: str,
+    code: str,
+    argv: Sequence[str],
+    stdin: str,
+    rules: Mapping[str, Any],
+    earlier: Sequence[str] = (),
 ) -> list[str]:
-    """Why it may not run, in a sentence each; empty when it may."""
+    """Why it may not run, in a sentence each; empty when it may. `earlier`: pieces of Python that the same interpreter
+    had before, of which what it uses may be."""
     size = len(code.encode("utf-8", "surrogatepass"))
     if size > rules["bytes"]:
         return [f"the code has {size} bytes, more than {rules['bytes']} that may be looked at"]
@@ -37,7 +45,22 @@ def problems(
         found[one] = None
         if len(found) >= _TOLD_MAX:
             break
+    if earlier and not found and language == "python":
+        whole = "\n".join([*filter(_is_read, earlier), code])
+        return [
+            f"with the steps before it, {one}"
+            for one in islice(code_python.problems(whole, rules), _TOLD_MAX)
+        ]
     return list(found)
+
+
+def _is_read(code: str) -> bool:
+    """What is not never ran as a piece of Python either, and must not hide the others."""
+    try:
+        ast.parse(code.encode())
+    except (SyntaxError, ValueError, RecursionError, MemoryError, UnicodeError):
+        return False
+    return True
 
 
 def _problems(

@@ -13,9 +13,10 @@ from typing import Any
 from agentk.api import errors
 from agentk.broker.calling import passing, proxying
 from agentk.broker.guarding import holding, limits, masking, restoring, skills
+from agentk.broker.guarding.earlier import Earlier
 from agentk.broker.guarding.limits import Rates
 from agentk.broker.guarding.lookouts import Lookouts
-from agentk.broker.guarding.rails import Rails, Surface
+from agentk.broker.guarding.rails import Code, Rails, Surface
 from agentk.broker.guarding.tokens import Vault
 from agentk.broker.words import Call, Guest
 
@@ -69,6 +70,7 @@ class Rooms:
     vault: Vault
     rates: Rates
     redact: Callable[[bytes], bytes]
+    earlier: Earlier
     skill: SkillOf = no_skill
 
 
@@ -76,7 +78,7 @@ class Guarded:
     def __init__(self, call: Call, method: str, rails: Rails, rooms: Rooms) -> None:
         self._call, self._method, self.rails = call, method, rails
         self._lookouts, self._vault, self._rates = rooms.lookouts, rooms.vault, rooms.rates
-        self._skill = rooms.skill
+        self._earlier, self._skill = rooms.earlier, rooms.skill
         self._surface = SURFACES.get(method)
         self._mask = masking.Masking(call.guest.uid, rails, self._lookouts, self._vault, rooms.redact)
         self._params: Mapping[str, Any] = call.params
@@ -102,7 +104,7 @@ class Guarded:
         if rails.rate is not None and self._method not in _UNCOUNTED:
             self._rates.take(self._whose(), rails.rate)
         if self._method == "exec" and rails.code is not None and not self._call.form:
-            await masking.check_code(self._call.guest.uid, rails.code, params, self._lookouts)
+            await self._check_code(rails.code, params)
         if self._method == "skill.run" and rails.code is not None:
             files = await self._skill(self._call.guest, str(params["name"]))
             await skills.check_code(self._call.guest.uid, rails.code, files, self._lookouts)
@@ -124,6 +126,14 @@ class Guarded:
         if self._call.form == proxying.FORWARD and rails.looks_at("http"):
             params = holding.plain(params)
         return params
+
+    async def _check_code(self, code: Code, params: Mapping[str, Any]) -> None:
+        guest = self._call.guest
+        if "session" not in params:
+            await masking.check_code(guest.uid, code, params, self._lookouts)
+            return
+        with self._earlier.before(guest, str(params.get("code") or "")) as earlier:
+            await masking.check_code(guest.uid, code, params, self._lookouts, earlier)
 
     async def _message(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """A message is an output of who sends it."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agentk.broker.guarding import rails as reading
+from agentk.broker.guarding.earlier import Earlier
 from agentk.broker.guarding.guarded import Guarded, Rooms, SkillOf, no_skill
 from agentk.broker.guarding.limits import Rates
 from agentk.broker.guarding.lookouts import Lookouts
@@ -29,7 +30,7 @@ class Guards:
         now: Callable[[], float] = time.monotonic,
         skill: SkillOf = no_skill,
     ) -> None:
-        self._rooms = Rooms(Lookouts(), Vault(journal), Rates(now), redact, skill)
+        self._rooms = Rooms(Lookouts(), Vault(journal), Rates(now), redact, Earlier(), skill)
         self._read: dict[str, tuple[Mapping[str, Any], Rails | None]] = {}
 
     def of(self, call: Call, method: str) -> Guarded | None:
@@ -51,6 +52,7 @@ class Guards:
         """Forget what was of others."""
         self._rooms.vault.keep(uids)
         self._rooms.rates.keep(uids)
+        self._rooms.earlier.keep(uids)
 
     async def close(self) -> None:
         await self._rooms.lookouts.close()

@@ -60,7 +60,9 @@ def _answered(job: dict[str, Any]) -> dict[str, Any]:
 def _done(job: dict[str, Any]) -> dict[str, Any]:
     if job["do"] == "code":
         return {
-            "problems": code.problems(job["language"], job["code"], job["argv"], job["stdin"], job["rules"])
+            "problems": code.problems(
+                job["language"], job["code"], job["argv"], job["stdin"], job["rules"], job["earlier"]
+            )
         }
     found = looking.look(job["texts"], job["how"])
     if sum(map(len, found)) > FOUND_MAX:

@@ -47,7 +47,14 @@ class Lookouts:
         return [[(int(a), int(b), str(kind)) for a, b, kind in spans] for spans in answer["found"]]
 
     async def code(
-        self, uid: str, language: str, code: str, argv: Sequence[str], stdin: str, rules: Mapping[str, Any]
+        self,
+        uid: str,
+        language: str,
+        code: str,
+        argv: Sequence[str],
+        stdin: str,
+        rules: Mapping[str, Any],
+        earlier: Sequence[str] = (),
     ) -> list[str]:
         """Why it may not run. Raises Denied when it could not be looked through."""
         job = {
@@ -57,8 +64,9 @@ class Lookouts:
             "argv": list(argv),
             "stdin": stdin,
             "rules": rules,
+            "earlier": list(earlier),
         }
-        answer = await self._ask(uid, job, len(code) + len(stdin))
+        answer = await self._ask(uid, job, len(code) + len(stdin) + sum(map(len, earlier)))
         return [str(one) for one in answer["problems"]]
 
     async def _ask(self, uid: str, job: dict[str, Any], letters: int) -> Mapping[str, Any]:

@@ -25,8 +25,10 @@ _SAID = frozenset(
 )
 
 
-async def check_code(uid: str, rails: Code, params: Mapping[str, Any], lookouts: Lookouts) -> None:
-    """Raises Denied, saying what and where."""
+async def check_code(
+    uid: str, rails: Code, params: Mapping[str, Any], lookouts: Lookouts, earlier: Sequence[str] = ()
+) -> None:
+    """Raises Denied, saying what and where. `earlier`: what ran before it in the same interpreter."""
     language, python = exec_orders.language(dict(params)), rails.python
     rules = {
         "bytes": rails.most_bytes,
@@ -45,7 +47,7 @@ async def check_code(uid: str, rails: Code, params: Mapping[str, Any], lookouts:
     if params.get("encoding") == "base64":
         stdin = _decoded(stdin) or ""
     code = str(params.get("code") or "")
-    found = await lookouts.code(uid, language, code, params.get("argv") or (), stdin, rules)
+    found = await lookouts.code(uid, language, code, params.get("argv") or (), stdin, rules, earlier)
     if found:
         raise errors.Denied(
             f"guardrails: {found[0]}",
