@@ -93,6 +93,7 @@ class Workbench(loop.Tools):
                 raise ends.Ended("the model insists on what a person refused", "ApprovalDenied") from None
             return f"{toolbox.SAID_NO} {error.message}", f"a person said no: {error.message}"
         except errors.CallError as error:
+            self._steps += isinstance(error, errors.OutcomeUnknown)
             return toolbox.refusal(error), f"{error.reason}: {error.message}"
         self._steps += 1
         text = _said(ran, anew=ran.session == "New" and self._steps > 1)

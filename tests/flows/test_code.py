@@ -41,13 +41,35 @@ def test_tools_are_called_by_code_that_keeps_what_they_answered(space: Space) ->
     log = space.log("a")
     assert (status["reason"], status["steps"]) == ("Completed", 4), log
     assert "ModuleNotFoundError" in json.loads(status["result"])
-    assert [line.rpartition("-> ")[2] for line in log if "step 1" in line or "step 2" in line] == [
+    assert [
+        line.rpartition("-> ")[2] for line in log if "step 1: python(" in line or "step 2: python(" in line
+    ] == [
         "5000",
         "12497500",
     ]
     calls = space.agentk("audit", "a", "-o", "json").json["items"]
     thought = json.dumps([one for one in calls if one["method"] == "think"])
     assert "12497500" in thought and "only-for-code" not in thought
+
+
+def test_the_daemon_dies_while_code_runs_and_nobody_knows_what_it_did(alone: Space) -> None:
+    waits = "x = 1\nimport os, time\nopen('began', 'w').close()\nwhile not os.path.exists('go'):\n    time.sleep(0.1)"
+    alone.apply(
+        route(
+            writes(waits, turn=1),
+            writes("'x' in globals()", toolResult={"name": "python", "contains": "Nobody knows"}),
+            says("{{toolResult}}"),
+        ),
+        coder("a", task="Run it."),
+    )
+    listed = ("exec", "a", "--", "ls", "/workspace")
+    household.until("it runs", lambda: "began" in alone.agentk(*listed, code=None).out)
+    alone.home.kill("daemon")
+    status = alone.phase("a", "Succeeded", "Failed")
+    log = alone.log("a")
+    assert (status["reason"], status["attempt"], status["steps"]) == ("Completed", 1, 3), log
+    told = json.loads(status["result"])
+    assert told == "[The interpreter began anew: variables of earlier steps were gone.]\nFalse", log
 
 
 def test_a_million_rows_are_analysed_and_few_are_read(home: Household) -> None:

@@ -147,7 +147,7 @@ def test_tools_are_modules_and_only_what_is_printed_is_told(bench: Bench) -> Non
         in (bench.asked[0]["system"])
     )
     assert [one["function"]["name"] for one in bench.asked[0]["tools"]] == ["python"]
-    assert log[0] == "tools: github, rows" and 'step 2: python(code="print(made' in log[2]
+    assert log[0] == "tools: github, rows" and 'step 2: python(code="print(made' in log[4]
 
 
 def test_many_tools_are_searched_by_code(bench: Bench) -> None:
