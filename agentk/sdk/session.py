@@ -32,7 +32,7 @@ def main() -> None:
     vars(module)["__builtins__"] = builtins
     sys.argv[:] = [""]
     sys.path.insert(0, "")
-    sys.meta_path.append(Tools)
+    sys.meta_path.insert(0, Tools)
     own, number = os.getpid(), 0
     while True:
         words = orders.readline().split()
@@ -51,13 +51,16 @@ def main() -> None:
 
 
 class Tools:
-    """Finds `tools`, if nobody else has such modules: what the agent may call, as agentk.sdk.modules has it."""
+    """Finds `tools`: what the agent may call, as agentk.sdk.modules has it; unless it has such a module of its own."""
 
     workspace = os.getcwd()
 
     @classmethod
     def find_spec(cls, name: str, path: Any, target: Any = None) -> Any:
         if name == "tools":
+            own = importlib.machinery.PathFinder.find_spec(name, [cls.workspace])
+            if own is not None and own.loader is not None:
+                return None
             return importlib.machinery.ModuleSpec(name, cls, is_package=True)  # type: ignore[arg-type]
         package = sys.modules.get("tools")
         if name.startswith("tools.") and hasattr(package, "_shelf"):

@@ -205,6 +205,13 @@ def test_what_is_too_long_for_an_answer_is_whole_for_code(bench: Bench, tmp_path
     assert told(bench) == ["(49985001, 'a\\nb')"]
 
 
+def test_a_module_of_the_agents_own_is_not_hidden(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "tools.py").write_text("mine = 5")
+    bench.model = [py("import tools\ntools.mine"), "done"]
+    assert run(bench)[0] == 0
+    assert told(bench) == ["5"]
+
+
 def test_a_person_refuses_code_and_the_model_may_not_insist(bench: Bench) -> None:
     bench.denies = [errors.Denied("os is not allowed")] + [errors.ApprovalDenied("alice: no")] * 9
     bench.model = [py("import os")]
