@@ -119,7 +119,7 @@ class _Session:
         self.steps = 0
         self.began = False  # it has said something of ours
         self._reach, self._box_id, self._hand_id = reach, box_id, uuid.uuid4().hex
-        self._left = False
+        self._left = self._taken = False
         ends = self._ends = pipes.Pipes.made()
         enter = reach.enter(
             box_id, _ARGV, stdin=ends.stdin, stdout=ends.stdout, stderr=ends.stderr,
@@ -156,11 +156,13 @@ class _Session:
         self.steps += 1
         try:
             async with asyncio.timeout(step.timeout_seconds):
-                orders = await self._connected()
-                data = step.code.encode()
-                orders.write(b"%s %d\n%s" % (word, len(data), data))
-                hearing = (self._hear(name, word, kept[name], step.on_output) for name in kept)
-                failed, _ = await asyncio.gather(*hearing)
+                failed = None
+                if not self._entering.done():
+                    orders = await self._connected()
+                    data = step.code.encode()
+                    orders.write(b"%s %d\n%s" % (word, len(data), data))
+                    hearing = (self._hear(name, word, kept[name], step.on_output) for name in kept)
+                    failed, _ = await asyncio.gather(*hearing)
         except TimeoutError:
             failed, timed_out = None, True
             await self.end()
@@ -189,7 +191,7 @@ class _Session:
 
     async def _connected(self) -> asyncio.WriteTransport:
         if self._orders is None:
-            loop = asyncio.get_running_loop()
+            loop, self._taken = asyncio.get_running_loop(), True
             for name, fd in (("out", self._ends.says), ("err", self._ends.said)):
                 reader = asyncio.StreamReader(limit=_READ_BYTES)
                 file = os.fdopen(fd, "rb", 0)
@@ -206,15 +208,15 @@ class _Session:
         self.idle.cancel()
         if not entering.cancelled():
             entering.exception()  # told by the step that waits, if any does
-        if self._orders is None:
+        if not self._taken:
             os.close(self._ends.said)
             self._ends.close_ours()
-            return
-        self._orders.abort()
-        if not self.turn.locked():  # else who reads comes to the end first
+        elif not self.turn.locked():  # else who reads comes to the end first
             self._drop()
 
     def _drop(self) -> None:
+        if self._orders is not None and not self._orders.is_closing():
+            self._orders.abort()
         for said in self._said.values():
             said.close()
 

@@ -131,3 +131,5 @@ async def test_nobody_uses_it_and_it_ends_and_with_its_agent_too(made: World) ->
     await made.runtime.remove("a-1")
     told = await waiting
     assert (told["exitCode"], told["session"]) == (137, "Ended")
+    with pytest.raises(errors.AgentkError):  # the box is gone
+        await step(made, "x = 3")
