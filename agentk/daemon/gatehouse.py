@@ -88,6 +88,16 @@ class _Open:
         await self.door.close()
 
 
+def _journal(
+    store: stores.Store, secret: secrecy.Secrecy, kept: journal_retention.Retention | None
+) -> journal.Journal:
+    anchor = journal_anchor.StateAnchor(
+        lambda: store.note(_ANCHOR), lambda text: store.keep_note(_ANCHOR, text)
+    )
+    settings = journal.Settings(secret.redact, kept or journal_retention.Retention())
+    return journal.Journal.open(store.folder, anchor, settings)
+
+
 class Gatehouse:
     """Opened before the steward starts anything; closed before the store."""
 
@@ -102,14 +112,7 @@ class Gatehouse:
         """`ca_pem`: authorities to believe besides the machine's, when hosts are reached for agents."""
         self.store, self.boxes, self.version = store, boxes, version
         self.secrecy = secrecy.Secrecy()
-        anchor = journal_anchor.StateAnchor(
-            lambda: store.note(_ANCHOR), lambda text: store.keep_note(_ANCHOR, text)
-        )
-        self.journal = journal.Journal.open(
-            store.folder,
-            anchor,
-            journal.Settings(self.secrecy.redact, kept or journal_retention.Retention()),
-        )
+        self.journal = _journal(store, self.secrecy, kept)
         self.guests = guests.Guests()
         self._worker = Worker()
         self.models = Models(self.secrecy.value, self._worker)
