@@ -73,7 +73,7 @@ def cut(text: str, most: int = TEXT_BYTES) -> str:
 
 
 def name_of(text: str) -> str:
-    """A name as it is kept, or Unusable. Names are looked at by people and put before models: nothing unseen in them."""
+    """A name as it is kept, or Unusable. People read names and so do models: nothing unseen is in them."""
     return _label(text, NAME_CHARS, "name")
 
 
