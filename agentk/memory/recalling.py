@@ -1,0 +1,61 @@
+"""What comes back into a window: by its id, or because it is like what is asked now. Pure.
+
+A page that comes back stands where it was asked for, quoted, and not where it was said: what a provider has cached of
+the prompt stays true, and what is quoted can split no call from its result. Units come back whole or not at all.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from agentk.memory import window as windows
+from agentk.memory.window import Bounds, Slot, Window
+
+
+def candidates(window: Window, alike: Mapping[str, float], bounds: Bounds, room: int) -> tuple[str, ...]:
+    """Units that are worth a fault, best first, as many as fit. `room` is what is free, or can be made so."""
+    outside = {
+        unit: pages
+        for unit, pages in windows.units(window.slots).items()
+        if not any(page.resident for page in pages)
+    }
+    likeness = {unit: max(alike.get(page.id, 0.0) for page in pages) for unit, pages in outside.items()}
+    left = min(int(bounds.tokens * bounds.recalled), room) - windows.BLOCK_TOKENS
+    chosen = []
+    for unit in sorted(outside, key=lambda one: (-likeness[one], -outside[one][0].seq)):
+        if likeness[unit] < bounds.threshold:
+            break
+        cost = sum(max(page.tokens, page.quoted) for page in outside[unit])
+        if cost <= left:
+            chosen.append(unit)
+            left -= cost
+    return tuple(chosen)
+
+
+def room(window: Window, bounds: Bounds, fixed: int) -> int:
+    """What could be made free for pages that come back, with everything gone that may leave."""
+    keep = windows.held(window)
+    stays = sum(slot.tokens for slot in window.slots if slot.resident and slot.unit in keep)
+    notes = windows.spans(window)["notes"]
+    return bounds.tokens - fixed - stays - notes
+
+
+def brought(window: Window, chosen: Iterable[str], now: float) -> Window:
+    """A page fault of each page of these units. What is resident already is left where it is."""
+    wanted = set(chosen)
+    if not window.slots or not wanted:
+        return window
+    at = next((slot.seq for slot in reversed(window.slots) if slot.kind == "user"), window.slots[-1].seq)
+    pictures = {slot.unit for slot in window.slots if slot.media}
+    faulted = [slot.id for slot in window.slots if slot.unit in wanted and not slot.resident]
+
+    def back(slot: Slot) -> Slot:
+        return replace(
+            slot,
+            resident=True,
+            at=0 if slot.unit in pictures else at,
+            faults=slot.faults + 1,
+            accesses=slot.accesses + 1,
+            used=max(now, slot.used),
+        )
+
+    return windows.counted(windows.mapped(window, faulted, back), faults=len(faulted))

@@ -1,0 +1,159 @@
+"""One turn of a managed conversation: what came is known again, pages come back, leave, and are noted. Pure.
+
+A client sends all it ever said, each time; its window is what was made of that before. Both are held together by
+digests of what was said: a client that goes on continues a window, and one that says something else than it did, or
+less, has a window of its own from there on. Nothing it does not say any more is ever shown to its model.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from agentk.memory import folding, messages, recalling, scoring, tokens
+from agentk.memory import window as windows
+from agentk.memory.messages import Request, Said
+from agentk.memory.window import Bounds, Slot, Window
+
+TASK_SHARE = 0.25  # of the budget: a longer first task is a page like any other
+NEAR = 0.6  # of its words a question must share with a page for that to be a use of it
+# What is kept as important: a user's words are not to be had again, a tool's answer mostly is.
+_IMPORTANCE = {"system": 1.0, "user": 0.6, "assistant": 0.4, "tool": 0.2}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    bounds: Bounds
+    weights: scoring.Weights = field(default_factory=scoring.Weights)
+    halves: scoring.HalfLives = field(default_factory=scoring.HalfLives)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What became of a window, and why."""
+
+    window: Window
+    recalled: tuple[str, ...]  # units
+    left: tuple[str, ...]  # pages
+    worth: Mapping[str, scoring.Score]
+
+
+def repeated(window: Window, said: Sequence[Said]) -> int:
+    """How many of the window's pages a request says again, from the first on."""
+    same = 0
+    for slot, told in zip(window.slots, said, strict=False):
+        if slot.digest != told.digest:
+            break
+        same += 1
+    return same
+
+
+def parted(window: Window, many: int) -> Window:
+    """The window of who said the same up to here, and then something else, or nothing."""
+    kept = window.slots[:many]
+    gone = {slot.note for slot in window.slots[many:]}
+    notes = tuple(note for note in window.notes if note.id not in gone)
+    still = {note.id for note in notes}
+    slots = tuple(slot if slot.note in still else replace(slot, note="") for slot in kept)
+    return Window(slots=slots, notes=notes, last=window.last)
+
+
+def grown(
+    window: Window, said: Sequence[Said], bounds: Bounds, now: float, new_id: Callable[[], str]
+) -> Window:
+    """With what was said since. Raises ValueError when the window is not what the request begins with."""
+    if repeated(window, said) != len(window.slots) or len(said) < len(window.slots):
+        raise ValueError("the window is another conversation's")
+    slots = list(window.slots)
+    has_task = any(slot.kind == "user" for slot in slots)
+    for told in said[len(slots) :]:
+        before = slots[-1] if slots else None
+        page = new_id()
+        task = told.kind == "user" and not has_task
+        has_task = has_task or task
+        joins = told.joins and before is not None and not before.pinned
+        slots.append(
+            Slot(
+                id=page,
+                kind=told.kind,
+                digest=told.digest,
+                chain=told.chain,
+                tokens=told.tokens,
+                quoted=told.quoted,
+                importance=_IMPORTANCE.get(told.kind, 0.4),
+                seq=before.seq + 1 if before else 1,
+                unit=before.unit if joins and before else page,
+                used=now,
+                pinned=told.kind == "system" or (task and told.tokens <= bounds.tokens * TASK_SHARE),
+                media=told.media,
+            )
+        )
+    return _newest_shown(replace(window, slots=tuple(slots)))
+
+
+def turned(
+    window: Window, request: Request, fresh: int, settings: Settings, now: float, also: Mapping[str, float]
+) -> Turn:
+    """The window within its budget, after `fresh` new pages. `also` is what others know of likeness, by page: a search
+    by meaning, say. Raises TooSmall."""
+    bounds, fixed = settings.bounds, request.fixed
+    alike: dict[str, float] = {}
+    recalled: tuple[str, ...] = ()
+    asks = any(slot.kind == "user" for slot in window.slots[len(window.slots) - fresh :]) if fresh else False
+    crowded = fixed + windows.size(window) > bounds.tokens
+    if asks or crowded:
+        alike = scoring.most_like(likeness(window, request), also)
+    if asks:
+        near = [slot.id for slot in window.slots[:-fresh] if slot.resident and alike[slot.id] >= NEAR]
+        window = windows.touched(window, near, now)
+        room = recalling.room(window, bounds, fixed)
+        recalled = recalling.candidates(window, alike, bounds, room)
+        window = recalling.brought(window, recalled, now)
+    worth = windows.scores(window, alike, now, settings.weights, settings.halves)
+    totals = {page: one.total for page, one in worth.items()}
+    window, left = windows.evicted(window, bounds, fixed, totals, recalled)
+    return Turn(window, recalled, left, worth)
+
+
+def likeness(window: Window, request: Request) -> dict[str, float]:
+    """How much of the newest user's words each page has."""
+    newest = next((told for told in reversed(request.said) if told.kind == "user"), None)
+    if newest is None:
+        return dict.fromkeys((slot.id for slot in window.slots), 0.0)
+    texts = [scoring.words(told.text) if told is not newest else frozenset() for told in request.said]
+    found = scoring.likeness(scoring.words(newest.text), texts)
+    return {slot.id: value for slot, value in zip(window.slots, found, strict=True)}
+
+
+def texts(window: Window, request: Request) -> dict[str, str]:
+    return {slot.id: told.text for slot, told in zip(window.slots, request.said, strict=True)}
+
+
+def noted(
+    window: Window, episode: folding.Episode, text: str, settings: Settings, fixed: int, now: float, page: str
+) -> Window:
+    """With a note of what left, which is in the prompt where there is room for it."""
+    note = Slot(
+        id=page,
+        kind="episode",
+        digest=messages.digest(text.encode()),
+        chain=b"",
+        tokens=folding.note_tokens(text),
+        quoted=0,
+        importance=0.8,
+        seq=episode.pages[-1].seq,
+        unit=page,
+        used=now,
+    )
+    told = folding.folded(window, episode, note, settings.bounds)
+    return windows.without_old_notes(told, settings.bounds, fixed)
+
+
+def within(bounds: Bounds, correction: tokens.Correction) -> Bounds:
+    """The same bounds in tokens as they are counted here."""
+    return replace(bounds, tokens=correction.fits(bounds.tokens))
+
+
+def _newest_shown(window: Window) -> Window:
+    """What is said now is always shown, in its own place."""
+    keep = windows.held(window)
+    hidden = [slot.id for slot in window.slots if slot.unit in keep and (not slot.resident or slot.at)]
+    return windows.mapped(window, hidden, lambda slot: replace(slot, resident=True, at=0))
