@@ -1,0 +1,86 @@
+"""Forgetting: what is let go of is gone from pages, words and vectors, and then from the log and the records.
+
+In one transaction the rows go (SQLite overwrites what they were), and what the journal has to erase is written down;
+`Database.truncate` then cuts the log, and the journal's bodies get tombstones. A daemon that dies in between finishes
+when it starts. What is on backups, and in blocks that a disk itself replaced, nobody here can reach.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agentk.memory import vectors
+from agentk.memory.driver import Conn, marks
+
+_STEP = 200  # pages of one transaction: others wait meanwhile
+
+
+@dataclass(frozen=True)
+class Gone:
+    ids: tuple[str, ...]
+    effects: tuple[str, ...]  # calls of the journal that have words of theirs
+
+
+NOTHING = Gone((), ())
+
+
+def forget(conn: Conn, rooms: Sequence[int], ids: Sequence[str], names: Sequence[str] = ()) -> Gone:
+    """The pages of these ids or names in these rooms, each with all of its unit. Forgetting nothing succeeds."""
+    units = set[str]()
+    inside = f"room IN ({marks(rooms)})"
+    for column, wanted in (("id", ids), ("name", [name for name in names if name])):
+        rows = conn.execute(
+            f"SELECT unit FROM pages WHERE {column} IN ({marks(wanted)}) AND {inside}", (*wanted, *rooms)
+        ).fetchall()
+        units.update(unit for (unit,) in rows)
+    found = conn.execute(
+        f"SELECT number FROM pages WHERE unit IN ({marks(tuple(units))}) AND {inside}", (*units, *rooms)
+    ).fetchall()
+    return let_go(conn, [number for (number,) in found])
+
+
+def old(conn: Conn, room: int, before: float) -> Gone:
+    """A step's worth of the pages that nobody used since then. Pinned ones stay, and units of which one stays."""
+    rows = conn.execute(
+        "SELECT number FROM pages AS p WHERE room = ? AND unit NOT IN"
+        " (SELECT unit FROM pages WHERE room = ? AND (used >= ? OR pinned)) ORDER BY number LIMIT ?",
+        (room, room, before, _STEP),
+    ).fetchall()
+    return let_go(conn, [number for (number,) in rows])
+
+
+def room(conn: Conn, number: int) -> Gone:
+    """A step's worth of everything in a room; the room itself once it is empty."""
+    rows = conn.execute("SELECT number FROM pages WHERE room = ? LIMIT ?", (number, _STEP)).fetchall()
+    if rows:
+        return let_go(conn, [page for (page,) in rows])
+    for table, column in (("counts", "room"), ("shelves", "room"), ("rooms", "id")):
+        conn.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))
+    return NOTHING
+
+
+def let_go(conn: Conn, numbers: Sequence[int]) -> Gone:
+    """These pages, and a note of what the journal has to erase."""
+    rows = conn.execute(
+        f"SELECT id, effect FROM pages WHERE number IN ({marks(numbers)})", tuple(numbers)
+    ).fetchall()
+    effects = tuple(sorted({effect for _, effect in rows if effect}))
+    for effect in effects:
+        conn.execute("INSERT INTO erasures VALUES (?) ON CONFLICT DO NOTHING", (effect,))
+    drop(conn, numbers)
+    return Gone(tuple(one for one, _ in rows), effects)
+
+
+def drop(conn: Conn, numbers: Sequence[int]) -> None:
+    """The rows and all that was made of them."""
+    vectors.lift(conn, numbers)
+    conn.execute(f"DELETE FROM pages WHERE number IN ({marks(numbers)})", tuple(numbers))
+
+
+def pending(conn: Conn, limit: int = 1000) -> list[str]:
+    """Effects whose bodies the journal still has to erase."""
+    rows = conn.execute("SELECT effect FROM erasures ORDER BY effect LIMIT ?", (limit,)).fetchall()
+    return [effect for (effect,) in rows]
+
+
+def erased(conn: Conn, effects: Sequence[str]) -> None:
+    conn.execute(f"DELETE FROM erasures WHERE effect IN ({marks(effects)})", tuple(effects))

@@ -1,0 +1,89 @@
+"""The tables of memory.db, as named migrations in order, each in one transaction with its record.
+
+Never edit one that shipped. Tables of vectors are made when the first vector of a length comes (`vectors`).
+"""
+
+import time
+from collections.abc import Callable
+
+from agentk.memory.driver import Conn
+
+
+def pages(conn: Conn) -> None:
+    """Rooms, what is kept in them, and the index of its words."""
+    _run(
+        conn,
+        # One agent's part of one Memory. `memory` is the uid of the Memory, or of the agent whose own it is; `account`
+        # the room whose limits this one shares: that of who spawned the agent first of all.
+        """CREATE TABLE rooms (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, memory TEXT NOT NULL, owner TEXT NOT NULL,
+            account TEXT NOT NULL, pages INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0,
+            next INTEGER NOT NULL DEFAULT 1, UNIQUE (memory, owner))""",
+        "CREATE INDEX rooms_account ON rooms (memory, account)",
+        "CREATE TABLE counts (room INTEGER NOT NULL, what TEXT NOT NULL, value INTEGER NOT NULL,"
+        " PRIMARY KEY (room, what)) WITHOUT ROWID",
+        # Calls whose records still have the words of a page that is gone.
+        "CREATE TABLE erasures (effect TEXT PRIMARY KEY) WITHOUT ROWID",
+        # A shelf holds a room's vectors of one embedder; its number is their partition.
+        """CREATE TABLE shelves (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, room INTEGER NOT NULL, embedder TEXT NOT NULL,
+            dims INTEGER NOT NULL, UNIQUE (room, embedder))""",
+        # `content` NULL: the same as `text`. `stem` makes a room a word of the index, so that no other room's words
+        # are counted. Rows have numbers of their own, never used again.
+        """CREATE TABLE pages (
+            number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, room INTEGER NOT NULL,
+            kind TEXT NOT NULL, tokens INTEGER NOT NULL, importance REAL NOT NULL, accesses INTEGER NOT NULL,
+            created REAL NOT NULL, used REAL NOT NULL, seq INTEGER NOT NULL, unit TEXT NOT NULL,
+            pinned INTEGER NOT NULL, name TEXT NOT NULL, tags TEXT NOT NULL, bytes INTEGER NOT NULL,
+            shelf INTEGER NOT NULL DEFAULT 0, effect TEXT NOT NULL DEFAULT '', origin TEXT NOT NULL DEFAULT '{}',
+            stem TEXT NOT NULL, text TEXT NOT NULL, content BLOB)""",
+        "CREATE INDEX pages_seq ON pages (room, seq)",
+        "CREATE INDEX pages_created ON pages (room, created)",
+        "CREATE INDEX pages_shelf ON pages (room, shelf)",
+        "CREATE INDEX pages_unit ON pages (unit)",
+        "CREATE UNIQUE INDEX pages_name ON pages (room, name) WHERE name <> ''",
+        """CREATE VIRTUAL TABLE words USING fts5 (
+            stem, name, text, content = 'pages', content_rowid = 'number', columnsize = 0,
+            tokenize = 'porter unicode61 remove_diacritics 2')""",
+        # Words that are taken out leave nothing behind in the index.
+        "INSERT INTO words (words, rank) VALUES ('secure-delete', 1)",
+        """CREATE TRIGGER pages_in AFTER INSERT ON pages BEGIN
+            INSERT INTO words (rowid, stem, name, text) VALUES (new.number, new.stem, new.name, new.text);
+            UPDATE rooms SET pages = pages + 1, bytes = bytes + new.bytes WHERE id = new.room;
+        END""",
+        """CREATE TRIGGER pages_out AFTER DELETE ON pages BEGIN
+            INSERT INTO words (words, rowid, stem, name, text)
+                VALUES ('delete', old.number, old.stem, old.name, old.text);
+            UPDATE rooms SET pages = pages - 1, bytes = bytes - old.bytes WHERE id = old.room;
+        END""",
+    )
+
+
+MIGRATIONS: tuple[Callable[[Conn], None], ...] = (pages,)
+
+
+def migrate(conn: Conn) -> str:
+    """Apply what is pending; one that fails leaves no trace. The name of one we do not know: a newer agentk's."""
+    conn.execute(
+        "CREATE TABLE IF NOT EXISTS migrations (name TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID"
+    )
+    had = {name for (name,) in conn.execute("SELECT name FROM migrations").fetchall()}
+    unknown = sorted(had - {one.__name__ for one in MIGRATIONS})
+    if unknown:
+        return str(unknown[0])
+    for one in MIGRATIONS:
+        if one.__name__ not in had:
+            conn.execute("BEGIN IMMEDIATE")
+            try:
+                one(conn)
+                conn.execute("INSERT INTO migrations VALUES (?, ?)", (one.__name__, time.time()))
+            except BaseException:
+                conn.execute("ROLLBACK")
+                raise
+            conn.execute("COMMIT")
+    return ""
+
+
+def _run(conn: Conn, *statements: str) -> None:
+    for statement in statements:
+        conn.execute(statement)
