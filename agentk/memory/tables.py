@@ -59,7 +59,35 @@ def pages(conn: Conn) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Conn], None], ...] = (pages,)
+def windows(conn: Conn) -> None:
+    """What models are shown of conversations (`contexts`)."""
+    _run(
+        conn,
+        """CREATE TABLE windows (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, room INTEGER NOT NULL, made REAL NOT NULL, used REAL NOT NULL,
+            budget INTEGER NOT NULL, fixed INTEGER NOT NULL, counts TEXT NOT NULL, last BLOB NOT NULL)""",
+        "CREATE INDEX windows_room ON windows (room, used)",
+        # Messages have places from 1 up, notes from -1 down. `chain` is a digest of all that was said up to there.
+        """CREATE TABLE window_pages (
+            window INTEGER NOT NULL, place INTEGER NOT NULL, page TEXT NOT NULL, kind TEXT NOT NULL,
+            digest BLOB NOT NULL, chain BLOB NOT NULL, tokens INTEGER NOT NULL, quoted INTEGER NOT NULL,
+            importance REAL NOT NULL, seq INTEGER NOT NULL, unit TEXT NOT NULL, used REAL NOT NULL,
+            pinned INTEGER NOT NULL, media INTEGER NOT NULL, resident INTEGER NOT NULL, at INTEGER NOT NULL,
+            note TEXT NOT NULL, accesses INTEGER NOT NULL, faults INTEGER NOT NULL, evictions INTEGER NOT NULL,
+            score REAL NOT NULL, PRIMARY KEY (window, place)) WITHOUT ROWID""",
+        "CREATE INDEX window_pages_chain ON window_pages (chain)",
+        "CREATE INDEX window_pages_page ON window_pages (page)",
+        "CREATE TRIGGER windows_out AFTER DELETE ON windows BEGIN"
+        " DELETE FROM window_pages WHERE window = old.id; END",
+        # A window of which a page was forgotten is another one: it is made anew from what its client says next.
+        "CREATE TRIGGER pages_of_windows AFTER DELETE ON pages BEGIN"
+        " DELETE FROM windows WHERE id IN (SELECT window FROM window_pages WHERE page = old.id); END",
+        "CREATE TRIGGER rooms_of_windows AFTER DELETE ON rooms BEGIN"
+        " DELETE FROM windows WHERE room = old.id; END",
+    )
+
+
+MIGRATIONS: tuple[Callable[[Conn], None], ...] = (pages, windows)
 
 
 def migrate(conn: Conn) -> str:
