@@ -13,6 +13,7 @@ from agentk.api import (
     errors,
     images,
     kinds,
+    memoryspecs,
     parts,
     pools,
     programs,
@@ -91,6 +92,7 @@ def _agent(obj: Mapping[str, Any]) -> Checks:
     for probe in ("livenessProbe", "readinessProbe"):
         yield from _probe(spec.get(probe) or {}, ("spec", probe))
     yield from toolspecs.grants(spec)
+    yield from memoryspecs.of_agent(spec)
     yield from taskspecs.given(spec, "task", ("spec",))
     yield from programs.problems(spec)
 
@@ -390,6 +392,7 @@ _BY_KIND: dict[str, Callable[[Mapping[str, Any]], Checks]] = {
     "Task": _task,
     "Schedule": _schedule,
     "Skill": skillspecs.problems,
+    "Memory": memoryspecs.of_memory,
     "Namespace": _namespace,
     "Secret": _secret,
     "ConfigMap": _configmap,

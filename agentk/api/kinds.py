@@ -4,6 +4,10 @@ A new kind is one entry here and one schema in `schemas/`.
 """
 
 from agentk.api import errors
+from agentk.api.corekinds import CONFIGMAP as CONFIGMAP
+from agentk.api.corekinds import EVENT as EVENT
+from agentk.api.corekinds import NAMESPACE as NAMESPACE
+from agentk.api.corekinds import SECRET as SECRET
 from agentk.api.kind import AGE as _AGE
 from agentk.api.kind import API_VERSION as API_VERSION
 from agentk.api.kind import GROUP as GROUP
@@ -229,70 +233,26 @@ SKILL = Kind(
         _AGE,
     ),
 )
-NAMESPACE = Kind(
-    "",
-    "v1",
-    "Namespace",
-    "namespaces",
-    "namespace",
-    ("ns",),
-    False,
-    "namespace.json",
+MEMORY = Kind(
+    GROUP,
+    VERSION,
+    "Memory",
+    "memories",
+    "memory",
+    ("mem",),
     True,
-    (_NAME, Column("Status", "string", ".status.phase", description="Active or Terminating."), _AGE),
-)
-SECRET = Kind(
-    "",
-    "v1",
-    "Secret",
-    "secrets",
-    "secret",
-    (),
+    "memory.json",
     True,
-    "secret.json",
-    False,
     (
         _NAME,
-        Column("Type", "string", ".type", description="What the Secret is for."),
-        Column("Data", "integer", ".data", description="Number of keys."),
+        Column("Pages", "integer", ".status.pages", description="Pages kept."),
+        Column("Agents", "integer", ".status.agents", description="Agents that have pages."),
+        Column("Hit-Rate", "string", ".status.hitRate", description="Searches that found something."),
         _AGE,
+        Column("Bytes", "integer", ".status.bytes", True, "Bytes of their contents."),
+        Column("Embedder", "string", ".status.embedding.embedder", True, "What makes their vectors."),
     ),
 )
-CONFIGMAP = Kind(
-    "",
-    "v1",
-    "ConfigMap",
-    "configmaps",
-    "configmap",
-    ("cm",),
-    True,
-    "configmap.json",
-    False,
-    (_NAME, Column("Data", "integer", ".data", description="Number of keys."), _AGE),
-)
-EVENT = Kind(
-    "",
-    "v1",
-    "Event",
-    "events",
-    "event",
-    ("ev",),
-    True,
-    "event.json",
-    False,
-    (
-        Column("Last Seen", "date", ".lastTimestamp", description="Time since it last happened."),
-        Column("Type", "string", ".type", description="Normal or Warning."),
-        Column("Reason", "string", ".reason", description="Short word for what happened."),
-        Column("Object", "string", ".involvedObject", description="What it happened to."),
-        Column("Message", "string", ".message", description="What happened."),
-        Column("Count", "integer", ".count", description="How often."),
-        Column("Source", "string", ".source.component", True, "Who said so."),
-        Column("First Seen", "date", ".firstTimestamp", True, "Time since it first happened."),
-        Column("Name", "string", ".metadata.name", True, "Name of the event."),
-    ),
-)
-
 APPROVAL = Kind(
     GROUP,
     VERSION,
@@ -333,6 +293,7 @@ KINDS: tuple[Kind, ...] = (
     TASK,
     SCHEDULE,
     SKILL,
+    MEMORY,
     NAMESPACE,
     SECRET,
     CONFIGMAP,

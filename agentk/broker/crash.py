@@ -16,6 +16,10 @@ ASKING = ("approval.made", "approval.answering", "approval.answered", "approval.
 # A Skill is about to be saved · the version before it is kept · one has run.
 SKILLS = ("skill.saving", "skill.kept", "skill.ran")
 
+# A page is kept · pages are forgotten and still in the log · they are gone from the log and not from the journal · some
+# of a room are embedded anew.
+MEMORY = ("memory.kept", "memory.forgotten", "memory.truncated", "memory.embedded")
+
 _folder = ""
 
 

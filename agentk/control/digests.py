@@ -28,6 +28,7 @@ _AROUND = frozenset(
         "imagePullSecrets",
         "poolRef",  # how it comes into its box
         "ports",  # whoever listens for them connects anew
+        "memory",
         "modelRef",  # the gate reads these at every call
         "tools",
         "skills",  # what is importable changes with the next start, whatever that is for

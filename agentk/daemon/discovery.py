@@ -25,6 +25,7 @@ _CATEGORIES = {
     "Task": ("all", "agentk"),
     "Schedule": ("all", "agentk"),
     "Skill": ("agentk",),
+    "Memory": ("agentk",),
 }
 
 

@@ -9,9 +9,10 @@ import re
 import zlib
 from collections import Counter
 
+from agentk.api import memoryspecs
 from agentk.memory import vectors
 
-DIMS = 384
+DIMS = memoryspecs.BUILTIN_DIMS
 READ = 16 * 1024  # characters of a text that are looked at: the rest is found by words alone
 
 _WORD = re.compile(r"\w+")
@@ -22,8 +23,8 @@ _WHOLE_WEIGHT, _PART_WEIGHT = 1.0, 0.35
 
 
 def name(dims: int = DIMS) -> str:
-    """What it is called on a shelf; another number whenever its vectors become others."""
-    return f"builtin/hashing-1/{dims}"
+    """What it is called on a shelf."""
+    return f"{memoryspecs.BUILTIN}/{dims}"
 
 
 def hashed(text: str, dims: int = DIMS) -> bytes:

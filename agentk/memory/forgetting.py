@@ -63,24 +63,68 @@ def let_go(conn: Conn, numbers: Sequence[int]) -> Gone:
     rows = conn.execute(
         f"SELECT id, effect FROM pages WHERE number IN ({marks(numbers)})", tuple(numbers)
     ).fetchall()
-    effects = tuple(sorted({effect for _, effect in rows if effect}))
+    effects = _effects(conn, numbers)
     for effect in effects:
         conn.execute("INSERT INTO erasures VALUES (?) ON CONFLICT DO NOTHING", (effect,))
     drop(conn, numbers)
     return Gone(tuple(one for one, _ in rows), effects)
 
 
+def told_by(conn: Conn, number: int) -> list[tuple[str, float]]:
+    """Calls that have words of a page, its own among them, with when they were noted."""
+    rows = conn.execute(
+        "SELECT effect, created FROM pages WHERE number = ? AND effect <> '' UNION ALL"
+        " SELECT effect, at FROM mentions WHERE page = ?",
+        (number, number),
+    ).fetchall()
+    return [(str(effect), float(at)) for effect, at in rows]
+
+
+def carry(conn: Conn, number: int, calls: Sequence[tuple[str, float]]) -> None:
+    """A page takes another's place: whoever forgets it forgets what it said before."""
+    for effect, at in calls:
+        conn.execute("INSERT OR REPLACE INTO mentions VALUES (?, ?, ?)", (number, effect, at))
+
+
+def mention(conn: Conn, ids: Sequence[str], effect: str, at: float) -> None:
+    """A call tells of these pages: what it told goes when they do."""
+    conn.execute(
+        f"INSERT OR REPLACE INTO mentions SELECT number, ?, ? FROM pages WHERE id IN ({marks(ids)})",
+        (effect, at, *ids),
+    )
+
+
+def unmention(conn: Conn, before: float) -> None:
+    """The journal has let go of what was told then by itself."""
+    conn.execute("DELETE FROM mentions WHERE at < ?", (before,))
+
+
 def drop(conn: Conn, numbers: Sequence[int]) -> None:
     """The rows and all that was made of them."""
     vectors.lift(conn, numbers)
+    conn.execute(f"DELETE FROM mentions WHERE page IN ({marks(numbers)})", tuple(numbers))
     conn.execute(f"DELETE FROM pages WHERE number IN ({marks(numbers)})", tuple(numbers))
 
 
-def pending(conn: Conn, limit: int = 1000) -> list[str]:
-    """Effects whose bodies the journal still has to erase."""
-    rows = conn.execute("SELECT effect FROM erasures ORDER BY effect LIMIT ?", (limit,)).fetchall()
+def pending(conn: Conn, now: float, limit: int = 1000) -> list[str]:
+    """Effects whose bodies the journal still has to erase, or to look for once more."""
+    rows = conn.execute(
+        "SELECT effect FROM erasures WHERE again <= ? ORDER BY effect LIMIT ?", (now, limit)
+    ).fetchall()
     return [effect for (effect,) in rows]
 
 
-def erased(conn: Conn, effects: Sequence[str]) -> None:
-    conn.execute(f"DELETE FROM erasures WHERE effect IN ({marks(effects)})", tuple(effects))
+def erased(conn: Conn, effects: Sequence[str], again: float) -> None:
+    """The bodies there were are gone. A call that was under way may write another, so each is looked for once more."""
+    conn.execute(f"DELETE FROM erasures WHERE again > 0 AND effect IN ({marks(effects)})", tuple(effects))
+    conn.execute(f"UPDATE erasures SET again = ? WHERE effect IN ({marks(effects)})", (again, *effects))
+
+
+def _effects(conn: Conn, numbers: Sequence[int]) -> tuple[str, ...]:
+    inside = marks(numbers)
+    rows = conn.execute(
+        f"SELECT effect FROM pages WHERE number IN ({inside}) UNION"
+        f" SELECT effect FROM mentions WHERE page IN ({inside})",
+        (*numbers, *numbers),
+    ).fetchall()
+    return tuple(sorted(effect for (effect,) in rows if effect))

@@ -5,7 +5,7 @@ A room is one agent's part of one Memory. Nothing here reaches a room that it wa
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -123,9 +123,13 @@ def rooms(conn: Conn, memory: str) -> list[Room]:
     return [Room(*row) for row in conn.execute(select, (memory,)).fetchall()]
 
 
-def owner_of(conn: Conn, number: int) -> str:
-    row = conn.execute("SELECT owner FROM rooms WHERE id = ?", (number,)).fetchone()
-    return str(row[0]) if row else ""
+def owners(conn: Conn, ids: Sequence[str]) -> dict[str, str]:
+    """Whose room each page is in."""
+    rows = conn.execute(
+        f"SELECT p.id, r.owner FROM pages AS p JOIN rooms AS r ON r.id = p.room WHERE p.id IN ({marks(ids)})",
+        tuple(ids),
+    ).fetchall()
+    return {str(one): str(owner) for one, owner in rows}
 
 
 def put(
@@ -141,13 +145,18 @@ def put(
         if there[0] != at.id:
             raise pages.Unusable("this id is taken")
         return Kept(get(conn, [at.id], [page.id])[0])
-    replaced = _displace(conn, at, page)
+    before = _named(conn, at, page)
+    if before is not None:
+        carried = forgetting.told_by(conn, before[0])
+        forgetting.drop(conn, [before[0]])
     size = pages.size(page)
     _within(conn, at, size, limits)
     number, seq = _insert(conn, at, page, size, told)
+    if before is not None:
+        forgetting.carry(conn, number, carried)
     if vector is not None:
         vectors.shelve(conn, at.id, number, vector.embedder, vector.values)
-    return Kept(replace(page, seq=seq), replaced)
+    return Kept(replace(page, seq=seq), before[1] if before else "")
 
 
 def get(conn: Conn, among: Sequence[int], ids: Sequence[str]) -> list[Page]:
@@ -191,13 +200,12 @@ def conversation(conn: Conn, at: int) -> list[Page]:
     return [_page(row) for row in rows]
 
 
-def touch(conn: Conn, among: Sequence[int], ids: Iterable[str], now: float) -> None:
+def touched(conn: Conn, ids: Sequence[str], now: float) -> None:
     """They were used."""
-    for one in ids:
-        conn.execute(
-            f"UPDATE pages SET accesses = accesses + 1, used = max(used, ?) WHERE id = ? AND room IN ({marks(among)})",
-            (now, one, *among),
-        )
+    conn.execute(
+        f"UPDATE pages SET accesses = accesses + 1, used = max(used, ?) WHERE id IN ({marks(ids)})",
+        (now, *ids),
+    )
 
 
 def pin(conn: Conn, among: Sequence[int], one: str, pinned: bool) -> None:
@@ -244,16 +252,14 @@ def fresh(kind: str, text: str, tokens: int, **more: Any) -> Page:
     return Page(**{**plain, **fields, "kind": kind, "tokens": tokens, **more})
 
 
-def _displace(conn: Conn, at: Room, page: Page) -> str:
+def _named(conn: Conn, at: Room, page: Page) -> tuple[int, str] | None:
+    """Number and id of the page that has its name."""
     if not page.name:
-        return ""
+        return None
     row = conn.execute(
         "SELECT number, id FROM pages WHERE room = ? AND name = ?", (at.id, page.name)
     ).fetchone()
-    if not row:
-        return ""
-    forgetting.drop(conn, [row[0]])
-    return str(row[1])
+    return (int(row[0]), str(row[1])) if row else None
 
 
 def _within(conn: Conn, at: Room, size: int, limits: Limits) -> None:

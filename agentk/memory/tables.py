@@ -23,7 +23,11 @@ def pages(conn: Conn) -> None:
         "CREATE TABLE counts (room INTEGER NOT NULL, what TEXT NOT NULL, value INTEGER NOT NULL,"
         " PRIMARY KEY (room, what)) WITHOUT ROWID",
         # Calls whose records still have the words of a page that is gone.
-        "CREATE TABLE erasures (effect TEXT PRIMARY KEY) WITHOUT ROWID",
+        "CREATE TABLE erasures (effect TEXT PRIMARY KEY, again REAL NOT NULL DEFAULT 0) WITHOUT ROWID",
+        # Calls that told of a page, or kept what it replaced.
+        "CREATE TABLE mentions (page INTEGER NOT NULL, effect TEXT NOT NULL, at REAL NOT NULL,"
+        " PRIMARY KEY (page, effect)) WITHOUT ROWID",
+        "CREATE INDEX mentions_at ON mentions (at)",
         # A shelf holds a room's vectors of one embedder; its number is their partition.
         """CREATE TABLE shelves (
             id INTEGER PRIMARY KEY AUTOINCREMENT, room INTEGER NOT NULL, embedder TEXT NOT NULL,

@@ -111,6 +111,10 @@ class Agent:
     skill_save = _sends(calls.skill_save)
     skill_run = _sends(calls.skill_run)
     skill_delete = _sends(calls.skill_delete)
+    memory_remember = remember = _sends(calls.memory_remember)
+    memory_recall = recall = _sends(calls.memory_recall)
+    memory_search = _sends(calls.memory_search)
+    memory_forget = forget = _sends(calls.memory_forget)
 
     def __init__(self, path: str, patience_seconds: float) -> None:
         self._path = path

@@ -24,6 +24,10 @@ from agentk.sdk.granted import skill_search as skill_search
 from agentk.sdk.granted import tool_call as tool_call
 from agentk.sdk.granted import tool_describe as tool_describe
 from agentk.sdk.granted import tool_list as tool_list
+from agentk.sdk.remembering import memory_forget as memory_forget
+from agentk.sdk.remembering import memory_recall as memory_recall
+from agentk.sdk.remembering import memory_remember as memory_remember
+from agentk.sdk.remembering import memory_search as memory_search
 
 Json = Any
 

@@ -33,7 +33,6 @@ from typing import (
     Deque,
     Generic,
     Iterator,
-    MutableMapping,
     Optional,
     Sequence,
     TypeVar,
@@ -41,6 +40,7 @@ from typing import (
 
 from agentk.sdk import calls, core, errors, results
 from agentk.sdk.answers import Call, Streaming
+from agentk.sdk.states import State
 
 if TYPE_CHECKING:
     from typing import Concatenate, ParamSpec
@@ -111,6 +111,10 @@ class Agent:
     skill_save = _sends(calls.skill_save)
     skill_run = _sends(calls.skill_run)
     skill_delete = _sends(calls.skill_delete)
+    memory_remember = remember = _sends(calls.memory_remember)
+    memory_recall = recall = _sends(calls.memory_recall)
+    memory_search = _sends(calls.memory_search)
+    memory_forget = forget = _sends(calls.memory_forget)
 
     def __init__(self, path: str, patience_seconds: float = PATIENCE_SECONDS) -> None:
         self._path = path
@@ -365,34 +369,3 @@ class Stream(Generic[T, Piece]):
 
     def __del__(self) -> None:
         self._agent._abandoned.append(self._flight)  # no lock here: this may run in the middle of anything
-
-
-class State(MutableMapping[str, Any]):
-    """Keys and values of a scope. Every access asks the gate; `agent.state_cas` is for who must not lose a write."""
-
-    def __init__(self, agent: Agent, scope: str) -> None:
-        self._agent = agent
-        self._scope = scope
-
-    def __getitem__(self, key: str) -> Any:
-        found = self._agent.state_get(key, scope=self._scope)
-        if not found.exists:
-            raise KeyError(key)
-        return found.value
-
-    def __setitem__(self, key: str, value: Any) -> None:
-        self._agent.state_put(key, value, scope=self._scope)
-
-    def __delitem__(self, key: str) -> None:
-        if not self._agent.state_delete(key, scope=self._scope):
-            raise KeyError(key)
-
-    def __iter__(self) -> Iterator[str]:
-        more: Optional[str] = None
-        while more != "":
-            page = self._agent.state_list(scope=self._scope, continue_=more)
-            yield from (one.key for one in page.items)
-            more = page.continue_
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)

@@ -163,6 +163,58 @@ class SavedSkill(NamedTuple):
     digest: str = ""
 
 
+class Remembered(NamedTuple):
+    """What was kept."""
+
+    id: str = ""
+    name: str = ""
+    tokens: int = 0
+    replaced: str = ""
+    embedded: bool = False
+
+
+class Page(NamedTuple):
+    """A piece of memory: whole with `content`, or a line of it as `snippet`."""
+
+    id: str = ""
+    name: str = ""
+    kind: str = ""
+    agent: str = ""
+    tags: Sequence[str] = ()
+    tokens: int = 0
+    importance: float = 0.0
+    created: float = 0.0
+    content: str = ""
+    encoding: str = ""
+    snippet: str = ""
+    similarity: Optional[float] = None
+    by: Sequence[str] = ()
+
+
+class Recalled(NamedTuple):
+    """Pages, whole."""
+
+    items: Sequence[Page] = ()
+    missing: Sequence[str] = ()
+    left: int = 0
+
+
+class Searched(NamedTuple):
+    """Pages, a line each; and how many there are, and have vectors."""
+
+    items: Sequence[Page] = ()
+    pages: int = 0
+    embedder: str = ""
+    embedded: int = 0
+
+
+class Forgotten(NamedTuple):
+    """What is gone; `erased`: from every file of the daemon."""
+
+    forgotten: Sequence[str] = ()
+    erased: bool = False
+
+
 class SkillRun(NamedTuple):
     """What a Skill did. `result`: what its function returned."""
 

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from agentk.data import files
-from agentk.sdk import aio, answers, calls, client, granted, results
+from agentk.sdk import aio, answers, calls, client, granted, remembering, results
 
 METHODS: dict[str, Any] = json.loads((files.folder("schemas") / "syscalls.json").read_text())["methods"]
 # What a front sets, or a parser knows: not for people to give.
@@ -44,7 +44,8 @@ def test_every_call_is_there_and_no_other() -> None:
     made = {
         name
         for name, value in vars(calls).items()
-        if inspect.isfunction(value) and value.__module__ in (calls.__name__, granted.__name__)
+        if inspect.isfunction(value)
+        and value.__module__ in (calls.__name__, granted.__name__, remembering.__name__)
     }
     assert made - SHORTHANDS == {method.replace(".", "_") for method in METHODS}
 

@@ -1,0 +1,348 @@
+"""memory.remember, memory.recall, memory.search and memory.forget: what an agent keeps for later.
+
+Every call works on rooms that `Memories` says are the caller's, or shared with it; ids and names of other rooms are as
+if they were not there. What is kept and told goes on record, and is taken off the record when it is forgotten.
+"""
+
+import asyncio
+import base64
+import hashlib
+import json
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from agentk.api import errors, memoryspecs
+from agentk.broker import crash, memories
+from agentk.broker.memories import Standing
+from agentk.broker.methods import ONE_CALL, Context, Done, Handle, Method, Params, parser, recording
+from agentk.broker.words import Amount, Guest
+from agentk.memory import database, embedding, forgetting, keeping, pages, search, tokens, vectors
+from agentk.memory.driver import Conn
+from agentk.memory.pages import Page
+
+AT_LEAST = 0.15  # cosine: what is less near, and has none of the words, has nothing to do with the question
+_EMBED_SECONDS = 30.0  # then it is kept without, and embedded later
+_RECALL_BYTES = 4 * 1024 * 1024  # of one answer, as a line holds it
+_TRUNCATIONS = 3
+
+
+@dataclass(frozen=True)
+class Embedded:
+    vectors: tuple[bytes, ...]
+    used: Amount
+
+
+class Embedders(Protocol):
+    """What makes vectors for a namespace, by a ModelRoute of it; agentk's own costs nothing and cannot fail."""
+
+    def bound(self, namespace: str, embedder: memoryspecs.Embedder, texts: Sequence[str]) -> Amount: ...
+
+    async def embed(
+        self, namespace: str, embedder: memoryspecs.Embedder, texts: Sequence[str], guest: Guest | None
+    ) -> Embedded: ...
+
+
+Erase = Callable[[Sequence[str]], Awaitable[bool]]  # bodies of effects in the journal; whether all are gone
+
+
+def methods(
+    *, db: database.Database, known: memories.Memories, embedders: Embedders, erase: Erase
+) -> dict[str, Method]:
+    calls = _Calls(db, known, embedders, erase)
+    handlers: dict[str, tuple[Handle, str]] = {
+        "memory.remember": (calls.remember, "content"),
+        "memory.recall": (calls.recall, "query"),
+        "memory.search": (calls.search, "query"),
+        "memory.forget": (calls.forget, ""),
+    }
+    return {
+        name: Method(
+            name,
+            recording(name),
+            parser(name),
+            handle,
+            bound=calls.bound(field),
+            repeatable=lambda guest, params: (
+                True
+            ),  # the same once more: an id made of its key, or nothing new
+        )
+        for name, (handle, field) in handlers.items()
+    }
+
+
+class _Calls:
+    def __init__(
+        self, db: database.Database, known: memories.Memories, embedders: Embedders, erase: Erase
+    ) -> None:
+        self._db, self._known, self._embedders, self._erase = db, known, embedders, erase
+
+    def bound(self, field: str) -> Callable[[Guest, Params], Awaitable[Amount]]:
+        """What a call whose `field` is embedded may use."""
+
+        async def bound(guest: Guest, params: Params) -> Amount:
+            standing = self._known.of(guest.uid)
+            if not field or not params.get(field) or not standing.settings.embedder.route:
+                return ONE_CALL
+            text = vectors.told(params.get("name", ""), params[field])
+            most = self._embedders.bound(standing.namespace, standing.settings.embedder, [text])
+            return Amount(most.tokens, 1, most.cost_micro_usd)
+
+        return bound
+
+    async def remember(self, context: Context, params: Params) -> Done:
+        call = context.call
+        standing = self._known.of(call.guest.uid)
+        text = params["content"]
+        page = _page(call.guest, call.key, params)
+        vector = await self._vector(context, standing, vectors.told(page.name, text))
+        origin = {"by": "agent", "run": call.guest.run_id}
+
+        def work(conn: Conn) -> keeping.Kept:
+            room = keeping.room(conn, standing.memory, standing.owner, standing.account)
+            if params["agent"]:
+                room = _other(standing, keeping.rooms(conn, standing.memory), params["agent"])
+            told = keeping.Told(context.effect, origin)
+            return keeping.put(conn, room, page, standing.limits, told, vector)
+
+        try:
+            kept = await self._db.write(work)
+        except pages.Unusable as error:
+            raise errors.BadRequest(f"memory.remember: {error}") from None
+        except keeping.Full as error:
+            raise errors.TooLarge(
+                f"the memory is full: {error}", hint="forget pages first: memory.forget"
+            ) from None
+        crash.crashpoint("memory.kept")
+        told = {"id": kept.page.id, "name": kept.page.name, "tokens": kept.page.tokens}
+        return Done({**told, "replaced": kept.replaced, "embedded": vector is not None}, context.used)
+
+    async def search(self, context: Context, params: Params) -> Done:
+        standing, only = self._known.of(context.call.guest.uid), _filter(params)
+        query = params["query"].strip()
+        near = await self._near(context, standing, query)
+        name = standing.settings.embedder.name
+
+        def work(conn: Conn) -> tuple[list[search.Hit], dict[int, str], tuple[int, int], int]:
+            rooms = standing.readable(keeping.rooms(conn, standing.memory))
+            owners = {room.id: memories.name_of(room.owner) for room in rooms}
+            among = _chosen(rooms, params)
+            found = _found(conn, among, query, params["limit"], near, only)
+            progress = vectors.progress(conn, list(owners), name) if owners else (0, 0)
+            return found, owners, progress, _own(standing, rooms)
+
+        hits, owners, (done, total), own = await self._db.read(work)
+        await self._note(context, own, [hit.page for hit in hits], asked=bool(query), touch=False)
+        items = [
+            {
+                **_line(hit.page, owners[hit.room]),
+                "snippet": search.snippet(hit.page, query),
+                "by": list(hit.by),
+            }
+            | ({} if hit.similarity is None else {"similarity": round(hit.similarity, 4)})
+            for hit in hits
+        ]
+        return Done({"items": items, "pages": total, "embedder": name, "embedded": done}, context.used)
+
+    async def recall(self, context: Context, params: Params) -> Done:
+        standing, only = self._known.of(context.call.guest.uid), _filter(params)
+        query = params["query"].strip()
+        near = await self._near(context, standing, query)
+
+        def work(conn: Conn) -> tuple[list[Page], dict[str, str], int]:
+            rooms = standing.readable(keeping.rooms(conn, standing.memory))
+            among = [room.id for room in _chosen(rooms, params)]
+            if not among:
+                return [], {}, _own(standing, rooms)
+            told = keeping.get(conn, among, params["ids"]) + keeping.named(conn, among, params["names"])
+            found = _found(conn, _chosen(rooms, params), query, params["limit"], near, only) if query else []
+            every = {page.id: page for page in (*told, *(hit.page for hit in found))}
+            owners = keeping.owners(conn, list(every))
+            return list(every.values()), owners, _own(standing, rooms)
+
+        there, owners, own = await self._db.read(work)
+        fitting = _fitting(there, params.get("maxTokens"))
+        await self._note(context, own, fitting, asked=bool(query), touch=True)
+        had = {page.id for page in there} | {page.name for page in there}
+        answer = {
+            "items": [_whole(page, memories.name_of(owners[page.id])) for page in fitting],
+            "missing": [one for one in (*params["ids"], *params["names"]) if _same(one) not in had],
+            "left": len(there) - len(fitting),
+        }
+        return Done(answer, context.used)
+
+    async def forget(self, context: Context, params: Params) -> Done:
+        standing = self._known.of(context.call.guest.uid)
+
+        def work(conn: Conn) -> forgetting.Gone:
+            rooms = [room.id for room in standing.writable(keeping.rooms(conn, standing.memory))]
+            names = [_same(name) for name in params["names"]]
+            return forgetting.forget(conn, rooms, params["ids"], names) if rooms else forgetting.NOTHING
+
+        gone = await self._db.write(work)
+        crash.crashpoint("memory.forgotten")
+        return Done({"forgotten": list(gone.ids), "erased": await erased(self._db, gone, self._erase)})
+
+    async def _vector(self, context: Context, standing: Standing, text: str) -> keeping.Vector | None:
+        """None when the embedder cannot be had now: it is done later."""
+        embedder = standing.settings.embedder
+        if not embedder.route:
+            values = await asyncio.to_thread(embedding.hashed, text, embedder.dims)
+            return keeping.Vector(embedder.name, values)
+        made = await self._asked(context, standing, text)
+        return None if made is None else keeping.Vector(embedder.name, made)
+
+    async def _near(self, context: Context, standing: Standing, query: str) -> dict[str, bytes]:
+        """The question as a vector of the route's model; agentk's own are made where they are needed."""
+        if not query or not standing.settings.embedder.route:
+            return {}
+        made = await self._asked(context, standing, query)
+        return {} if made is None else {standing.settings.embedder.name: made}
+
+    async def _asked(self, context: Context, standing: Standing, text: str) -> bytes | None:
+        embedder, guest = standing.settings.embedder, context.call.guest
+        context.used = context.bound
+        try:
+            async with asyncio.timeout(_EMBED_SECONDS):
+                made = await self._embedders.embed(standing.namespace, embedder, [text], guest)
+        except TimeoutError:
+            context.meta["embedding"] = "it took too long"
+            return None
+        except (errors.AgentkError, pages.Unusable) as error:
+            context.used, context.meta["embedding"] = ONE_CALL, str(error)[:500]
+            return None
+        context.used = Amount(made.used.tokens, 1, made.used.cost_micro_usd)
+        return made.vectors[0]
+
+    async def _note(self, context: Context, own: int, told: list[Page], *, asked: bool, touch: bool) -> None:
+        """What was asked and told: so that it can be taken off the record, and for the counts."""
+        ids, now = [page.id for page in told], time.time()
+        if not own or not (ids or asked):
+            return
+
+        def work(conn: Conn) -> None:
+            if asked:
+                keeping.count(conn, own, {"searches": 1, "hits": int(bool(ids))})
+            if touch:
+                keeping.touched(conn, ids, now)
+            forgetting.mention(conn, ids, context.effect, now)
+
+        await self._db.write(work)
+
+
+async def erased(db: database.Database, gone: forgetting.Gone, erase: Erase) -> bool:
+    """Whether nothing of what was forgotten is left in memory.db, its log, and the journal."""
+    cut = False
+    for _ in range(_TRUNCATIONS):
+        cut = cut or await db.truncate()
+    crash.crashpoint("memory.truncated")
+    return await erase(gone.effects) and cut
+
+
+def _found(
+    conn: Conn,
+    rooms: Sequence[keeping.Room],
+    query: str,
+    limit: int,
+    near: Mapping[str, bytes],
+    only: keeping.Filter,
+) -> list[search.Hit]:
+    among = [room.id for room in rooms]
+    if not among:
+        return []
+    if not query:
+        newest = keeping.listed(conn, among, only, limit)
+        return [search.Hit(page, room, 0.0, None, ()) for _, page, room in newest]
+    own = {shelf.embedder: shelf.dims for shelf in vectors.shelves(conn, among)}
+    hashed = {
+        name: embedding.hashed(query, dims)
+        for name, dims in own.items()
+        if name.startswith(f"{memoryspecs.BUILTIN}/") and dims
+    }
+    asked = search.Asked(query, limit, {**hashed, **near}, only, AT_LEAST)
+    return search.search(conn, among, asked)
+
+
+def _page(guest: Guest, key: str, params: Params) -> Page:
+    """The same page for the same call, so that one of unknown outcome can be made again."""
+    text = params["content"]
+    made = pages.new_id()
+    if key:
+        seed = json.dumps([guest.uid, guest.attempt, key]).encode("utf-8", "backslashreplace")
+        made = f"p{hashlib.sha256(seed).hexdigest()[:16]}"
+    content = text.encode("utf-8", "replace")
+    return keeping.fresh(
+        params["kind"],
+        content.decode(),
+        max(1, tokens.estimate(content)),
+        id=made,
+        unit=made,
+        content=content,
+        name=_same(params["name"]),
+        tags=tuple(params["tags"]),
+        importance=float(params["importance"]),
+        pinned=params["pinned"],
+    )
+
+
+def _same(name: str) -> str:
+    """A name as it is kept. Raises BadRequest."""
+    try:
+        return pages.name_of(name)
+    except pages.Unusable as error:
+        raise errors.BadRequest(str(error), field="params.name") from None
+
+
+def _other(standing: Standing, there: list[keeping.Room], name: str) -> keeping.Room:
+    for room in standing.writable(there):
+        if memories.name_of(room.owner) == name:
+            return room
+    raise errors.NotFound(
+        f"no agent {json.dumps(name[:100])} for which this one may remember",
+        hint="spec.sharing of the Memory says who shares it, and whether to write",
+        field="params.agent",
+    )
+
+
+def _chosen(rooms: list[keeping.Room], params: Params) -> list[keeping.Room]:
+    wanted = params.get("agents")
+    return rooms if wanted is None else [room for room in rooms if memories.name_of(room.owner) in wanted]
+
+
+def _own(standing: Standing, rooms: list[keeping.Room]) -> int:
+    return next((room.id for room in rooms if room.owner == standing.owner), 0)
+
+
+def _filter(params: Params) -> keeping.Filter:
+    return keeping.Filter(
+        tuple(params.get("kinds") or ()),
+        tuple(params.get("tags") or ()),
+        params.get("since"),
+        params.get("until"),
+    )
+
+
+def _fitting(there: list[Page], most: int | None) -> list[Page]:
+    fitting, taken, size = list[Page](), 0, 0
+    for page in there:
+        if most is not None and taken + page.tokens > most:
+            continue
+        if size + 2 * len(page.content) > _RECALL_BYTES:
+            continue
+        fitting.append(page)
+        taken, size = taken + page.tokens, size + 2 * len(page.content)
+    return fitting
+
+
+def _line(page: Page, agent: str) -> dict[str, Any]:
+    told = {"id": page.id, "name": page.name, "kind": page.kind, "agent": agent, "tags": list(page.tags)}
+    return {**told, "tokens": page.tokens, "importance": page.importance, "created": page.created}
+
+
+def _whole(page: Page, agent: str) -> dict[str, Any]:
+    try:
+        return {**_line(page, agent), "content": page.content.decode(), "encoding": "utf-8"}
+    except UnicodeDecodeError:
+        packed = base64.b64encode(page.content).decode()
+        return {**_line(page, agent), "content": packed, "encoding": "base64"}
