@@ -67,11 +67,12 @@ class Memories:
     def __init__(self, guests: agents.Guests) -> None:
         self._guests = guests
         self._all: dict[tuple[str, str], Object] = {}
+        self._generations: dict[str, int] = {}  # of agents, by uid
 
     def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> bool:
         """Whether it was about a memory: what is embedded or kept may have to change."""
         if kind is kinds.AGENT:
-            return (obj.get("spec") or {}).get("memory") is not None
+            return self._hear_agent(obj, gone)
         if kind is not kinds.MEMORY:
             return False
         key = str(obj["metadata"]["namespace"]), str(obj["metadata"]["name"])
@@ -80,6 +81,13 @@ class Memories:
         else:
             self._all[key] = obj
         return True
+
+    def _hear_agent(self, obj: Object, gone: bool) -> bool:
+        uid, generation = str(obj["metadata"]["uid"]), obj["metadata"].get("generation", 0)
+        before = self._generations.pop(uid, None)
+        if not gone:
+            self._generations[uid] = generation
+        return gone or (before is not None and before != generation)
 
     def named(self, namespace: str, name: str) -> Object:
         """Raises NotFound."""
@@ -117,15 +125,15 @@ class Memories:
             return Standing(namespace, f"memory/{uid}", owner, account, settings)
         return Standing(namespace, f"agent/{self._first(agent)}", owner, account, memoryspecs.read(spec))
 
-    def owns(self, memory: str, owner: str) -> bool:
-        """Whether whoever a room is of may still be there: else it is let go of."""
-        where, _, uid = memory.partition("/")
+    def owns(self, room: keeping.Room) -> bool:
+        """Whether a room is somebody's: else it is let go of. What agents left in a Memory is the Memory's."""
+        where, _, uid = room.memory.partition("/")
+        child = room.owner.partition("/")[2]
+        nobody = bool(child) and self._guests.of(child) is None
         if where == "memory":
-            return any(str(obj["metadata"]["uid"]) == uid for obj in self._all.values())
-        if self._guests.of(uid) is None:
-            return False
-        child = owner.partition("/")[2]
-        return not child or self._guests.of(child) is not None
+            there = any(str(obj["metadata"]["uid"]) == uid for obj in self._all.values())
+            return there and not (nobody and not room.pages)
+        return self._guests.of(uid) is not None and not nobody
 
     def by_id(self, memory: str) -> tuple[str, memoryspecs.Settings] | None:
         """Namespace and settings of a Memory, or of an agent's own."""

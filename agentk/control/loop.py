@@ -20,6 +20,7 @@ from agentk.control import (
     crash,
     environment_boxes,
     garbage,
+    memories,
     opened,
     plans,
     pool_boxes,
@@ -50,6 +51,7 @@ _WATCHED = (
     kinds.QUOTA,
     kinds.SECRET,
     kinds.CONFIGMAP,
+    kinds.MEMORY,
 )
 # A start, then what it started; a freeze, then that it is frozen. More rounds mean two rules fight.
 _ROUNDS = 4
@@ -90,10 +92,11 @@ class Steward:
         preparations: preparing.Preparing | None = None,
         host_uids: seeing.HostUids | None = None,
         ports: opened.Opened | None = None,
+        memory: memories.Source | None = None,
     ) -> None:
         """`stage` makes a source's digest a directory; uids are the store's, or -1 without root; `collect` lets go of
         unused sources; `lives`, `certificates`, `doors` are the gate's, if there is one; `preparations` makes
-        environments and gets images; `ports` knows which listen."""
+        environments and gets images; `ports` knows which listen; `memory` what is in Memories."""
         self._has_gate, self._lives = lives is not None, lives or Lives()
         self._lives.listen(self._wake_budget)
         self._store, self._clock, self._settings = store, clock, settings
@@ -122,6 +125,7 @@ class Steward:
         )
         self._duties = runtimes.Duty(store, runtimes_by_type, clock, settings.runtimes_seconds)
         self._quotas = quotas.Duty(store, clock, self._ledger, self._lives.usage)
+        self._memories = memories.Duty(store, clock, memory or memories.Source())
         self._room = room.Room(self._ledger, clock, self._room_changed, self._queue.add, self._tell)
         self._garbage = garbage.Duty(store, clock, collect)
         self._work = work.Work(store, clock, self._post, self._lives)
@@ -161,6 +165,7 @@ class Steward:
                 group.create_task(self._post.run(), name="events")
                 group.create_task(self._duties.run(), name="runtimes")
                 group.create_task(self._quotas.run(), name="quotas")
+                group.create_task(self._memories.run(), name="memories")
                 group.create_task(self._room.run(), name="room")
                 group.create_task(self._garbage.run(), name="garbage")
                 group.create_task(self._pools.run(), name="pools")
@@ -192,6 +197,8 @@ class Steward:
         namespace, name = str(metadata.get("namespace") or ""), str(metadata["name"])
         if kind is kinds.AGENT:
             self._hear_agent((namespace, name), obj, gone)
+        elif kind is kinds.MEMORY:
+            self._memories.hear(obj, gone)
         elif kind is kinds.QUOTA:
             self._quotas.hear(obj, gone)
             self._room.hear_quota(obj, gone)

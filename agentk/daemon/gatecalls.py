@@ -14,6 +14,7 @@ from agentk.broker.calling import (
     execing,
     fetching,
     locks,
+    memory,
     messages,
     passing,
     pausing,
@@ -58,6 +59,13 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
         **events.methods(journal=house.journal, waiting=house.waiting),
         **pausing.methods(store=house.store, guests=house.guests),
         **house.tools.methods(),
+        **memory.methods(
+            db=house.memory.db,
+            known=house.memory.known,
+            embedders=house.memory.embedders,
+            erase=house.memory.erase,
+            changed=lambda memory: house.memory.source.changed(memory),
+        ),
         **skills.methods(store=house.store, shelf=house.skills, execute=house.boxes.exec),
         **agents.methods(
             store=house.store,

@@ -47,9 +47,10 @@ from agentk.broker.dialects.jsonrpc_serving import Emit, JsonRpcService
 from agentk.broker.guarding import guards
 from agentk.broker.methods import Method
 from agentk.broker.words import Call, Guest
-from agentk.daemon import gatecalls, hosting, toolhouse
+from agentk.daemon import gatecalls, hosting, memoryhouse, toolhouse
 from agentk.llm.models import Models
 from agentk.llm.worker import Worker
+from agentk.memory import database
 from agentk.runtime import hands, jails, saying
 from agentk.store import feeding, journal, journal_anchor, journal_retention
 from agentk.store import store as stores
@@ -63,6 +64,7 @@ WATCHED = (
     kinds.MODELROUTE,
     kinds.TOOL,
     kinds.SKILL,
+    kinds.MEMORY,
     kinds.APPROVAL,
 )
 _SWEEP_SECONDS = 10.0  # seals what a quiet journal left unsealed; lets go of what is old
@@ -135,6 +137,11 @@ class Gatehouse:
         self.happenings = happenings.Happenings(self.journal, self.guests, self.waiting, now)
         self.tools = toolhouse.Toolhouse(self, now)
         self.skills = skills.Shelf()
+        embedders = memoryhouse.Embedders(self.models, self.turns.take, self.left)
+        lasting = (kept or journal_retention.Retention()).bodies_seconds
+        self.memory = memoryhouse.Memoryhouse(
+            database.Database(store.folder), self.guests, self.journal, embedders, lasting
+        )
         clock = Clock(now, _BEGAN, _BOOT.read_text().strip())
         self.approvals = approving.Approvals(
             store,
@@ -192,6 +199,7 @@ class Gatehouse:
                 group.create_task(self.happenings.run(), name="gate: happenings")
                 group.create_task(self.lives.run(), name="gate: budgets")
                 group.create_task(self.tools.run(), name="gate: tools")
+                group.create_task(self.memory.run(), name="gate: memory")
                 group.create_task(self._keeping.run(), name="gate: approvals")
         finally:
             forget()
@@ -212,6 +220,7 @@ class Gatehouse:
         self.dialer.close()
         with contextlib.suppress(errors.AgentkError):  # a full disk, say: then as after a kill -9
             await self.lives.save()
+        await asyncio.to_thread(self.memory.close)
         self.journal.close()
 
     def left(self, guest: Guest) -> Left:
@@ -240,6 +249,7 @@ class Gatehouse:
         self._leftovers.hear(kind, obj, gone)
         self.tools.hear(kind, obj, gone)
         self.skills.hear(kind, obj, gone)
+        self.memory.hear(kind, obj, gone)
         self.approvals.hear(kind, obj, gone)
         if kind is kinds.MODELROUTE:
             self._hear_route(obj, gone)

@@ -104,7 +104,7 @@ class House:
             gate = self._gatehouse = gatehouse.Gatehouse(
                 self._store, self._jails, version(), self._settings.ca_pem(), self._settings.journal
             )
-            for notice in gate.journal.notices:
+            for notice in (*gate.journal.notices, *gate.memory.db.notices):
                 _log.warning("%s", notice)
             reach = hands.Hands(self._jails)
             self._visits = visiting.Room(reach, self._jails.descriptors, gate.secrecy.redact)
@@ -193,6 +193,7 @@ class House:
             host_uids=seeing.HostUids(self._store.hand_over_host_uid, self._store.host_uids),
             collect=self._collect,
             lives=self._gatehouse.lives if self._gatehouse else None,
+            memory=self._gatehouse.memory.source if self._gatehouse else None,
             certificates=self._gatehouse.authorities.bundle if self._gatehouse else None,
             preparations=preparing.Preparing(self._packages, self._images),
             doors=self._door,

@@ -65,7 +65,9 @@ def let_go(conn: Conn, numbers: Sequence[int]) -> Gone:
     ).fetchall()
     effects = _effects(conn, numbers)
     for effect in effects:
-        conn.execute("INSERT INTO erasures VALUES (?) ON CONFLICT DO NOTHING", (effect,))
+        conn.execute(
+            "INSERT INTO erasures (effect) VALUES (?) ON CONFLICT DO UPDATE SET again = 0", (effect,)
+        )
     drop(conn, numbers)
     return Gone(tuple(one for one, _ in rows), effects)
 

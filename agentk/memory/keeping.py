@@ -123,6 +123,17 @@ def rooms(conn: Conn, memory: str) -> list[Room]:
     return [Room(*row) for row in conn.execute(select, (memory,)).fetchall()]
 
 
+def every(conn: Conn) -> list[Room]:
+    """Of every Memory."""
+    select = "SELECT id, memory, owner, account, pages, bytes FROM rooms ORDER BY id"
+    return [Room(*row) for row in conn.execute(select).fetchall()]
+
+
+def there(conn: Conn, at: int, number: int) -> bool:
+    row = conn.execute("SELECT 1 FROM pages WHERE number = ? AND room = ?", (number, at)).fetchone()
+    return row is not None
+
+
 def owners(conn: Conn, ids: Sequence[str]) -> dict[str, str]:
     """Whose room each page is in."""
     rows = conn.execute(

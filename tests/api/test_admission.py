@@ -122,7 +122,7 @@ def test_all_problems_are_told_in_the_order_of_the_file() -> None:
     ("line", "told"),
     [
         ("comand: [x]", "5:3: spec.comand: unknown field; did you mean 'command'?"),
-        ("memory: 5Mi", "5:3: spec.memory: unknown field; did you mean 'spec.resources.limits.memory'?"),
+        ("pids: 5", "5:3: spec.pids: unknown field; did you mean 'spec.resources.limits.pids'?"),
         ("zzz: 1", "5:3: spec.zzz: unknown field; supported fields: activeDeadlineSeconds, args"),
         (
             "restartPolicy: Allways",

@@ -37,7 +37,10 @@ class Embedded:
 class Embedders(Protocol):
     """What makes vectors for a namespace, by a ModelRoute of it; agentk's own costs nothing and cannot fail."""
 
-    def bound(self, namespace: str, embedder: memoryspecs.Embedder, texts: Sequence[str]) -> Amount: ...
+    def bound(
+        self, namespace: str, embedder: memoryspecs.Embedder, texts: Sequence[str], guest: Guest
+    ) -> Amount:
+        """Raises NotFound without the route, and BudgetExceeded for what a budget cannot admit."""
 
     async def embed(
         self, namespace: str, embedder: memoryspecs.Embedder, texts: Sequence[str], guest: Guest | None
@@ -48,9 +51,15 @@ Erase = Callable[[Sequence[str]], Awaitable[bool]]  # bodies of effects in the j
 
 
 def methods(
-    *, db: database.Database, known: memories.Memories, embedders: Embedders, erase: Erase
+    *,
+    db: database.Database,
+    known: memories.Memories,
+    embedders: Embedders,
+    erase: Erase,
+    changed: Callable[[str], None],
 ) -> dict[str, Method]:
-    calls = _Calls(db, known, embedders, erase)
+    """`changed` hears of every memory that is another now."""
+    calls = _Calls(db, known, embedders, erase, changed)
     handlers: dict[str, tuple[Handle, str]] = {
         "memory.remember": (calls.remember, "content"),
         "memory.recall": (calls.recall, "query"),
@@ -74,9 +83,15 @@ def methods(
 
 class _Calls:
     def __init__(
-        self, db: database.Database, known: memories.Memories, embedders: Embedders, erase: Erase
+        self,
+        db: database.Database,
+        known: memories.Memories,
+        embedders: Embedders,
+        erase: Erase,
+        changed: Callable[[str], None],
     ) -> None:
         self._db, self._known, self._embedders, self._erase = db, known, embedders, erase
+        self._changed = changed
 
     def bound(self, field: str) -> Callable[[Guest, Params], Awaitable[Amount]]:
         """What a call whose `field` is embedded may use."""
@@ -86,8 +101,10 @@ class _Calls:
             if not field or not params.get(field) or not standing.settings.embedder.route:
                 return ONE_CALL
             text = vectors.told(params.get("name", ""), params[field])
-            most = self._embedders.bound(standing.namespace, standing.settings.embedder, [text])
-            return Amount(most.tokens, 1, most.cost_micro_usd)
+            try:
+                return self._embedders.bound(standing.namespace, standing.settings.embedder, [text], guest)
+            except errors.NotFound:  # then it is kept, and found, without
+                return ONE_CALL
 
         return bound
 
@@ -115,6 +132,7 @@ class _Calls:
                 f"the memory is full: {error}", hint="forget pages first: memory.forget"
             ) from None
         crash.crashpoint("memory.kept")
+        self._changed(standing.memory)
         told = {"id": kept.page.id, "name": kept.page.name, "tokens": kept.page.tokens}
         return Done({**told, "replaced": kept.replaced, "embedded": vector is not None}, context.used)
 
@@ -124,16 +142,16 @@ class _Calls:
         near = await self._near(context, standing, query)
         name = standing.settings.embedder.name
 
-        def work(conn: Conn) -> tuple[list[search.Hit], dict[int, str], tuple[int, int], int]:
+        def work(conn: Conn) -> tuple[list[search.Hit], dict[int, str], tuple[int, int]]:
             rooms = standing.readable(keeping.rooms(conn, standing.memory))
             owners = {room.id: memories.name_of(room.owner) for room in rooms}
             among = _chosen(rooms, params)
             found = _found(conn, among, query, params["limit"], near, only)
             progress = vectors.progress(conn, list(owners), name) if owners else (0, 0)
-            return found, owners, progress, _own(standing, rooms)
+            return found, owners, progress
 
-        hits, owners, (done, total), own = await self._db.read(work)
-        await self._note(context, own, [hit.page for hit in hits], asked=bool(query), touch=False)
+        hits, owners, (done, total) = await self._db.read(work)
+        await self._note(context, standing, [hit.page for hit in hits], asked=bool(query), touch=False)
         items = [
             {
                 **_line(hit.page, owners[hit.room]),
@@ -150,20 +168,19 @@ class _Calls:
         query = params["query"].strip()
         near = await self._near(context, standing, query)
 
-        def work(conn: Conn) -> tuple[list[Page], dict[str, str], int]:
+        def work(conn: Conn) -> tuple[list[Page], dict[str, str]]:
             rooms = standing.readable(keeping.rooms(conn, standing.memory))
             among = [room.id for room in _chosen(rooms, params)]
             if not among:
-                return [], {}, _own(standing, rooms)
+                return [], {}
             told = keeping.get(conn, among, params["ids"]) + keeping.named(conn, among, params["names"])
             found = _found(conn, _chosen(rooms, params), query, params["limit"], near, only) if query else []
             every = {page.id: page for page in (*told, *(hit.page for hit in found))}
-            owners = keeping.owners(conn, list(every))
-            return list(every.values()), owners, _own(standing, rooms)
+            return list(every.values()), keeping.owners(conn, list(every))
 
-        there, owners, own = await self._db.read(work)
+        there, owners = await self._db.read(work)
         fitting = _fitting(there, params.get("maxTokens"))
-        await self._note(context, own, fitting, asked=bool(query), touch=True)
+        await self._note(context, standing, fitting, asked=bool(query), touch=True)
         had = {page.id for page in there} | {page.name for page in there}
         answer = {
             "items": [_whole(page, memories.name_of(owners[page.id])) for page in fitting],
@@ -182,6 +199,7 @@ class _Calls:
 
         gone = await self._db.write(work)
         crash.crashpoint("memory.forgotten")
+        self._changed(standing.memory)
         return Done({"forgotten": list(gone.ids), "erased": await erased(self._db, gone, self._erase)})
 
     async def _vector(self, context: Context, standing: Standing, text: str) -> keeping.Vector | None:
@@ -215,20 +233,30 @@ class _Calls:
         context.used = Amount(made.used.tokens, 1, made.used.cost_micro_usd)
         return made.vectors[0]
 
-    async def _note(self, context: Context, own: int, told: list[Page], *, asked: bool, touch: bool) -> None:
+    async def _note(
+        self,
+        context: Context,
+        standing: Standing,
+        told: list[Page],
+        *,
+        asked: bool,
+        touch: bool,
+    ) -> None:
         """What was asked and told: so that it can be taken off the record, and for the counts."""
         ids, now = [page.id for page in told], time.time()
-        if not own or not (ids or asked):
+        if not (ids or asked):
             return
 
         def work(conn: Conn) -> None:
             if asked:
+                own = keeping.room(conn, standing.memory, standing.owner, standing.account).id
                 keeping.count(conn, own, {"searches": 1, "hits": int(bool(ids))})
             if touch:
                 keeping.touched(conn, ids, now)
             forgetting.mention(conn, ids, context.effect, now)
 
         await self._db.write(work)
+        self._changed(standing.memory)
 
 
 async def erased(db: database.Database, gone: forgetting.Gone, erase: Erase) -> bool:
@@ -308,10 +336,6 @@ def _other(standing: Standing, there: list[keeping.Room], name: str) -> keeping.
 def _chosen(rooms: list[keeping.Room], params: Params) -> list[keeping.Room]:
     wanted = params.get("agents")
     return rooms if wanted is None else [room for room in rooms if memories.name_of(room.owner) in wanted]
-
-
-def _own(standing: Standing, rooms: list[keeping.Room]) -> int:
-    return next((room.id for room in rooms if room.owner == standing.owner), 0)
 
 
 def _filter(params: Params) -> keeping.Filter:
