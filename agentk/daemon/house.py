@@ -264,6 +264,7 @@ class House:
             ),
             visits=self._visits,
             tools=gate.tools,
+            memory=gate.memory,
             routes=hosting.routes(gate.hosting, gate.agentos),
         )
 

@@ -120,6 +120,11 @@ class Memoryhouse:
                 async with asyncio.timeout(_EVERY_SECONDS):
                     await self._woken.wait()
 
+    def wake(self, memory_id: str) -> None:
+        """Somebody else changed what is in it."""
+        self._woken.set()
+        self.source.changed(memory_id)
+
     def close(self) -> None:
         self.db.close()
 

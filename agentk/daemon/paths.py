@@ -6,10 +6,11 @@ from agentk.api import errors, kinds
 
 # Parts of an agent beyond Kubernetes' own; `log` is a Pod's in Kubernetes.
 _HANDS = ("exec", "attach", "portforward", "files")
-AGENT_PARTS = ("log", "signal", "restart", "counters", "audit", "trace", "budget", "can-i", *_HANDS)
+AGENT_PARTS = ("log", "signal", "restart", "counters", "audit", "trace", "budget", "can-i", "pages", *_HANDS)
 QUOTA_PARTS = ("budget",)
 APPROVAL_PARTS = ("approve", "deny", "answer")
 TOOL_PARTS = ("offers", "call")
+MEMORY_PARTS = ("pages",)
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def parts(kind: kinds.Kind) -> tuple[str, ...]:
         kinds.QUOTA: QUOTA_PARTS,
         kinds.APPROVAL: APPROVAL_PARTS,
         kinds.TOOL: TOOL_PARTS,
+        kinds.MEMORY: MEMORY_PARTS,
     }
     return status + more.get(kind, ())
 

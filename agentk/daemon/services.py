@@ -12,6 +12,7 @@ from agentk.runtime import box
 
 if TYPE_CHECKING:
     from agentk.daemon.desk import Desk
+    from agentk.daemon.memoryhouse import Memoryhouse
     from agentk.daemon.toolhouse import Toolhouse
     from agentk.daemon.visiting import Room
 
@@ -36,6 +37,7 @@ class Services:
     desk: "Desk | None" = None  # what people may look into of the gate; None: this daemon has none
     visits: "Room | None" = None  # people's hands in boxes; None: this daemon has none
     tools: "Toolhouse | None" = None  # the tools of agents, for people to call; None: this daemon has none
+    memory: "Memoryhouse | None" = None  # what agents remember; None: this daemon has none
     routes: Sequence[BaseRoute] = ()  # below /agentk/v1, of rooms that serve connections of their own kind
     # Set: the server stops accepting, and streams (watches, followed logs) end.
     ending: asyncio.Event = field(default_factory=asyncio.Event)

@@ -50,12 +50,17 @@ def old(conn: Conn, room: int, before: float) -> Gone:
 
 def room(conn: Conn, number: int) -> Gone:
     """A step's worth of everything in a room; the room itself once it is empty."""
-    rows = conn.execute("SELECT number FROM pages WHERE room = ? LIMIT ?", (number, _STEP)).fetchall()
-    if rows:
-        return let_go(conn, [page for (page,) in rows])
+    if (gone := step(conn, number)).ids:
+        return gone
     for table, column in (("counts", "room"), ("shelves", "room"), ("rooms", "id")):
         conn.execute(f"DELETE FROM {table} WHERE {column} = ?", (number,))
     return NOTHING
+
+
+def step(conn: Conn, number: int) -> Gone:
+    """A step's worth of everything in a room, which stays."""
+    rows = conn.execute("SELECT number FROM pages WHERE room = ? LIMIT ?", (number, _STEP)).fetchall()
+    return let_go(conn, [page for (page,) in rows])
 
 
 def let_go(conn: Conn, numbers: Sequence[int]) -> Gone:

@@ -18,6 +18,8 @@ ROOMS = 1000  # that are searched together
 _COLUMNS = (
     "id, kind, content, text, tokens, importance, accesses, created, used, seq, unit, pinned, name, tags"
 )
+# For a list: without what it holds, and with the beginning of its text alone.
+_BRIEFLY = _COLUMNS.replace("content, text", "NULL, substr(text, 1, 16384)")
 
 
 class Full(Exception):
@@ -170,20 +172,24 @@ def put(
     return Kept(replace(page, seq=seq), before[1] if before else "")
 
 
-def get(conn: Conn, among: Sequence[int], ids: Sequence[str]) -> list[Page]:
-    """Those of these rooms, in the order asked for; what is not there is left out."""
-    return _ordered(conn, among, "id", ids)
+def get(conn: Conn, among: Sequence[int], ids: Sequence[str], briefly: bool = False) -> list[Page]:
+    """Those of these rooms, in the order asked for; what is not there is left out.
+
+    `briefly`: to be listed. What such a page holds, and its text, is not the whole of it.
+    """
+    return _ordered(conn, among, "id", ids, briefly)
 
 
-def named(conn: Conn, among: Sequence[int], names: Sequence[str]) -> list[Page]:
+def named(conn: Conn, among: Sequence[int], names: Sequence[str], briefly: bool = False) -> list[Page]:
     """Those remembered by these names, in the order asked for."""
-    return _ordered(conn, among, "name", [name for name in names if name])
+    return _ordered(conn, among, "name", [name for name in names if name], briefly)
 
 
-def numbered(conn: Conn, numbers: Sequence[int]) -> list[tuple[Page, int]]:
+def numbered(conn: Conn, numbers: Sequence[int], briefly: bool = False) -> list[tuple[Page, int]]:
     """With the room of each, in the order given."""
     rows = conn.execute(
-        f"SELECT number, room, {_COLUMNS} FROM pages WHERE number IN ({marks(numbers)})", tuple(numbers)
+        f"SELECT number, room, {_BRIEFLY if briefly else _COLUMNS} FROM pages WHERE number IN ({marks(numbers)})",
+        tuple(numbers),
     ).fetchall()
     there = {row[0]: (_page(row[2:]), int(row[1])) for row in rows}
     return [there[number] for number in numbers if number in there]
@@ -192,17 +198,26 @@ def numbered(conn: Conn, numbers: Sequence[int]) -> list[tuple[Page, int]]:
 def listed(
     conn: Conn, among: Sequence[int], only: Filter, limit: int, before: int = 0
 ) -> list[tuple[int, Page, int]]:
-    """The newest first, with the number and the room of each; `before`: only those of lower number."""
+    """The newest first, briefly, with the number and the room of each; `before`: only those of lower number."""
     where, values = only.where()
     if before:
         where += " AND number < ?"
         values.append(before)
     rows = conn.execute(
-        f"SELECT number, room, {_COLUMNS} FROM pages WHERE room IN ({marks(among)}){where}"
+        f"SELECT number, room, {_BRIEFLY} FROM pages WHERE room IN ({marks(among)}){where}"
         " ORDER BY number DESC LIMIT ?",
         (*among, *values, min(limit, LISTED)),
     ).fetchall()
     return [(int(row[0]), _page(row[2:]), int(row[1])) for row in rows]
+
+
+def following(conn: Conn, among: Sequence[int], after: int, limit: int) -> list[tuple[int, Page]]:
+    """The oldest first, with their numbers, from the one after `after` on."""
+    rows = conn.execute(
+        f"SELECT number, {_COLUMNS} FROM pages WHERE room IN ({marks(among)}) AND number > ? ORDER BY number LIMIT ?",
+        (*among, after, min(limit, LISTED)),
+    ).fetchall()
+    return [(int(row[0]), _page(row[1:])) for row in rows]
 
 
 def conversation(conn: Conn, at: int) -> list[Page]:
@@ -310,11 +325,14 @@ def stem(at: int) -> str:
     return f"room{at}x"
 
 
-def _ordered(conn: Conn, among: Sequence[int], column: str, wanted: Sequence[str]) -> list[Page]:
+def _ordered(
+    conn: Conn, among: Sequence[int], column: str, wanted: Sequence[str], briefly: bool
+) -> list[Page]:
     if len(wanted) > LISTED:
         raise pages.Unusable(f"at most {LISTED} pages at once")
+    columns = _BRIEFLY if briefly else _COLUMNS
     rows = conn.execute(
-        f"SELECT {_COLUMNS} FROM pages WHERE {column} IN ({marks(wanted)}) AND room IN ({marks(among)})",
+        f"SELECT {columns} FROM pages WHERE {column} IN ({marks(wanted)}) AND room IN ({marks(among)})",
         (*wanted, *among),
     ).fetchall()
     found: dict[str, list[Page]] = {}

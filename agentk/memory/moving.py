@@ -40,10 +40,11 @@ def head(source: str, at: float) -> dict[str, Any]:
 def line(page: Page, origin: Mapping[str, str]) -> dict[str, Any]:
     """A page as it is written down; `content` where it is text, `contentBase64` where it is none."""
     told: dict[str, Any] = {"id": page.id, "kind": page.kind}
-    try:
-        told["content"] = page.content.decode()
-    except UnicodeDecodeError:
+    text = _plain(page.content)
+    if text is None:
         told["contentBase64"] = base64.b64encode(page.content).decode()
+    else:
+        told["content"] = text
     if told.get("content") != page.text:
         told["text"] = page.text
     told |= {
@@ -51,6 +52,15 @@ def line(page: Page, origin: Mapping[str, str]) -> dict[str, Any]:
     }
     told |= {"unit": page.unit, "pinned": page.pinned, "name": page.name, "tags": list(page.tags)}
     return {**told, "origin": dict(origin)}
+
+
+def _plain(content: bytes) -> str | None:
+    """As text; None where it is none, or JSON would write it longer than base64 does."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if len(json.dumps(text, ensure_ascii=False)) < 2 * len(text) + 16 else None
 
 
 def source_of(told: Any) -> str:

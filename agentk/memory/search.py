@@ -40,6 +40,7 @@ class Asked:
     near: Mapping[str, bytes] | None = None
     only: Filter = NO_FILTER
     at_least: float = -1.0  # of cosine similarity, when found by nothing but nearness
+    briefly: bool = False  # pages as a list shows them
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def search(conn: Conn, rooms: Sequence[int], asked: Asked) -> list[Hit]:
     best = sorted(scores, key=lambda number: (-scores[number], -number))[: min(asked.limit, FOUND)]
     return [
         Hit(page, room, scores[number], near.get(number), by[number])
-        for number, (page, room) in zip(best, keeping.numbered(conn, best), strict=True)
+        for number, (page, room) in zip(best, keeping.numbered(conn, best, asked.briefly), strict=True)
     ]
 
 

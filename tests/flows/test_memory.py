@@ -1,7 +1,9 @@
 """Memory with a real daemon and jails: kept, found, shared, embedded anew, bounded, and forgotten for good."""
 
+import base64
 import json
 import secrets
+from pathlib import Path
 from typing import Any
 
 from agentk.api import kinds
@@ -202,3 +204,34 @@ print(agent.agent_wait("victim", wait_seconds=60).finished)
     assert space.log("parent")[:2] == ["Invalid", "Invalid"], space.log("parent")
     named, listed = (json.loads(line) for line in space.log("victim"))
     assert named["items"] == [] and listed["pages"] == 0
+
+
+def test_people_look_add_move_and_forget(space: Space, tmp_path: Path) -> None:
+    space.apply(
+        memory("team"), python("a", "pass", memory={"ref": {"name": "team"}}), python("b", "pass", memory={})
+    )
+    odd = "ä\x01\r\n" * 1000
+    kept = space.agentk(
+        "memory", "put", "a", "Invoices are due on the fifth.", "--name", "invoices", "--tag", "money"
+    )
+    space.agentk("memory", "put", "memory/team", "-", "--agent", "a", stdin=odd)
+    page = kept.out.split()[0]
+    assert page in space.agentk("memory", "ls", "a", "--tag", "money").out
+    assert page in space.agentk("memory", "search", "memory/team", "due", "invoice").out
+    assert space.agentk("memory", "get", "a", "invoices").out == "Invoices are due on the fifth."
+    space.agentk("memory", "export", "a", "-f", str(tmp_path / "a.jsonl"))
+    for _ in range(2):
+        space.agentk("memory", "import", "b", "-f", str(tmp_path / "a.jsonl"))
+    told = space.agentk("memory", "export", "b").lines
+    first, second = (json.loads(line) for line in told[1:])
+    assert first["content"] == "Invoices are due on the fifth." and first["id"] != page
+    assert first["origin"]["from"] == f"{space.name}/a" and first["origin"]["page"] == page
+    assert base64.b64decode(second["contentBase64"]).decode() == odd
+    assert space.agentk("memory", "stats", "b", "-o", "json").json["pages"] == 2
+    gone = space.agentk("memory", "forget", "a", "invoices")
+    assert gone.out == f"{page} forgotten\n" and "nothing of it is left" in gone.err
+    space.agentk("memory", "forget", "memory/team", "--all")
+    assert space.agentk("memory", "ls", "memory/team").out == ""
+    bad = space.agentk("memory", "import", "b", stdin='{"format": "agentk/memory/1"}\n{"id": 7}\n', code=1)
+    assert "line 2" in bad.err
+    space.agentk("memory", "get", "a", "invoices", code=1)

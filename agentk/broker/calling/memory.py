@@ -146,15 +146,15 @@ class _Calls:
             rooms = standing.readable(keeping.rooms(conn, standing.memory))
             owners = {room.id: memories.name_of(room.owner) for room in rooms}
             among = _chosen(rooms, params)
-            found = _found(conn, among, query, params["limit"], near, only)
+            fitting = found(conn, among, query, params["limit"], near, only)
             progress = vectors.progress(conn, list(owners), name) if owners else (0, 0)
-            return found, owners, progress
+            return fitting, owners, progress
 
         hits, owners, (done, total) = await self._db.read(work)
         await self._note(context, standing, [hit.page for hit in hits], asked=bool(query), touch=False)
         items = [
             {
-                **_line(hit.page, owners[hit.room]),
+                **line(hit.page, owners[hit.room]),
                 "snippet": search.snippet(hit.page, query),
                 "by": list(hit.by),
             }
@@ -168,18 +168,20 @@ class _Calls:
         query = params["query"].strip()
         near = await self._near(context, standing, query)
 
-        def work(conn: Conn) -> tuple[list[Page], dict[str, str]]:
-            rooms = standing.readable(keeping.rooms(conn, standing.memory))
-            among = [room.id for room in _chosen(rooms, params)]
+        def work(conn: Conn) -> tuple[list[Page], list[Page], dict[str, str]]:
+            rooms = _chosen(standing.readable(keeping.rooms(conn, standing.memory)), params)
+            among = [room.id for room in rooms]
             if not among:
-                return [], {}
-            told = keeping.get(conn, among, params["ids"]) + keeping.named(conn, among, params["names"])
-            found = _found(conn, _chosen(rooms, params), query, params["limit"], near, only) if query else []
-            every = {page.id: page for page in (*told, *(hit.page for hit in found))}
-            return list(every.values()), keeping.owners(conn, list(every))
+                return [], [], {}
+            told = keeping.get(conn, among, params["ids"], briefly=True)
+            told += keeping.named(conn, among, params["names"], briefly=True)
+            if query:
+                told += [hit.page for hit in found(conn, rooms, query, params["limit"], near, only)]
+            there = list({page.id: page for page in told}.values())
+            fitting = _fitting(conn, among, there, params.get("maxTokens"))
+            return there, fitting, keeping.owners(conn, [page.id for page in fitting])
 
-        there, owners = await self._db.read(work)
-        fitting = _fitting(there, params.get("maxTokens"))
+        there, fitting, owners = await self._db.read(work)
         await self._note(context, standing, fitting, asked=bool(query), touch=True)
         had = {page.id for page in there} | {page.name for page in there}
         answer = {
@@ -268,7 +270,7 @@ async def erased(db: database.Database, gone: forgetting.Gone, erase: Erase) -> 
     return await erase(gone.effects) and cut
 
 
-def _found(
+def found(
     conn: Conn,
     rooms: Sequence[keeping.Room],
     query: str,
@@ -276,6 +278,8 @@ def _found(
     near: Mapping[str, bytes],
     only: keeping.Filter,
 ) -> list[search.Hit]:
+    """The best for a question, or the newest. `near`: the question by embedders that are asked; agentk's own are asked
+    here, wherever vectors of theirs are."""
     among = [room.id for room in rooms]
     if not among:
         return []
@@ -288,7 +292,7 @@ def _found(
         for name, dims in own.items()
         if name.startswith(f"{memoryspecs.BUILTIN}/") and dims
     }
-    asked = search.Asked(query, limit, {**hashed, **near}, only, AT_LEAST)
+    asked = search.Asked(query, limit, {**hashed, **near}, only, AT_LEAST, briefly=True)
     return search.search(conn, among, asked)
 
 
@@ -347,26 +351,29 @@ def _filter(params: Params) -> keeping.Filter:
     )
 
 
-def _fitting(there: list[Page], most: int | None) -> list[Page]:
+def _fitting(conn: Conn, among: Sequence[int], there: Sequence[Page], most: int | None) -> list[Page]:
+    """Those that fit, whole; one at a time, for they may be large."""
     fitting, taken, size = list[Page](), 0, 0
-    for page in there:
-        if most is not None and taken + page.tokens > most:
+    for brief in there:
+        if (most is not None and taken + brief.tokens > most) or size > _RECALL_BYTES:
             continue
-        if size + 2 * len(page.content) > _RECALL_BYTES:
-            continue
-        fitting.append(page)
-        taken, size = taken + page.tokens, size + 2 * len(page.content)
+        for page in keeping.get(conn, among, [brief.id]):
+            bytes_told = len(json.dumps(page.content.decode("utf-8", "replace"), ensure_ascii=False).encode())
+            if size + bytes_told <= _RECALL_BYTES:
+                fitting.append(page)
+                taken, size = taken + page.tokens, size + bytes_told
     return fitting
 
 
-def _line(page: Page, agent: str) -> dict[str, Any]:
+def line(page: Page, agent: str) -> dict[str, Any]:
+    """All of a page but its words."""
     told = {"id": page.id, "name": page.name, "kind": page.kind, "agent": agent, "tags": list(page.tags)}
     return {**told, "tokens": page.tokens, "importance": page.importance, "created": page.created}
 
 
 def _whole(page: Page, agent: str) -> dict[str, Any]:
     try:
-        return {**_line(page, agent), "content": page.content.decode(), "encoding": "utf-8"}
+        return {**line(page, agent), "content": page.content.decode(), "encoding": "utf-8"}
     except UnicodeDecodeError:
         packed = base64.b64encode(page.content).decode()
-        return {**_line(page, agent), "content": packed, "encoding": "base64"}
+        return {**line(page, agent), "content": packed, "encoding": "base64"}
