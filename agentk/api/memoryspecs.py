@@ -18,16 +18,23 @@ Spec = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Embedder:
-    """Without a route it is agentk's own."""
+    """Of a ModelRoute, the daemon's sentence model, or, without either, agentk's own."""
 
     route: str = ""
-    model: str = ""
+    model: str = ""  # of the route; of a sentence model its name, which only the daemon knows
     dims: int = 0  # 0: what the model gives
+    sentence: bool = False
+
+    @property
+    def builtin(self) -> bool:
+        return not self.route and not self.sentence
 
     @property
     def name(self) -> str:
         """The same as long as its vectors can be compared."""
-        if not self.route:
+        if self.sentence:
+            return f"sentence/{self.model}"
+        if self.builtin:
             return f"{BUILTIN}/{self.dims}"
         return f"route/{self.route}/{self.model}" + (f"/{self.dims}" if self.dims else "")
 
@@ -78,6 +85,8 @@ def embedder(spec: Spec) -> Embedder:
     given, dims = spec.get("embedder") or {}, int(spec.get("dimensions") or 0)
     if not given:
         return Embedder(dims=dims or BUILTIN_DIMS)
+    if given.get("sentence"):
+        return Embedder(sentence=True)
     return Embedder(str(given["modelRef"]["name"]), str(given["model"]), dims)
 
 
@@ -89,6 +98,7 @@ def _sharing(given: Spec) -> Sharing:
 
 def of_memory(obj: Mapping[str, Any]) -> Iterator[Problem]:
     """What a schema cannot say of a Memory."""
+    yield from _embedder(obj.get("spec") or {}, ("spec",))
     yield from _amounts(obj.get("spec") or {}, ("spec",))
 
 
@@ -99,7 +109,13 @@ def of_agent(spec: Spec) -> Iterator[Problem]:
     beside = sorted(set(memory) - {"ref"})
     if "ref" in memory and beside:
         yield Problem((*where, beside[0]), "a Memory that is referred to says this itself")
+    yield from _embedder(memory, where)
     yield from _amounts(memory, where)
+
+
+def _embedder(spec: Spec, where: Path) -> Iterator[Problem]:
+    if "dimensions" in spec and "sentence" in (spec.get("embedder") or {}):
+        yield Problem((*where, "dimensions"), "a sentence model has the dimensions that it has")
 
 
 def _amounts(spec: Spec, where: Path) -> Iterator[Problem]:

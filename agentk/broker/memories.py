@@ -5,7 +5,7 @@ uid, and goes by who spawned it first of all, so that no name it chooses opens a
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentk.api import errors, kinds, memoryspecs
@@ -64,8 +64,9 @@ def name_of(owner: str) -> str:
 class Memories:
     """Hears Memory objects (`hear` fits `store.feeding.Feed`); asks `Guests` who spawned whom."""
 
-    def __init__(self, guests: agents.Guests) -> None:
-        self._guests = guests
+    def __init__(self, guests: agents.Guests, sentence: str = "") -> None:
+        """`sentence`: what the daemon's sentence model is called."""
+        self._guests, self._sentence = guests, sentence
         self._all: dict[tuple[str, str], Object] = {}
         self._generations: dict[str, int] = {}  # of agents, by uid
 
@@ -121,9 +122,9 @@ class Memories:
         if ref:
             obj = self.named(namespace, ref)
             uid = str(obj["metadata"]["uid"])
-            settings = memoryspecs.read(obj.get("spec") or {})
+            settings = self._settings(obj.get("spec") or {})
             return Standing(namespace, f"memory/{uid}", owner, account, settings)
-        return Standing(namespace, f"agent/{self._first(agent)}", owner, account, memoryspecs.read(spec))
+        return Standing(namespace, f"agent/{self._first(agent)}", owner, account, self._settings(spec))
 
     def owns(self, room: keeping.Room) -> bool:
         """Whether a room is somebody's: else it is let go of. What agents left in a Memory is the Memory's."""
@@ -143,11 +144,17 @@ class Memories:
             spec = ((agent or {}).get("spec") or {}).get("memory")
             if agent is None or spec is None or "ref" in spec:
                 return None
-            return str(agent["metadata"].get("namespace") or "default"), memoryspecs.read(spec)
+            return str(agent["metadata"].get("namespace") or "default"), self._settings(spec)
         for (namespace, _), obj in self._all.items():
             if str(obj["metadata"]["uid"]) == uid:
-                return namespace, memoryspecs.read(obj.get("spec") or {})
+                return namespace, self._settings(obj.get("spec") or {})
         return None
+
+    def _settings(self, spec: Object) -> memoryspecs.Settings:
+        found = memoryspecs.read(spec)
+        if not found.embedder.sentence:
+            return found
+        return replace(found, embedder=replace(found.embedder, model=self._sentence))
 
     def _names(self, agent: Object) -> tuple[str, str]:
         """Its room and its account."""

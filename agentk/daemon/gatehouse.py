@@ -47,7 +47,7 @@ from agentk.broker.dialects.jsonrpc_serving import Emit, JsonRpcService
 from agentk.broker.guarding import guards
 from agentk.broker.methods import Method
 from agentk.broker.words import Call, Guest
-from agentk.daemon import gatecalls, hosting, memoryhouse, toolhouse
+from agentk.daemon import gatecalls, hosting, memoryhouse, sentencing, toolhouse
 from agentk.llm.models import Models
 from agentk.llm.worker import Worker
 from agentk.memory import database
@@ -110,8 +110,10 @@ class Gatehouse:
         version: str = "",
         ca_pem: str = "",
         kept: journal_retention.Retention | None = None,
+        sentences: str = "",
     ) -> None:
-        """`ca_pem`: authorities to believe besides the machine's, when hosts are reached for agents."""
+        """`ca_pem`: authorities to believe besides the machine's, when hosts are reached for agents. `sentences`: the
+        folder of a sentence model, if there is one."""
         self.store, self.boxes, self.version = store, boxes, version
         self.secrecy = secrecy.Secrecy()
         self.journal = _journal(store, self.secrecy, kept)
@@ -137,7 +139,9 @@ class Gatehouse:
         self.happenings = happenings.Happenings(self.journal, self.guests, self.waiting, now)
         self.tools = toolhouse.Toolhouse(self, now)
         self.skills = skills.Shelf()
-        embedders = memoryhouse.Embedders(self.models, self.turns.take, self.left)
+        embedders = memoryhouse.Embedders(
+            self.models, sentencing.Sentences(sentences), self.turns.take, self.left
+        )
         lasting = (kept or journal_retention.Retention()).bodies_seconds
         self.memory = memoryhouse.Memoryhouse(
             database.Database(store.folder), self.guests, self.journal, embedders, lasting
@@ -220,7 +224,7 @@ class Gatehouse:
         self.dialer.close()
         with contextlib.suppress(errors.AgentkError):  # a full disk, say: then as after a kill -9
             await self.lives.save()
-        await asyncio.to_thread(self.memory.close)
+        await self.memory.close()
         self.journal.close()
 
     def left(self, guest: Guest) -> Left:

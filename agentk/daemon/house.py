@@ -102,7 +102,12 @@ class House:
         self._gatehouse: gatehouse.Gatehouse | None = None
         try:
             gate = self._gatehouse = gatehouse.Gatehouse(
-                self._store, self._jails, version(), self._settings.ca_pem(), self._settings.journal
+                self._store,
+                self._jails,
+                version(),
+                self._settings.ca_pem(),
+                self._settings.journal,
+                self._settings.sentence_model,
             )
             for notice in (*gate.journal.notices, *gate.memory.db.notices):
                 _log.warning("%s", notice)

@@ -141,7 +141,7 @@ async def _listed(call: calls.Call, house: Memoryhouse, place: _Place) -> dict[s
 
 async def _near(house: Memoryhouse, place: _Place, query: str) -> dict[str, bytes]:
     embedder = place.settings.embedder
-    if not query or not embedder.route:
+    if not query or embedder.builtin:
         return {}
     try:
         made = await house.embedders.embed(place.namespace, embedder, [query], None)
@@ -276,7 +276,7 @@ async def _keep(
         kept = []
         for page, origin in made:
             vector = None
-            if not embedder.route:
+            if embedder.builtin:
                 values = embedding.hashed(vectors.told(page.name, page.text), embedder.dims)
                 vector = keeping.Vector(embedder.name, values)
             kept.append(keeping.put(conn, room, page, place.limits, keeping.Told(origin=origin), vector))
@@ -303,7 +303,8 @@ async def _place(call: calls.Call, house: Memoryhouse, agent: str) -> _Place:
         standing = house.known.standing(obj)
         place = standing.memory, standing.settings, standing.owner, standing.account
         return _Place(uid, name, target.namespace, *place, alone=True)
-    settings = memoryspecs.read(obj.get("spec") or {})
+    found = house.known.by_id(f"memory/{uid}")
+    settings = found[1] if found else memoryspecs.read(obj.get("spec") or {})
     if agent and not _is_name(agent):
         raise errors.BadRequest("an agent is named as objects are", field="agent")
     return _Place(

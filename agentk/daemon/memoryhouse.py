@@ -20,6 +20,7 @@ from agentk.broker.guests import Guests
 from agentk.broker.turns import Turn
 from agentk.broker.words import Amount, Guest
 from agentk.control import memories as told_in
+from agentk.daemon import sentencing
 from agentk.llm import asking
 from agentk.llm.models import Models
 from agentk.memory import database, embedding, forgetting, keeping, pages, vectors
@@ -41,10 +42,13 @@ _log = logging.getLogger(__name__)
 
 
 class Embedders:
-    """Fits `memory.Embedders`: vectors by a ModelRoute, as any agent's call of it, or agentk's own."""
+    """Fits `memory.Embedders`: vectors by a ModelRoute, as any agent's call of it, by a sentence model, or agentk's
+    own."""
 
-    def __init__(self, models: Models, take_turn: TakeTurn, left: LeftOf) -> None:
-        self._models, self._take_turn, self._left = models, take_turn, left
+    def __init__(
+        self, models: Models, sentences: sentencing.Sentences, take_turn: TakeTurn, left: LeftOf
+    ) -> None:
+        self._models, self.sentences, self._take_turn, self._left = models, sentences, take_turn, left
 
     def bound(
         self, namespace: str, embedder: memoryspecs.Embedder, texts: Sequence[str], guest: Guest
@@ -62,6 +66,8 @@ class Embedders:
     ) -> memory.Embedded:
         """Raises AgentkError, or Unusable for an answer that has no vectors. Nobody's turn is needed without a guest:
         what is embedded anew goes one request at a time."""
+        if embedder.sentence:
+            return memory.Embedded(await self.sentences.embed([text[:_TEXT] for text in texts]), Amount())
         if not embedder.route:
             made = await asyncio.to_thread(lambda: [embedding.hashed(text, embedder.dims) for text in texts])
             return memory.Embedded(tuple(made), Amount())
@@ -91,7 +97,7 @@ class Memoryhouse:
     ) -> None:
         """`kept_seconds`: for so long the journal keeps what was asked and answered."""
         self.db, self.journal, self.embedders = db, journal, embedders
-        self.known = memories.Memories(guests)
+        self.known = memories.Memories(guests, embedders.sentences.name)
         self._kept_seconds = kept_seconds
         self._woken = asyncio.Event()
         self._errors: dict[str, str] = {}  # why embedding does not get on, by memory
@@ -125,8 +131,9 @@ class Memoryhouse:
         self._woken.set()
         self.source.changed(memory_id)
 
-    def close(self) -> None:
-        self.db.close()
+    async def close(self) -> None:
+        await self.embedders.sentences.close()
+        await asyncio.to_thread(self.db.close)
 
     async def erase(self, effects: Sequence[str]) -> bool:
         """Take what these calls asked and answered off the journal; whether that is done already."""

@@ -29,6 +29,7 @@ class Settings:
     shutdown_grace_seconds: int
     journal: Retention
     ca_file: str = ""
+    sentence_model: str = ""
 
     def ca_pem(self) -> str:
         """What is in `caFile`. Raises Invalid when it cannot be read."""
@@ -65,6 +66,7 @@ def load(text: str, name: str, env: Mapping[str, str]) -> Settings:
         shutdown_grace_seconds=made["shutdownGraceSeconds"],
         journal=_journal(made),
         ca_file=made["caFile"],
+        sentence_model=made["sentenceModel"],
     )
 
 

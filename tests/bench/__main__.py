@@ -17,6 +17,7 @@ NAMES = (
     "gate_models",
     "gate_neighbours",
     "code_tokens",
+    "memory_search",
 )
 
 if __name__ == "__main__":

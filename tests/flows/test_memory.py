@@ -3,6 +3,7 @@
 import base64
 import json
 import secrets
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from agentk.api import kinds
 from agentk.cli import waiting
 from tests.flows import household
 from tests.flows.household import Object, Space, manifest, python, until
+from tests.memory.test_sentences import model
 
 pytestmark = household.needs
 
@@ -235,3 +237,19 @@ def test_people_look_add_move_and_forget(space: Space, tmp_path: Path) -> None:
     bad = space.agentk("memory", "import", "b", stdin='{"format": "agentk/memory/1"}\n{"id": 7}\n', code=1)
     assert "line 2" in bad.err
     space.agentk("memory", "get", "a", "invoices", code=1)
+
+
+def test_a_sentence_model_of_the_owners_embeds_in_a_process_of_its_own() -> None:
+    with tempfile.TemporaryDirectory(prefix="akm-") as place:
+        folder = model(Path(place) / "tiny")
+        for path in (Path(place), folder):
+            path.chmod(0o755)
+        with household.household(AGENTK_SENTENCE_MODEL=str(folder)) as home, household.space(home) as space:
+            kept, found = calls(
+                space,
+                {"embedder": {"sentence": True}},
+                ("remember", {"content": "the invoice is due"}),
+                ("search", {"query": "due invoice"}),
+            )
+            assert kept["embedded"] and found["items"][0]["by"] == ["vector", "words"]
+            assert found["embedder"].startswith("sentence/tiny-") and found["embedded"] == 1

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from agentk.api import errors, memoryspecs
 from agentk.broker import crash, memories
@@ -26,6 +26,10 @@ AT_LEAST = 0.15  # cosine: what is less near, and has none of the words, has not
 _EMBED_SECONDS = 30.0  # then it is kept without, and embedded later
 _RECALL_BYTES = 4 * 1024 * 1024  # of one answer, as a line holds it
 _TRUNCATIONS = 3
+_PLACES = 10_000  # accounts that are remembered
+_AT_ONCE = 1  # searches of one account; the others wait, and keep nobody else from the readers
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,7 @@ class _Calls:
     ) -> None:
         self._db, self._known, self._embedders, self._erase = db, known, embedders, erase
         self._changed = changed
+        self._places: dict[str, asyncio.Semaphore] = {}  # by account
 
     def bound(self, field: str) -> Callable[[Guest, Params], Awaitable[Amount]]:
         """What a call whose `field` is embedded may use."""
@@ -150,7 +155,7 @@ class _Calls:
             progress = vectors.progress(conn, list(owners), name) if owners else (0, 0)
             return fitting, owners, progress
 
-        hits, owners, (done, total) = await self._db.read(work)
+        hits, owners, (done, total) = await self._read(standing, work)
         await self._note(context, standing, [hit.page for hit in hits], asked=bool(query), touch=False)
         items = [
             {
@@ -181,7 +186,7 @@ class _Calls:
             fitting = _fitting(conn, among, there, params.get("maxTokens"))
             return there, fitting, keeping.owners(conn, [page.id for page in fitting])
 
-        there, fitting, owners = await self._db.read(work)
+        there, fitting, owners = await self._read(standing, work)
         await self._note(context, standing, fitting, asked=bool(query), touch=True)
         had = {page.id for page in there} | {page.name for page in there}
         answer = {
@@ -204,10 +209,18 @@ class _Calls:
         self._changed(standing.memory)
         return Done({"forgotten": list(gone.ids), "erased": await erased(self._db, gone, self._erase)})
 
+    async def _read(self, standing: Standing, work: Callable[[Conn], T]) -> T:
+        """Few at a time for an agent and all that it spawned: the readers are everybody's."""
+        if len(self._places) > _PLACES:
+            self._places = {key: place for key, place in self._places.items() if place.locked()}
+        place = self._places.setdefault(f"{standing.memory} {standing.account}", asyncio.Semaphore(_AT_ONCE))
+        async with place:
+            return await self._db.read(work)
+
     async def _vector(self, context: Context, standing: Standing, text: str) -> keeping.Vector | None:
         """None when the embedder cannot be had now: it is done later."""
         embedder = standing.settings.embedder
-        if not embedder.route:
+        if embedder.builtin:
             values = await asyncio.to_thread(embedding.hashed, text, embedder.dims)
             return keeping.Vector(embedder.name, values)
         made = await self._asked(context, standing, text)
@@ -215,7 +228,7 @@ class _Calls:
 
     async def _near(self, context: Context, standing: Standing, query: str) -> dict[str, bytes]:
         """The question as a vector of the route's model; agentk's own are made where they are needed."""
-        if not query or not standing.settings.embedder.route:
+        if not query or standing.settings.embedder.builtin:
             return {}
         made = await self._asked(context, standing, query)
         return {} if made is None else {standing.settings.embedder.name: made}
