@@ -139,13 +139,7 @@ class Gatehouse:
         self.happenings = happenings.Happenings(self.journal, self.guests, self.waiting, now)
         self.tools = toolhouse.Toolhouse(self, now)
         self.skills = skills.Shelf()
-        embedders = memoryhouse.Embedders(
-            self.models, sentencing.Sentences(sentences), self.turns.take, self.left
-        )
-        lasting = (kept or journal_retention.Retention()).bodies_seconds
-        self.memory = memoryhouse.Memoryhouse(
-            database.Database(store.folder), self.guests, self.journal, embedders, lasting
-        )
+        self.memory = self._memory(sentences, (kept or journal_retention.Retention()).bodies_seconds)
         clock = Clock(now, _BEGAN, _BOOT.read_text().strip())
         self.approvals = approving.Approvals(
             store,
@@ -166,6 +160,12 @@ class Gatehouse:
         self.hosting = hosting.Hosting(store, self.guests)
         self._doors: dict[str, _Open] = {}
         self._closing: set[asyncio.Task[None]] = set()
+
+    def _memory(self, sentences: str, kept_seconds: float) -> memoryhouse.Memoryhouse:
+        model = sentencing.Sentences(sentences)
+        embedders = memoryhouse.Embedders(self.models, model, self.turns.take, self.left)
+        db = database.Database(self.store.folder)
+        return memoryhouse.Memoryhouse(db, self.guests, self.journal, embedders, kept_seconds)
 
     def _rooms(self) -> gate.Rooms:
         return gate.Rooms(

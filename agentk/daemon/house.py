@@ -101,16 +101,7 @@ class House:
         self._images = images.Images(self._jails, clock.BootClock())
         self._gatehouse: gatehouse.Gatehouse | None = None
         try:
-            gate = self._gatehouse = gatehouse.Gatehouse(
-                self._store,
-                self._jails,
-                version(),
-                self._settings.ca_pem(),
-                self._settings.journal,
-                self._settings.sentence_model,
-            )
-            for notice in (*gate.journal.notices, *gate.memory.db.notices):
-                _log.warning("%s", notice)
+            gate = self._gatehouse = self._open_gate()
             reach = hands.Hands(self._jails)
             self._visits = visiting.Room(reach, self._jails.descriptors, gate.secrecy.redact)
             self._opened = opened.Opened()
@@ -145,6 +136,19 @@ class House:
             self._jails.close()
             self._store.close()
         return self._exit_code
+
+    def _open_gate(self) -> gatehouse.Gatehouse:
+        gate = gatehouse.Gatehouse(
+            self._store,
+            self._jails,
+            version(),
+            self._settings.ca_pem(),
+            self._settings.journal,
+            self._settings.sentence_model,
+        )
+        for notice in (*gate.journal.notices, *gate.memory.db.notices):
+            _log.warning("%s", notice)
+        return gate
 
     def _must_not_end(self, task: asyncio.Task[None]) -> None:
         """An eternal task that ends is an error: the keeper starts everything again."""
