@@ -6,7 +6,7 @@ uid, and goes by who spawned it first of all, so that no name it chooses opens a
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from agentk.api import errors, kinds, memoryspecs
 from agentk.broker import guests as agents
@@ -69,6 +69,7 @@ class Memories:
         self._guests, self._sentence = guests, sentence
         self._all: dict[tuple[str, str], Object] = {}
         self._generations: dict[str, int] = {}  # of agents, by uid
+        self._gone: set[str] = set()  # uids that were heard to go
 
     def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> bool:
         """Whether it was about a memory: what is embedded or kept may have to change."""
@@ -79,6 +80,7 @@ class Memories:
         key = str(obj["metadata"]["namespace"]), str(obj["metadata"]["name"])
         if gone:
             self._all.pop(key, None)
+            self._gone.add(str(obj["metadata"]["uid"]))
         else:
             self._all[key] = obj
         return True
@@ -86,7 +88,9 @@ class Memories:
     def _hear_agent(self, obj: Object, gone: bool) -> bool:
         uid, generation = str(obj["metadata"]["uid"]), obj["metadata"].get("generation", 0)
         before = self._generations.pop(uid, None)
-        if not gone:
+        if gone:
+            self._gone.add(uid)
+        else:
             self._generations[uid] = generation
         return gone or (before is not None and before != generation)
 
@@ -126,15 +130,20 @@ class Memories:
             return Standing(namespace, f"memory/{uid}", owner, account, settings)
         return Standing(namespace, f"agent/{self._first(agent)}", owner, account, self._settings(spec))
 
-    def owns(self, room: keeping.Room) -> bool:
-        """Whether a room is somebody's: else it is let go of. What agents left in a Memory is the Memory's."""
+    def standing_of(self, room: keeping.Room) -> Literal["Held", "Gone", "Lost"]:
+        """Held: it is somebody's; what agents left in a Memory is the Memory's. Gone: we heard its owner go. Lost:
+        nobody knows of one, as after a restored backup."""
         where, _, uid = room.memory.partition("/")
         child = room.owner.partition("/")[2]
         nobody = bool(child) and self._guests.of(child) is None
         if where == "memory":
             there = any(str(obj["metadata"]["uid"]) == uid for obj in self._all.values())
-            return there and not (nobody and not room.pages)
-        return self._guests.of(uid) is not None and not nobody
+            nobody = nobody and not room.pages
+        else:
+            there = self._guests.of(uid) is not None
+        if there and not nobody:
+            return "Held"
+        return "Gone" if {uid, child} & self._gone or (there and where == "memory") else "Lost"
 
     def by_id(self, memory: str) -> tuple[str, memoryspecs.Settings] | None:
         """Namespace and settings of a Memory, or of an agent's own."""

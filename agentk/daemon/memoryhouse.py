@@ -36,6 +36,8 @@ _BATCH = 32  # texts of one request
 _TEXT = embedding.READ  # characters of a text that are embedded
 _ANSWER_BYTES = 64 * 1024 * 1024
 _AT_ONCE = 50  # records erased while who forgets waits; more are erased behind their back
+# A Memory that is not there although nobody deleted it may come back, with its database of objects: a backup restored.
+_LOST_SECONDS = 7 * 86400.0
 _RETRY_SECONDS, _RETRY_MOST = 5.0, 300.0
 
 _log = logging.getLogger(__name__)
@@ -181,9 +183,15 @@ class Memoryhouse:
     async def _sweep(self) -> None:
         now = time.time()
         for room in await self.db.read(keeping.every):
-            if not self.known.owns(room):
-                await self._whole(room)
+            if (standing := self.known.standing_of(room)) != "Held":
+                at = room.id
+                since = await self.db.write(lambda conn, at=at: forgetting.lost(conn, at, now))  # type: ignore[misc]
+                if standing == "Gone" or now - since > _LOST_SECONDS:
+                    await self._whole(room)
                 continue
+            if room.lost:
+                at = room.id
+                await self.db.write(lambda conn, at=at: forgetting.found(conn, at))  # type: ignore[misc]
             found = self.known.by_id(room.memory)
             retention = found[1].retention_seconds if found else None
             if retention is not None:

@@ -48,6 +48,16 @@ def old(conn: Conn, room: int, before: float) -> Gone:
     return let_go(conn, [number for (number,) in rows])
 
 
+def lost(conn: Conn, number: int, now: float) -> float:
+    """Nobody knows whose a room is; since when that is so."""
+    conn.execute("UPDATE rooms SET lost = ? WHERE id = ? AND lost = 0", (now, number))
+    return float(conn.execute("SELECT lost FROM rooms WHERE id = ?", (number,)).fetchone()[0])
+
+
+def found(conn: Conn, number: int) -> None:
+    conn.execute("UPDATE rooms SET lost = 0 WHERE id = ?", (number,))
+
+
 def room(conn: Conn, number: int) -> Gone:
     """A step's worth of everything in a room; the room itself once it is empty."""
     if (gone := step(conn, number)).ids:

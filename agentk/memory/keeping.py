@@ -44,6 +44,7 @@ class Room:
     account: str
     pages: int
     bytes: int
+    lost: float = 0.0  # since when nobody knows whose it is
 
 
 @dataclass(frozen=True)
@@ -127,7 +128,7 @@ def rooms(conn: Conn, memory: str) -> list[Room]:
 
 def every(conn: Conn) -> list[Room]:
     """Of every Memory."""
-    select = "SELECT id, memory, owner, account, pages, bytes FROM rooms ORDER BY id"
+    select = "SELECT id, memory, owner, account, pages, bytes, lost FROM rooms ORDER BY id"
     return [Room(*row) for row in conn.execute(select).fetchall()]
 
 

@@ -14,11 +14,11 @@ def pages(conn: Conn) -> None:
     _run(
         conn,
         # One agent's part of one Memory. `memory` is the uid of the Memory, or of the agent whose own it is; `account`
-        # the room whose limits this one shares: that of who spawned the agent first of all.
+        # the room whose limits this one shares: that of who spawned the agent first. `lost`: since when it is nobody's.
         """CREATE TABLE rooms (
             id INTEGER PRIMARY KEY AUTOINCREMENT, memory TEXT NOT NULL, owner TEXT NOT NULL,
             account TEXT NOT NULL, pages INTEGER NOT NULL DEFAULT 0, bytes INTEGER NOT NULL DEFAULT 0,
-            next INTEGER NOT NULL DEFAULT 1, UNIQUE (memory, owner))""",
+            next INTEGER NOT NULL DEFAULT 1, lost REAL NOT NULL DEFAULT 0, UNIQUE (memory, owner))""",
         "CREATE INDEX rooms_account ON rooms (memory, account)",
         "CREATE TABLE counts (room INTEGER NOT NULL, what TEXT NOT NULL, value INTEGER NOT NULL,"
         " PRIMARY KEY (room, what)) WITHOUT ROWID",

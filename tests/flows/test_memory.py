@@ -124,9 +124,26 @@ def test_what_is_forgotten_is_in_no_file_of_the_daemon(space: Space) -> None:
     )
     assert secret in told["items"][0]["content"] and secret in found["items"][0]["snippet"]
     assert gone == {"forgotten": [kept["id"]], "erased": True} and again["items"] == []
+    assert _held(space, secret) == []
+
+
+def test_a_memory_that_is_deleted_is_forgotten_with_its_pages(space: Space) -> None:
+    secret = f"kumquat{secrets.token_hex(16)}"
+    space.apply(memory("team"))
+    for name, mine in (("a", {"ref": {"name": "team"}}), ("b", {})):
+        calls(space, mine, ("remember", {"content": f"{name} {secret}"}), name=name)
+    assert "memory.db" in "".join(_held(space, secret))
+    space.api.delete(kinds.MEMORY, space.name, "team")
+    gone(space, "b")
+    until(
+        "nothing of it is in the memory", lambda: not any("memory" in name for name in _held(space, secret))
+    )
+
+
+def _held(space: Space, secret: str) -> list[str]:
+    """Files of the daemon's store that have it."""
     store = space.home.places.state / "store"
-    held = [path.name for path in store.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
-    assert held == []
+    return [path.name for path in store.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
 
 def test_limits_and_what_is_not_given_refuse(space: Space) -> None:
