@@ -21,10 +21,15 @@ def problems(spec: Spec) -> Found:
     if "program" not in spec:
         for field in _ITS_OWN:
             if field in spec:
-                yield Problem(("spec", field), "is only for spec.program", "program: react, or code", True)
+                how = "program: react, code, or machine"
+                yield Problem(("spec", field), "is only for spec.program", how, True)
     else:
+        is_machine = spec["program"] == "machine"
+        if is_machine and "memory" not in spec:
+            told = "is required by program: machine"
+            yield Problem(("spec", "memory"), told, "memory: {}", reason="FieldValueRequired")
         for field in _NOT_ITS:
-            if spec.get(field):
+            if spec.get(field) and not (is_machine and field == "stdin"):
                 yield Problem(("spec", field), "is only for spec.command", at_key=True)
     yield from _context(spec.get("context") or ())
     if "output" in spec and (why := inputs.problem_of_result(spec["output"])):

@@ -18,8 +18,8 @@ class Progress:
         self._out = out
         self._turn = threading.Lock()
 
-    def line(self, text: str) -> None:
-        self._write(short(text, _LINE_LETTERS))
+    def line(self, text: str, depth: int = 0) -> None:
+        self._write("  " * depth + short(text, _LINE_LETTERS))
 
     def step(self, number: int, names: Sequence[str], text: str) -> None:
         """What the model asks for, before that is done, for it may take long: and what it said with it."""
@@ -32,6 +32,11 @@ class Progress:
     def called(self, number: int, name: str, arguments: Dict[str, Any], what: str) -> None:
         given = ", ".join(f"{key}={_shown(value)}" for key, value in arguments.items())
         self.line(f"step {number}: {name}({short(given, _LINE_LETTERS // 2)}) -> {what}")
+
+    def tell(self, text: str) -> None:
+        """What is said to whoever reads along, line by line."""
+        for line in text[:_ANSWER_LETTERS].splitlines():
+            self._write(_plain(line))
 
     def answer(self, steps: int, text: str) -> None:
         self._write(f"answer after {steps} step{'' if steps == 1 else 's'}:")

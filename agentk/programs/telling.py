@@ -8,6 +8,7 @@ from typing import Any, Dict, NamedTuple, Optional, Sequence
 FILE = "program.json"  # in the directory it starts in, which only agentk writes
 STEPS = 50
 BURST = 4
+WINDOW = 8000
 
 
 class Told(NamedTuple):
@@ -19,6 +20,7 @@ class Told(NamedTuple):
     output: Optional[Dict[str, Any]] = None
     steps: int = STEPS
     burst: int = BURST
+    window: int = WINDOW  # tokens of what a model is shown
 
 
 def read(path: str = FILE) -> Told:

@@ -103,7 +103,7 @@ class Toolbox(loop.Tools):
         function = function if isinstance(function, dict) else {}
         name, written = str(function.get("name", "")), function.get("arguments")
         try:
-            arguments = _arguments(written)
+            arguments = arguments_of(written)
         except ValueError as error:
             self._say.called(step, name, {}, f"not called: {error}")
             return f"Not called: {error}"
@@ -208,7 +208,7 @@ def _block(block: Dict[str, Any]) -> str:
     return f"[{block.get('type', 'something')} that is not text: {str(block.get('mimeType', ''))[:100]}]"
 
 
-def _arguments(written: Any) -> Dict[str, Any]:
+def arguments_of(written: Any) -> Dict[str, Any]:
     if written in (None, ""):
         return {}
     try:

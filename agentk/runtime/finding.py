@@ -29,6 +29,12 @@ def pip() -> Path | None:
     return max(_pips(), default=((0, 0), None), key=lambda found: found[0])[1]
 
 
+def javascript() -> Path | None:
+    """The engine that runs JavaScript in boxes: a module of its wheel, which no process of ours imports."""
+    spec = importlib.util.find_spec("_quickjs")  # of the top level: finds it without running any of it
+    return _first(iter([str(spec.origin or "")]), executable=False) if spec else None
+
+
 def _pips() -> Iterator[tuple[tuple[int, int], Path]]:
     spec = importlib.util.find_spec("pip")
     for folder in (spec.submodule_search_locations or ()) if spec else ():
@@ -81,10 +87,15 @@ def _inits() -> Iterator[str]:
     yield "/usr/libexec/podman/catatonit"
 
 
-def _first(candidates: Iterator[str]) -> Path | None:
+def _first(candidates: Iterator[str], *, executable: bool = True) -> Path | None:
     for name in candidates:
         path = Path(name)
-        if name and path.is_absolute() and os.access(path, os.X_OK) and _is_binary(path):
+        if (
+            name
+            and path.is_absolute()
+            and os.access(path, os.X_OK if executable else os.R_OK)
+            and _is_binary(path)
+        ):
             return path.resolve()
     return None
 

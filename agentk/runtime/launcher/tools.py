@@ -1,4 +1,5 @@
-"""What of ours is mounted into every box at /opt/agentk: the init, the SDK, the programs, and links to the interpreter.
+"""What of ours is mounted into every box at /opt/agentk: the init, the SDK, the programs with an engine for
+JavaScript, and links to the interpreter.
 
 Copied into `state/staged/DIGEST` once, named after what is in it, so that upgrading the package changes nothing for
 a box that runs. What no box uses any more is removed when the launcher starts.
@@ -12,6 +13,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import agentk
+from agentk.runtime import finding
 
 _PACKAGE = Path(agentk.__file__).parent
 
@@ -67,3 +69,6 @@ def _files(init: Path | None) -> Iterable[tuple[str, Path]]:
     for room in ("programs", "sdk"):
         for path in sorted((_PACKAGE / room).rglob("*.py")):
             yield f"lib/agentk/{path.relative_to(_PACKAGE)}", path
+    engine = finding.javascript()
+    if engine is not None:
+        yield f"lib/agentk/programs/{engine.name}", engine
