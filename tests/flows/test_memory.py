@@ -10,7 +10,8 @@ from typing import Any
 from agentk.api import kinds
 from agentk.cli import waiting
 from tests.flows import household
-from tests.flows.household import Object, Space, manifest, python, until
+from tests.flows.household import Household, Object, Space, manifest, python, until
+from tests.flows.test_examples import output
 from tests.memory.test_sentences import model
 
 pytestmark = household.needs
@@ -138,6 +139,19 @@ def test_a_memory_that_is_deleted_is_forgotten_with_its_pages(space: Space) -> N
     until(
         "nothing of it is in the memory", lambda: not any("memory" in name for name in _held(space, secret))
     )
+
+
+def test_the_example_shares_what_its_scout_found(home: Household) -> None:
+    def seen() -> None:
+        there = Space(home, "shared-memory")
+        household.until("the visitor has looked", lambda: there.log("visitor"))
+        assert there.log("visitor") == ["sees: 0"]
+
+    assert output(home, "shared-memory", "analyst", seen) == [
+        "finds: The roof of hall 3 is leaking since March. by scout",
+        "whole: The key of the archive lies in the kitchen.",
+        "forgets: True",
+    ]
 
 
 def _held(space: Space, secret: str) -> list[str]:
