@@ -24,6 +24,8 @@ _WORD_CHARS = 64
 # Rows that are looked at for one word. A word that more pages have says little: those found serve, the newest first.
 _ROWS = 2000
 _NEIGHBOURS = 200
+# What more than one page in four has, of so many at least, says nothing beside other words: "the", in any language.
+_COMMON, _FEW = 4, 20
 _K = 60  # of reciprocal rank fusion: how much more the first counts than the tenth
 _SNIPPET = 200
 
@@ -68,7 +70,9 @@ def search(conn: Conn, rooms: Sequence[int], asked: Asked) -> list[Hit]:
         kept = [(number, 1 - far) for number, far in found if 1 - far >= asked.at_least]
         near.update(kept)
         lists.append(("vector", [number for number, _ in kept]))
-    lists.append(("words", by_words(conn, rooms, asked.query, many, asked.only)))
+    # Where only words match that every other page has, nearness knows better.
+    common = not any(numbers for _, numbers in lists)
+    lists.append(("words", by_words(conn, rooms, asked.query, many, asked.only, common)))
     scores, by = _fused(lists)
     best = sorted(scores, key=lambda number: (-scores[number], -number))[: min(asked.limit, FOUND)]
     return [
@@ -78,9 +82,15 @@ def search(conn: Conn, rooms: Sequence[int], asked: Asked) -> list[Hit]:
 
 
 def by_words(
-    conn: Conn, rooms: Sequence[int], query: str, limit: int, only: Filter | None = None
+    conn: Conn,
+    rooms: Sequence[int],
+    query: str,
+    limit: int,
+    only: Filter | None = None,
+    common: bool = True,
 ) -> list[int]:
-    """Numbers of the pages that have words of the question, the rarest words first of all."""
+    """Numbers of the pages that have words of the question, the rarest words first of all. `common`: when no other word
+    is found, those count that many pages have."""
     asked = terms(query)
     if not asked:
         return []
@@ -93,6 +103,7 @@ def by_words(
     if chosen is not None:
         condition, values = f" AND rowid IN ({chosen[0]})", tuple(chosen[1])
     scores: dict[int, float] = defaultdict(float)
+    often: dict[int, float] = defaultdict(float)
     for term in asked:
         match = f"stem : ({stems}) AND {{name text}} : {term}"
         rows = conn.execute(
@@ -101,8 +112,12 @@ def by_words(
         ).fetchall()
         if rows:
             rare = math.log(1 + max(pages, len(rows)) / len(rows))
+            many = len(rows) == _ROWS or len(rows) * _COMMON > pages
+            into = often if many and pages >= _FEW else scores
             for (number,) in rows:
-                scores[int(number)] += rare
+                into[int(number)] += rare
+    if not scores and common:
+        scores = often
     return sorted(scores, key=lambda number: (-scores[number], -number))[:limit]
 
 

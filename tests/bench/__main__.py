@@ -18,6 +18,7 @@ NAMES = (
     "gate_neighbours",
     "code_tokens",
     "memory_search",
+    "memory_meaning",
 )
 
 if __name__ == "__main__":

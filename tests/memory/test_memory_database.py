@@ -77,6 +77,17 @@ def test_a_query_is_text_and_never_syntax(tmp_path: Path, query: str) -> None:
         assert len(search.search(conn, [mine.id], long)) <= 1
 
 
+def test_words_that_all_pages_have_stand_in_front_of_no_other(tmp_path: Path) -> None:
+    with opened(tmp_path) as conn:
+        room = keeping.room(conn, "m", "a", "a")
+        say(conn, room, "kumquats are orange")
+        for number in range(30):
+            say(conn, room, f"the thing of the day is number {number}")
+        assert search.by_words(conn, [room.id], "what of the kumquats", 5) == [1]
+        assert len(search.by_words(conn, [room.id], "the", 5)) == 5
+        assert search.by_words(conn, [room.id], "the", 5, common=False) == []
+
+
 def test_filters_hold_for_words_and_for_nearness(tmp_path: Path) -> None:
     with opened(tmp_path) as conn:
         room = keeping.room(conn, "m", "a", "a")
