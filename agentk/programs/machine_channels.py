@@ -22,6 +22,7 @@ _POLL_SECONDS = 300.0
 _LINES = 1000  # of a terminal that nobody read yet; then it waits
 _LINE_BYTES = 64 * 1024
 _TOOLS = 50
+_ACKED = 100  # at once
 
 Come = Tuple[str, str, str]  # channel, id to acknowledge, text
 
@@ -95,8 +96,8 @@ class Channels:
 
     def _done(self) -> None:
         told, self._told = self._told, []
-        if told:
-            self._agent.message_ack(told[:100])
+        for at in range(0, len(told), _ACKED):
+            self._agent.message_ack(told[at : at + _ACKED])
 
     def _receive(self, seconds: float) -> None:
         try:

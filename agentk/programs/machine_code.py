@@ -19,7 +19,6 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 MEMORY_BYTES = 192 * 1024 * 1024  # of addresses, beyond what the interpreter has at its beginning
 JS_BYTES = 64 * 1024 * 1024
-CPU_SECONDS = 10
 RESULT_LETTERS = 200_000
 ASKS = ("invoke", "recall", "remember", "search")
 
@@ -50,7 +49,7 @@ def parted(text: str) -> Tuple[str, str]:
 
 
 def program(text: str) -> str:
-    """The Python that runs it, which reads `{"value", "answers", "mark"}` from its standard input."""
+    """The Python that runs it, which reads `{"value", "answers", "mark", "cpuSeconds"}` from its standard input."""
     language, source = parted(text)
     if language == "javascript":
         return f"{_HEAD}_machine.javascript({source!r})\n"
@@ -88,6 +87,7 @@ class _Run:
         told = json.load(sys.stdin)
         self.value, self.mark = told.get("value"), str(told["mark"])
         self.answers: List[Dict[str, Any]] = list(told.get("answers") or ())
+        self.cpu_seconds = int(told["cpuSeconds"])
         self.checked = bool(told.get("check"))
         self.at = 0
         self.pending: Optional[Dict[str, Any]] = None
@@ -128,7 +128,7 @@ def begin() -> List[Callable[..., Any]]:
     run = _Run()
     _runs.append(run)
     _bound(resource.RLIMIT_AS, MEMORY_BYTES + _used())
-    _bound(resource.RLIMIT_CPU, CPU_SECONDS + 5)  # the engine says so itself, and better
+    _bound(resource.RLIMIT_CPU, run.cpu_seconds + 5)  # the engine says so itself, and better
     sys.setrecursionlimit(2000)
     sys.excepthook = _failed
 
@@ -166,7 +166,7 @@ def javascript(source: str) -> None:
         run.end({"error": "there is no JavaScript here: the box needs CPython 3.10 or newer, and glibc"})
     context = engine.Context()
     context.set_memory_limit(JS_BYTES)
-    context.set_time_limit(CPU_SECONDS)
+    context.set_time_limit(run.cpu_seconds)
     try:
         context.eval(_SHIM)
         function = context.eval(f"({source.rstrip().rstrip(';')}\n)")
@@ -188,6 +188,8 @@ def javascript(source: str) -> None:
 
 
 def _engine() -> Any:
+    if sys.version_info < (3, 10) or sys.implementation.name != "cpython":
+        return None  # not what it is built for: it may load, and break
     for name in ("agentk.programs._quickjs", "_quickjs"):
         try:
             return __import__(name, fromlist=["Context"])

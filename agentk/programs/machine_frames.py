@@ -26,6 +26,7 @@ from agentk.programs.machine_routines import Failed
 from agentk.sdk import client, errors
 
 DEPTH = 16  # frames within frames
+ASKED = 256  # by code between two steps: routines that invoke each other are no way around the guard of steps
 SILENT = 2  # turns of a frame that call nothing, one after the other
 REPAIRS = 2  # results that the gate did not take
 FIRST = "main"
@@ -60,7 +61,10 @@ class Machine:
         self._cells = Cells(agent)
         self._system = telling.system(told, [machine_primitives.HOW])
         self.steps = self._since = 0  # of all frames; and since something came from the world
-        self._letters = told.window  # of one answer: a quarter of the window
+        self._asked = 0  # by code, since the model was asked
+        self._letters = max(
+            400, 2 * told.window // told.burst
+        )  # of one answer: a turn's are half of the window
 
     def run(self, work: str) -> None:
         """The first frame, to the end that the gate is told of. Raises Ended."""
@@ -109,11 +113,15 @@ class Machine:
             raise Failed(f"there is no routine {name!r}: search finds what there is")
         if machine_routines.is_code(text):
             return self._code(text, args, depth)
-        opening = machine_primitives.routine(name, text, args, self._cells.size())
+        told = _short(json.dumps(args, ensure_ascii=False), self._letters)
+        opening = machine_primitives.routine(name, _short(text, self._letters), told, self._cells.size())
         return self._frame(Frame(name, depth, opening))
 
     def _code(self, text: str, value: Any, depth: int) -> Any:
         def ask(what: str, given: List[Any]) -> Any:
+            self._asked += 1
+            if self._asked > ASKED:
+                raise Failed(f"routines asked for more than {ASKED} things without the model")
             try:
                 if what == "invoke":
                     return self.invoke(str(given[0]), given[1], depth + 1)
@@ -171,10 +179,7 @@ class Machine:
             if name not in ("invoke", "return"):
                 shown = progress.short(json.dumps(given, ensure_ascii=False), _PRINTED_LETTERS)
                 self._say.line(f"{name} {shown} -> {progress.size(text)}", frame.depth)
-            cut = (
-                text if len(text) <= self._letters else f"{text[: self._letters]}\n[cut: {len(text)} letters]"
-            )
-            frame.tell("tool", cut, tool_call_id=str(call.get("id", "")))
+            frame.tell("tool", _short(text, self._letters), tool_call_id=str(call.get("id", "")))
 
     def _do(self, frame: Frame, name: str, given: Dict[str, Any]) -> str:
         """What the model is told. Whatever goes wrong is told to it; it can mend most of it."""
@@ -185,6 +190,8 @@ class Machine:
             return str(work(frame, given))
         except Failed as error:
             return f"Failed: {error}"
+        except RecursionError:
+            return "Failed: it is nested too deeply"
         except errors.Disconnected:
             raise
         except errors.CallError as error:
@@ -276,13 +283,19 @@ class Machine:
             raise Failed(f"{frame.name} did not return after {most} steps")
         self.steps += 1
         self._since += 1
+        self._asked = 0
         frame.steps += 1
 
     def _fold(self, frame: Frame) -> None:
         """When what the frame shows its model is more than its window."""
-        fixed = machine_folding.tokens(machine_primitives.FUNCTIONS) + len(self._system) // 4
-        budget = max(self._told.window - fixed, self._told.window // 4)
-        if machine_folding.tokens(frame.messages) <= budget:
+        tools, system = machine_folding.tokens(machine_primitives.FUNCTIONS), len(self._system) // 4
+        budget = max(self._told.window - tools - system, self._told.window // 4)
+        work = machine_folding.tokens(frame.messages)
+        if work <= budget:
+            recap = (len(str(frame.messages[0]["content"])) - len(frame.opening)) // 4
+            parts = f"tools {tools}, system {system}, recap {recap}, work {work - recap}"
+            told = f"{tools + system + work} of {self._told.window} tokens: {parts}"
+            self._say.line(f"step {self.steps} in {frame.name}: {told}", frame.depth)
             return
         try:
             name, line, left = machine_folding.fold(
@@ -324,6 +337,10 @@ def _read(call: Dict[str, Any]) -> Tuple[str, Dict[str, Any], Optional[str]]:
         return name, toolbox.arguments_of(function.get("arguments")), None
     except ValueError as error:
         return name, {}, str(error)
+
+
+def _short(text: str, letters: int) -> str:
+    return text if len(text) <= letters else f"{text[:letters]}\n[cut: it has {len(text)} letters]"
 
 
 _NAMES = frozenset(one["function"]["name"] for one in machine_primitives.FUNCTIONS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Dict, List
 
 Function = Dict[str, Any]
@@ -122,7 +121,6 @@ get around that: go on without it, and say so in what you return."""
 NUDGE = "Nobody heard that. Call a function: act to tell the world, return to end this frame with its value."
 
 
-def routine(name: str, text: str, args: Any, size: str) -> str:
+def routine(name: str, text: str, given: str, size: str) -> str:
     """How a frame begins that was invoked."""
-    given = json.dumps(args, ensure_ascii=False)
     return f"Do this routine, {name}:\n\n{text}\n\nIts arguments: {given}\n\n{size}"

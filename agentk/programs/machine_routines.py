@@ -12,6 +12,7 @@ from agentk.programs.machine_cells import Cells
 from agentk.sdk import client, errors, results
 
 SECONDS = 60.0  # of one run, waiting included
+CPU_SECONDS = 10
 ASKS = 32  # of one routine
 OUTPUT_BYTES = 2 * 1024 * 1024
 HARDEN = "harden"
@@ -51,6 +52,8 @@ def run(agent: client.Agent, say: progress.Progress, text: str, value: Any, ask:
             if what not in machine_code.ASKS or not isinstance(given, list):
                 raise Failed(f"there is no {what}")
             answer["result"] = ask(what, given)
+        except (IndexError, RecursionError):
+            answer["error"] = f"{what} is not given what it needs"
         except Failed as error:
             answer["error"] = str(error)
         answers.append(answer)
@@ -66,7 +69,7 @@ def _once(agent: client.Agent, say: progress.Progress, text: str, told: Dict[str
     mark = f"\x1e{secrets.token_hex(8)}"
     try:
         program = machine_code.program(text)
-        given = json.dumps({**told, "mark": mark})
+        given = json.dumps({**told, "mark": mark, "cpuSeconds": CPU_SECONDS})
         ran = agent.exec(program, stdin=given, timeout_seconds=SECONDS, output_bytes=OUTPUT_BYTES)
     except machine_code.Unfit as error:
         raise Failed(str(error)) from None
@@ -91,7 +94,7 @@ def _parted(ran: results.Ran, mark: str) -> Tuple[str, Any]:
         return ran.stdout, None
     try:
         found = json.loads(rest)
-    except ValueError:
+    except (ValueError, RecursionError):
         return said, None
     return said, found if isinstance(found, dict) else None
 

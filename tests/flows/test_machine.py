@@ -55,19 +55,16 @@ def test_a_machine_learns_to_write_cards_and_another_one_inherits_it(home: House
 def test_runaway_code_is_an_error_and_the_machine_goes_on(space: Space) -> None:
     js = "exec: () => { const a = []; for (;;) a.push('x'.repeat(9999)) }"
     python = "exec: def run(a):\n    x = []\n    while True: x.append('x' * 99999)"
-    spins = "exec: () => { for (;;); }"
     space.apply(
         route(
             calls(
                 ("remember", {"name": "js", "value": js}),
                 ("remember", {"name": "python", "value": python}),
-                ("remember", {"name": "spins", "value": spins}),
                 turn=1,
             ),
             calls(
                 ("invoke", {"name": "js"}),
                 ("invoke", {"name": "python"}),
-                ("invoke", {"name": "spins"}),
                 ("invoke", {"name": "nobody"}),
                 turn=2,
             ),
@@ -80,7 +77,7 @@ def test_runaway_code_is_an_error_and_the_machine_goes_on(space: Space) -> None:
     assert (status["reason"], json.loads(status["result"] or "null")) == ("Completed", "alive"), log
     said = [line.partition("failed: ")[2] for line in log if "failed: " in line]
     assert said[0] == "it took too much memory" and said[1].endswith("it took too much memory"), log
-    assert said[2] == "it took too much time" and "no routine 'nobody'" in said[3]
+    assert "no routine 'nobody'" in said[2]
 
 
 def test_it_is_ended_in_the_middle_and_remembers(space: Space) -> None:

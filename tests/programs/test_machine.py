@@ -196,6 +196,15 @@ def test_m_is_kept_found_and_forgotten(house: House) -> None:
         ("exec: () => 3n", "BigInt"),
         ("exec: 3 +", "this is no Python"),
         ("exec: () => new Promise(() => {})", "never comes"),
+        (
+            "exec: import os\nfrom agentk.programs import machine_code as m\ndef run(a):\n"
+            "    print('\\n' + m._runs[0].mark + '[' * 90000, flush=True)\n    os._exit(0)",
+            "without an answer",
+        ),
+        (
+            "exec: from agentk.programs import machine_code as m\ndef run(a):\n    m._runs[0].ask('invoke', [])",
+            "it needs",
+        ),
         ("exec: () => Math.random() < 2 && invoke('other', Math.random())", "something else each time"),
     ],
 )
@@ -221,6 +230,21 @@ def test_code_invokes_and_remembers_by_what_the_machine_answers(house: House, ro
     code, log = run(house)
     assert (code, house.told("Do it.")) == (0, ["10"]), log
     assert house.cell("seen") == '{"k": 1}' and "prints: hi" in log
+
+
+def test_code_that_asks_without_end_is_stopped(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine_routines, "ASKS", 3)
+    monkeypatch.setattr(machine_frames, "ASKED", 9)
+    house.knows(
+        many="exec: (n) => { for (;;) recall('n' + n++) }", fan="exec: (n) => [invoke('fan'), invoke('fan')]"
+    )
+    house.frames["Do it."] = [does("invoke", name="many", args=1), does("invoke", name="fan"), LAST]
+    assert run(house)[0] == 0
+    many, fan = house.told("Do it.")
+    monkeypatch.setattr(machine_routines, "CPU_SECONDS", 1)
+    house.frames["Do it."] = [does("exec", code="() => { for (;;); }"), LAST]
+    assert run(house)[0] == 0 and house.told("Do it.") == ["Failed: it took too much time"]
+    assert "more than 3 things" in many and "more than 9 things" in fan
 
 
 def test_exec_runs_scripts_and_functions(house: House) -> None:
