@@ -80,7 +80,7 @@ def test_runaway_code_is_an_error_and_the_machine_goes_on(space: Space) -> None:
     assert "no routine 'nobody'" in said[2]
 
 
-def test_it_is_ended_in_the_middle_and_remembers(space: Space) -> None:
+def test_it_is_killed_in_the_middle_and_remembers(space: Space) -> None:
     space.apply(
         route(
             calls(("recall", {"name": "fact"}), turn=1, lastMessage={"contains": "attempt 2"}),
@@ -88,13 +88,15 @@ def test_it_is_ended_in_the_middle_and_remembers(space: Space) -> None:
             calls(back("{{toolResult}}"), toolResult={"name": "recall"}),
             calls(("wait", {})),
         ),
-        machine("a", task="Remember.", restartPolicy="Never"),
+        machine("a", task="Remember.", restartPolicy="OnFailure", restartBackoff={"initialSeconds": 0}),
     )
     space.logged(
         "a", 'remember {"name": "fact", "value": "the key is under the mat"} -> Kept. M holds 1 cell.'
     )
-    space.agentk("restart", "a")
+    found = "grep -la 'agentk[.]programs' /proc/[0-9]*/cmdline | cut -d/ -f3"
+    space.agentk("exec", "a", "--", "sh", "-c", f"kill -9 $({found} | grep -vx 1)", code=None)
     status = space.phase("a", "Succeeded", "Failed")
+    assert status["attempt"] == 2
     assert json.loads(status["result"] or "null") == "the key is under the mat", space.log("a")
     assert "begins: M holds 1 cell." in space.log("a")
 
