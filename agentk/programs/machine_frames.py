@@ -61,6 +61,7 @@ class Machine:
         self._cells = Cells(agent)
         self._system = telling.system(told, [machine_primitives.HOW])
         self.steps = self._since = 0  # of all frames; and since something came from the world
+        self._denied = 0  # by persons
         self._asked = 0  # by code, since the model was asked
         self._letters = max(
             400, 2 * told.window // told.burst
@@ -194,6 +195,11 @@ class Machine:
             return "Failed: it is nested too deeply"
         except errors.Disconnected:
             raise
+        except errors.ApprovalDenied as error:
+            self._denied += 1
+            if self._denied > toolbox.INSISTS:
+                raise ends.Ended("the model insists on what a person refused", "ApprovalDenied") from None
+            return f"{toolbox.SAID_NO} {error.message}"
         except errors.CallError as error:
             return toolbox.refusal(error)
 

@@ -75,6 +75,8 @@ def _once(agent: client.Agent, say: progress.Progress, text: str, told: Dict[str
         raise Failed(str(error)) from None
     except errors.Disconnected:
         raise
+    except errors.ApprovalDenied as error:
+        raise Failed(f"{toolbox.SAID_NO} {error.message}") from None
     except errors.CallError as error:
         raise Failed(toolbox.refusal(error)) from None
     said, found = _parted(ran, mark)

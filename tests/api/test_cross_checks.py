@@ -180,6 +180,8 @@ def test_a_namespace_is_no_file_of_the_kernel() -> None:
             "pattern is not checked by the gate",
         ),
         ({"program": "react", "output": {"type": 7}}, "is no JSON Schema"),
+        ({"program": "machine", "goal": "g"}, "is required by program: machine"),
+        ({"program": "machine", "memory": {}, "workingDir": "/app"}, "only for spec.command"),
         ({"program": "nobody"}, "expected one of react"),
         ({"command": ["a"], "role": "r"}, "only for spec.program"),
         ({"command": ["a"], "program": "react"}, "exactly one of command and program"),
@@ -194,5 +196,7 @@ def test_programs_that_make_no_sense(spec: dict[str, Any], told: str) -> None:
 def test_a_program_needs_no_command_and_any_agent_may_have_an_output() -> None:
     made = agent()
     made["spec"] = {"program": "react", "goal": "Help."}
+    assert admit.admit(made)
+    made["spec"] = {"program": "machine", "goal": "Help.", "memory": {}, "stdin": True}
     assert admit.admit(made)
     assert admit.admit(agent(output={"type": "integer", "minimum": 1}))

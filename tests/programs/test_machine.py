@@ -32,6 +32,7 @@ class House(test_react.House):
         self.sent: list[Any] = []
         self.full = False
         self.made = 0
+        self.refuses_mail = False
         self.counted = -1  # turns of a frame that forgets some of them
         self.terminal = -1  # where the tool writes a line
 
@@ -99,6 +100,8 @@ class House(test_react.House):
         return {"acknowledged": len(params["ids"])}
 
     async def _message_send(self, params: Any, emit: Any) -> Any:
+        if self.refuses_mail:
+            raise errors.ApprovalDenied("ada: no")
         self.sent.append((params["to"], params["body"]))
         return {"id": "m9"}
 
@@ -289,6 +292,15 @@ def test_thinking_is_not_acting(house: House) -> None:
     code, log = run(house)
     assert code == 1 and house.exits[0]["message"] == "main talks and calls nothing"
     assert "thinks: I wonder." in log and house.sent == []
+
+
+def test_a_model_that_insists_on_what_a_person_refused_is_stopped(house: House) -> None:
+    house.refuses_mail = True
+    house.frames["Do it."] = [does("act", channel="mail", to="bob", content="again")]
+    assert run(house)[0] == 1
+    assert house.exits[0]["reason"] == "ApprovalDenied" and house.told("Do it.")[0].startswith(
+        "A person was asked"
+    )
 
 
 def test_it_perceives_its_mail_and_its_terminal_and_acts_on_both(house: House) -> None:
