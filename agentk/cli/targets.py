@@ -43,8 +43,11 @@ def typed(kind: kinds.Kind) -> str:
 
 
 def _kinds(word: str) -> list[kinds.Kind]:
-    if word == "all":  # like kubectl's: what runs, not what it reads
-        return [kind for kind in kinds.KINDS if kind.namespaced and kind.group == kinds.GROUP]
+    if (
+        word == "all"
+    ):  # like kubectl's: what runs, not what it reads, nor what nothing brings back once it is deleted
+        ours = (kind for kind in kinds.KINDS if kind.namespaced and kind.group == kinds.GROUP)
+        return [kind for kind in ours if kind is not kinds.MEMORY]
     return [kinds.resource(word)]
 
 
