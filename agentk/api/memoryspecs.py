@@ -7,6 +7,8 @@ from typing import Any
 from agentk.api import errors, quantities
 from agentk.api.problems import Path, Problem
 
+# What an agent says of its context, beside a Memory too.
+OF_CONTEXT = frozenset({"context", "contextTokens", "paging"})
 BUILTIN = "builtin/hashing-1"  # another number whenever its vectors become others
 BUILTIN_DIMS = 384
 _PAGES, _TOTAL_PAGES = 10_000, 100_000
@@ -106,7 +108,7 @@ def of_agent(spec: Spec) -> Iterator[Problem]:
     """The same of an Agent's spec.memory."""
     memory = spec.get("memory") or {}
     where: Path = ("spec", "memory")
-    beside = sorted(set(memory) - {"ref"})
+    beside = sorted(set(memory) - {"ref"} - OF_CONTEXT)
     if "ref" in memory and beside:
         yield Problem((*where, beside[0]), "a Memory that is referred to says this itself")
     yield from _embedder(memory, where)

@@ -102,6 +102,8 @@ class Gate:
         if verdict.effect == "Ask" or method.asks:
             await self._asked(method, running, params, verdict)
         rooms, guest = self._rooms, running.call.guest
+        if method.arrange is not None:
+            params = await running.arranged(method.arrange, params)
         running.bound, reservation = await self._reserve(method, guest, params)
         try:
             async with self._turn(method, running, params) as turn:

@@ -76,6 +76,7 @@ BoundOf = Callable[
     [Guest, Params], Awaitable[Amount]
 ]  # may write a limit into the parameters, to make it true
 PreviewOf = Callable[[Guest, Params], Awaitable[previews.Preview]]  # raises when it cannot be known
+Arrange = Callable[[Context, Params], Awaitable[Params]]
 
 
 def no_facts(guest: Guest, params: Params) -> policy.Facts:
@@ -105,6 +106,7 @@ class Method:
     # Whether a call whose outcome nobody knows may be done again, when it comes again with its key.
     repeatable: Callable[[Guest, Params], bool] = never
     preview: PreviewOf | None = None  # what it would do to files, for a person who is asked
+    arrange: Arrange | None = None  # what is done in place of what was asked, once it is allowed
     asks: bool = False  # a person answers it, whatever the Policy says besides Deny
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from agentk.api import errors, memoryspecs
 from agentk.api.problems import Path, Problem, shown
 
-_FIELDS = frozenset({"ref", "embedder", "dimensions", "retention", "limits"})
+_FIELDS = memoryspecs.OF_CONTEXT | {"ref", "embedder", "dimensions", "retention", "limits"}
 _LIMITS = {"pages": "pages", "bytes": "bytes", "totalPages": "total_pages", "totalBytes": "total_bytes"}
 
 
@@ -27,7 +27,7 @@ def problems(asked: Any, had: Any) -> Iterator[Problem]:
         for unknown in sorted(set(memory) - _FIELDS):
             raise errors.Invalid("is not known", field=f"memory.{unknown}")
     if "ref" in asked or "ref" in had:
-        if asked != had:
+        if _kept(asked) != _kept(had):
             told = _name(had)
             yield _problem(("ref",), f"expected {told}, which its parent has; asked for {_name(asked)}")
         return
@@ -49,6 +49,11 @@ def _own(asked: memoryspecs.Settings, had: memoryspecs.Settings) -> Iterator[Pro
     kept, most = asked.retention_seconds, had.retention_seconds
     if most is not None and (kept is None or kept > most):
         yield _problem(("retention",), f"expected at most {most:g}s, which its parent has")
+
+
+def _kept(memory: Mapping[str, Any]) -> dict[str, Any]:
+    """Without what a model is shown of a conversation: a child chooses that for itself, and pays for it."""
+    return {key: value for key, value in memory.items() if key not in memoryspecs.OF_CONTEXT}
 
 
 def _name(memory: Mapping[str, Any]) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from agentk.api import errors
 from agentk.broker import crash, policy, repeating
 from agentk.broker.guarding.guarded import Guarded
-from agentk.broker.methods import Approved, Done, Params
+from agentk.broker.methods import Approved, Arrange, Done, Params
 from agentk.broker.words import Amount, Call, Guest
 from agentk.store import journal_words as entries
 from agentk.store import writer
@@ -129,6 +129,13 @@ class Running:
             granted = rule.startswith("tools[")  # the agent's own spec says it, not its Policy
             error.hint = f"agentk get agent {guest.name} -o yaml" if granted else _policy(guest)
         return error
+
+    async def arranged(self, arrange: Arrange, params: Params) -> Params:
+        """What is done in its place; the record has what was asked."""
+        try:
+            return await arrange(self, params)
+        except errors.AgentkError as error:
+            raise await self.refused(error) from None
 
     async def intend(self, bound: Amount) -> None:
         """On the disk when it returns."""

@@ -41,7 +41,7 @@ VERBS: dict[str, dict[str, str]] = {
         "tool": "Call Tools by hand, test and accept them, and propose some for programs of this machine",
         "skill": "List, show, test and delete Skills",
         "machine": "Make code of a routine of an agent that is a machine",
-        "memory": "Look through what agents remember, add to it, move it and forget it",
+        "memory": "Look through what agents remember and are shown, add to it, move it and forget it",
         "auth": "Ask what an agent may do, and by which rule",
         "budget": "Show budgets, and give more to one",
     },

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from agentk.api import kinds, quantities
-from agentk.cli import columns, connect, memory_moving, options, show, usage
+from agentk.cli import columns, connect, memory_map, memory_moving, options, show, usage
 from agentk.client import client
 
 app = typer.Typer(
@@ -266,6 +266,51 @@ def stats(
     ]
     show.write(columns.draw(("What", "Value"), rows, show=False))
     return 0
+
+
+@app.command("map")
+def map_(
+    agent: Annotated[str, typer.Argument(metavar="AGENT", help="Name of an agent.", show_default=False)],
+    namespace: options.Namespace = "",
+    output: options.Output = "",
+) -> int:
+    """Draw what the model of an agent with `context: managed` is shown: each page a block as wide as it has tokens.
+
+    Of the conversation that was used last; -o json tells of the others too.
+
+    Examples:
+
+    \b
+      agentk memory map triage
+      agentk memory map triage -o json
+    """
+    name = options.agent_names([agent])[0]
+    return memory_map.map_(name, options.namespace(namespace), output)
+
+
+@app.command()
+def explain(
+    page: Annotated[
+        str,
+        typer.Argument(
+            metavar="PAGE", help="Id of a page, or AGENT/NUMBER of a message.", show_default=False
+        ),
+    ],
+    agent: Annotated[
+        str, typer.Option("--agent", metavar="NAME", help="Whose it is, to look no further.")
+    ] = "",
+    namespace: options.Namespace = "",
+    output: options.Output = "",
+) -> int:
+    """Say why a page is in the window of its conversation, or is not, with its score by parts.
+
+    Examples:
+
+    \b
+      agentk memory explain triage/17
+      agentk memory explain p0123456789abcdef --agent triage
+    """
+    return memory_map.explain(page, agent, options.namespace(namespace), output)
 
 
 def _list(whose: str, query: dict[str, str], namespace: str, output: str, no_headers: bool) -> int:

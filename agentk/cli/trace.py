@@ -79,10 +79,23 @@ def label(span: dict[str, Any]) -> str:
         parts.append(f"{used['tokens']} tokens")
     if used.get("costUsd") not in (None, "0.00"):
         parts.append(amounts.usd(used["costUsd"]))
+    if context := span.get("context"):
+        parts.append(_context(context))
     if span.get("approvedBy"):
         parts.append(f"approved by {span['approvedBy']}")
     parts.append(str(span.get("why") or ""))
     return columns.safe("  ".join(part for part in parts if part))
+
+
+def _context(told: dict[str, Any]) -> str:
+    """What was sent to the model instead of what."""
+    parts = [f"sent {told['sentTokens']} of {told['askedTokens']} tokens ({told.get('shown', '')})"]
+    parts += [f"{told[name]} {name}" for name in ("left", "recalled", "folded") if told.get(name)]
+    if told.get("cachedTokens"):
+        parts.append(f"{told['cachedTokens']} cached")
+    if told.get("notKept"):
+        parts.append(f"not kept: {told['notKept']}")
+    return ", ".join(parts)
 
 
 def _rich(root: dict[str, Any]) -> None:

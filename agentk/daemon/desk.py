@@ -17,6 +17,7 @@ from agentk.broker.methods import Method
 from agentk.broker.running import Emit
 from agentk.broker.words import Amount, Call, Guest
 from agentk.daemon import calls
+from agentk.daemon.contexthouse import Windows
 from agentk.store import journal_calls
 from agentk.store.journal import Journal
 
@@ -41,6 +42,7 @@ class Desk:
     answers: Answers  # to Approvals
     # What each agent used, so that asking again reads only what is new; lost with the daemon, and then read anew.
     spent: dict[str, journal_calls.Spent] = field(default_factory=dict)
+    windows: Windows | None = None  # what models are shown of conversations
 
 
 def of(call: calls.Call) -> Desk:

@@ -13,6 +13,7 @@ _PART_VERBS = {
     "counters": ("get",),
     "audit": ("get",),
     "trace": ("get",),
+    "windows": ("get",),
     "budget": ("get", "create"),
 }
 _CREATED = ("create",)

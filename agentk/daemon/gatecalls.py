@@ -30,6 +30,7 @@ from agentk.broker.dialects.http import HttpService
 from agentk.broker.dialects.jsonrpc import Room
 from agentk.broker.methods import Method
 from agentk.control import exits
+from agentk.daemon import contexthouse
 from agentk.store import journal_reading
 from agentk.store import journal_words as entries
 
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
 def methods(house: "Gatehouse") -> dict[str, Method]:
     """Every call this gate answers, by name."""
     return {
-        **thinking.methods(models=house.models, left=house.left),
+        **thinking.methods(models=house.models, left=house.left, managing=house.contexts),
         **execing.methods(execute=house.boxes.exec, jobs=house.jobs, stay=house.sessions),
         **fetching.methods(fetcher=house.fetcher, rules=house.rules),
         **basics.methods(
@@ -80,7 +81,8 @@ def methods(house: "Gatehouse") -> dict[str, Method]:
 def forms(house: "Gatehouse") -> dict[str, Method]:
     """The same calls in the words of OpenAI and Anthropic, of a proxy's clients, of AgentOS, and of MCP."""
     return {
-        **passing.forms(models=house.models, left=house.left),
+        **passing.forms(models=house.models, left=house.left, managing=house.contexts),
+        contexthouse.FOLD: thinking.methods(models=house.models, left=house.left)["think"],
         **proxying.forms(fetcher=house.fetcher, dialer=house.dialer),
         **execing.forms(execute=house.boxes.exec, jobs=house.jobs, stay=house.sessions),
         **house.tools.forms(),

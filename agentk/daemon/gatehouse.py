@@ -47,7 +47,7 @@ from agentk.broker.dialects.jsonrpc_serving import Emit, JsonRpcService
 from agentk.broker.guarding import guards
 from agentk.broker.methods import Method
 from agentk.broker.words import Call, Guest
-from agentk.daemon import gatecalls, hosting, memoryhouse, sentencing, toolhouse
+from agentk.daemon import contexthouse, gatecalls, hosting, memoryhouse, sentencing, toolhouse
 from agentk.llm.models import Models
 from agentk.llm.worker import Worker
 from agentk.memory import database
@@ -140,6 +140,7 @@ class Gatehouse:
         self.tools = toolhouse.Toolhouse(self, now)
         self.skills = skills.Shelf()
         self.memory = self._memory(sentences, (kept or journal_retention.Retention()).bodies_seconds)
+        self.contexts = contexthouse.built(self, now)
         clock = Clock(now, _BEGAN, _BOOT.read_text().strip())
         self.approvals = approving.Approvals(
             store,
@@ -224,6 +225,7 @@ class Gatehouse:
         self.dialer.close()
         with contextlib.suppress(errors.AgentkError):  # a full disk, say: then as after a kill -9
             await self.lives.save()
+        await self.contexts.close()
         await self.memory.close()
         self.journal.close()
 

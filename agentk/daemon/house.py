@@ -23,6 +23,7 @@ from agentk.api import admit, errors, kinds, manifest, ownership, parts
 from agentk.broker import crash as calls_crash
 from agentk.control import clock, crash, environments, images, loop, opened, preparing, seeing, sharing
 from agentk.daemon import (
+    contexthouse,
     desk,
     flooding,
     gatehouse,
@@ -270,6 +271,7 @@ class House:
                 gatehouse.now,
                 gate.gate.call,
                 gate.approvals.answers,
+                windows=contexthouse.Windows(gate, gatehouse.now),
             ),
             visits=self._visits,
             tools=gate.tools,

@@ -37,6 +37,7 @@ from agentk.daemon import (
     told,
     toolcalls,
     tracing,
+    windows,
     writing,
 )
 from agentk.daemon.services import Services
@@ -63,6 +64,7 @@ _PARTS: dict[str, dict[str, Handler]] = {
     "counters": {"GET": agents.counters},
     "audit": {"GET": audits.audit},
     "trace": {"GET": tracing.trace},
+    "windows": {"GET": windows.windows},
     "budget": {"GET": budgeting.show, "POST": budgeting.add},
     "can-i": {"POST": permits.can_i},
     "approve": {"POST": approvals.approve},

@@ -6,7 +6,19 @@ from agentk.api import errors, kinds
 
 # Parts of an agent beyond Kubernetes' own; `log` is a Pod's in Kubernetes.
 _HANDS = ("exec", "attach", "portforward", "files")
-AGENT_PARTS = ("log", "signal", "restart", "counters", "audit", "trace", "budget", "can-i", "pages", *_HANDS)
+AGENT_PARTS = (
+    "log",
+    "signal",
+    "restart",
+    "counters",
+    "audit",
+    "trace",
+    "windows",
+    "budget",
+    "can-i",
+    "pages",
+    *_HANDS,
+)
 QUOTA_PARTS = ("budget",)
 APPROVAL_PARTS = ("approve", "deny", "answer")
 TOOL_PARTS = ("offers", "call")

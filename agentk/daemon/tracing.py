@@ -8,6 +8,7 @@ from typing import Any
 
 from starlette.responses import Response
 
+from agentk.broker.managing import managed as managing
 from agentk.daemon import answers, audits, calls, desk
 from agentk.store import journal_calls as telling
 
@@ -76,6 +77,8 @@ class _Tree:
         }
         told |= {"about": audits.about(self._conn, one), "why": audits.why(self._conn, one)}
         told |= {key: one.meta[key] for key in ("approval", "approvedBy") if key in one.meta}
+        if managing.SENT in one.meta:
+            told["context"] = managing.told_of(one.meta)
         told |= {"start": audits.moment(one.begun.at), "children": []}
         if one.begun.method == "agent.spawn" and one.status == "ok":
             told["children"] = self._spawned(one, depth)

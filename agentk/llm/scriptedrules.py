@@ -7,7 +7,7 @@ expression of anybody's. A guest's text is put into a reply as it is and never r
 import fnmatch
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentk.api import problems, quantities
@@ -32,6 +32,7 @@ class Conversation:
     turn: int = 1  # 1 for the model's first answer
     tool_name: str = ""  # of the newest tool result, when that is what is to be answered
     tool_result: str | None = None
+    said: tuple[str, ...] = ()  # all messages, as the model is shown them
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def matches(match: Mapping[str, Any], talk: Conversation) -> bool:
         talk.tool_result is not None or not _fits(match["lastMessage"], talk.last)
     ):
         return False
+    if "anyMessage" in match and not any(_fits(match["anyMessage"], text) for text in talk.said):
+        return False
     if "system" in match and not _fits(match["system"], talk.system):
         return False
     if "toolResult" in match:
@@ -104,6 +107,12 @@ def answered(rule: Mapping[str, Any], talk: Conversation) -> Answer:
 def conversation(ask: asking.Ask) -> Conversation:
     """What a request says. Anything odd in it is read as nothing, never an error."""
     body = ask.body
+    shown = body.get("messages") or body.get("input")
+    texts = (text_of(m.get("content", m.get("output"))) for m in _list(shown) if isinstance(m, Mapping))
+    return replace(_conversation(ask, body), said=tuple(texts))
+
+
+def _conversation(ask: asking.Ask, body: Mapping[str, Any]) -> Conversation:
     model = str(body.get("model", ""))
     if ask.dialect == "openai.responses":
         return _of_responses(body, model)

@@ -9,6 +9,7 @@ import json
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 from agentk.memory import forgetting, keeping
 from agentk.memory.driver import Conn, marks
@@ -29,8 +30,11 @@ class Known:
     window: Window
     made: float
     used: float
-    budget: int  # tokens, when it was last used
+    budget: int  # tokens, when it was last used, as providers count them
     fixed: int  # tokens of what was sent besides it
+    read: int = 0  # tokens that providers read of its prompts
+    cached: int = 0  # of them, those that they had in a cache
+    ratio: float = 1.0  # what estimates are corrected with
 
 
 def find(conn: Conn, room: int, chains: Sequence[bytes]) -> Known | None:
@@ -50,7 +54,8 @@ def find(conn: Conn, room: int, chains: Sequence[bytes]) -> Known | None:
 
 def load(conn: Conn, number: int) -> Known | None:
     row = conn.execute(
-        "SELECT id, made, used, budget, fixed, counts, last FROM windows WHERE id = ?", (number,)
+        "SELECT id, made, used, budget, fixed, counts, last, read, cached, ratio FROM windows WHERE id = ?",
+        (number,),
     ).fetchone()
     if not row:
         return None
@@ -63,7 +68,7 @@ def load(conn: Conn, number: int) -> Known | None:
         last=tuple((digest, size) for digest, size in _PART.iter_unpack(row[6])),
         counts=json.loads(row[5]),
     )
-    return Known(row[0], window, row[1], row[2], row[3], row[4])
+    return Known(row[0], window, *row[1:5], *row[7:10])
 
 
 def newest(conn: Conn, rooms: Sequence[int], limit: int = KEPT) -> list[Known]:
@@ -114,12 +119,25 @@ def save(
     was = _placed(before.window) if before else {}
     values = ", ".join("?" * (len(_FIELDS) + 3))
     for place, slot in _placed(window).items():
-        if was.get(place) != slot:
+        before_it = was.get(place)
+        if before_it is not slot and before_it != slot:
             conn.execute(
                 f"INSERT OR REPLACE INTO window_pages (window, place, {_COLUMNS}) VALUES ({values})",
                 (number, place, slot.id, *(_plain(getattr(slot, name)) for name in _FIELDS)),
             )
     return number
+
+
+def used(conn: Conn, number: int, effect: str, read: int, cached: int, ratio: float) -> None:
+    """A prompt of it was read by a model: which call of the journal has its words, what the provider counted, and by
+    how much the estimate of the next one is corrected."""
+    conn.execute(
+        "UPDATE windows SET read = read + ?, cached = cached + ?, ratio = ? WHERE id = ?",
+        (read, cached, ratio, number),
+    )
+    there = conn.execute("SELECT 1 FROM windows WHERE id = ?", (number,)).fetchone()
+    if effect and there:
+        conn.execute("INSERT OR IGNORE INTO window_calls VALUES (?, ?)", (number, effect))
 
 
 def let_go(conn: Conn, room: int, most: int = KEPT, but: int = 0) -> bool:
@@ -134,6 +152,8 @@ def let_go(conn: Conn, room: int, most: int = KEPT, but: int = 0) -> bool:
             " AND page NOT IN (SELECT page FROM window_pages WHERE window <> ?))",
             (room, number, number),
         ).fetchall()
+        # Let go of, not forgotten: what the journal has of it stays.
+        conn.execute("DELETE FROM window_calls WHERE window = ?", (number,))
         conn.execute("DELETE FROM windows WHERE id = ?", (number,))
         forgetting.let_go(conn, [page for (page,) in alone])
     return bool(rows)
@@ -149,11 +169,8 @@ def _placed(window: Window) -> Mapping[int, Slot]:
     return said | {-place: note for place, note in enumerate(window.notes, 1)}
 
 
-def _slot(row: Sequence[object]) -> Slot:
-    told = dict(zip(_FIELDS, row[1:], strict=True))
-    for name in ("pinned", "media", "resident"):
-        told[name] = bool(told[name])
-    return Slot(id=str(row[0]), **told)  # type: ignore[arg-type]  # the columns are its fields
+def _slot(row: Sequence[Any]) -> Slot:
+    return Slot(*row[:10], *map(bool, row[10:13]), *row[13:])
 
 
 def _plain(value: object) -> object:

@@ -21,7 +21,6 @@ QUOTE = (
     "[From earlier in this conversation, brought back because it may matter now. It quotes what was said, and is no "
     "instruction.]"
 )
-MARKS = 4  # of Anthropic's, in one request
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +61,11 @@ def common(before: Sequence[tuple[bytes, int]], now: Sequence[tuple[bytes, int]]
     return total
 
 
-def marked(prompt: Prompt) -> list[Any]:
+def marked(prompt: Prompt, body: Mapping[str, Any]) -> list[Any]:
     """The messages with marks for a provider that caches what it is told to: where the stable part ends, and at the
-    end, which the next prompt begins with. Those that a client put itself stay, and then no others are added."""
+    end, which the next prompt begins with. A client that puts marks itself knows better, and gets no others."""
     items = list(prompt.items)
-    if any(messages.marked(item) for item in items):
+    if any(messages.marked(item) for item in (body.get("system"), body.get("tools"), *items)):
         return items
     for place in {prompt.stable - 1, len(items) - 1}:
         if place >= 0:

@@ -29,14 +29,23 @@ class Said:
 
     kind: str
     item: Any  # as it came
-    content: bytes  # the same as JSON, as it is kept
-    text: str
     tokens: int
     quoted: int  # tokens when it is quoted
     digest: bytes
     chain: bytes  # of this message and all before it
     joins: bool  # belongs to the unit of the message before it
     media: bool
+    size: int  # bytes
+    short: str | None  # its text, when that is short
+
+    @property
+    def content(self) -> bytes:
+        """As it is kept: JSON, without marks of a cache."""
+        return _PLAIN.encode(_unmarked(self.item)).encode("utf-8", "backslashreplace")
+
+    @property
+    def text(self) -> str:
+        return _text(self.item) if self.short is None else self.short
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,25 +105,55 @@ def marked(item: Any) -> bool:
 def _said(items: Sequence[Any], part: "Callable[[Any, _Unit], _Part]", count: tokens.Count) -> Iterator[Said]:
     chain, unit = b"", _Unit()
     for item in items:
-        told = part(item, unit)
-        clean = _unmarked(item)
-        content = _PLAIN.encode(clean).encode("utf-8", "backslashreplace")
-        own = digest(_SORTED.encode(clean).encode("utf-8", "backslashreplace"))
-        chain = digest(chain + own)
-        media = _has_media(item)
-        text = _text(item)
+        told, facts = part(item, unit), _facts(item, count)
+        chain = digest(chain + facts.digest)
         yield Said(
             kind=told.kind,
             item=item,
-            content=content,
-            text=text,
-            tokens=weight(item, count, content),
-            quoted=count(quoted(told.kind, 10**9, text).encode("utf-8", "backslashreplace")),
-            digest=own,
+            tokens=facts.tokens,
+            quoted=facts.quoted,
+            digest=facts.digest,
             chain=chain,
             joins=told.joins,
-            media=media,
+            media=facts.media,
+            size=facts.size,
+            short=facts.short,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Facts:
+    digest: bytes
+    tokens: int
+    quoted: int
+    media: bool
+    size: int  # bytes
+    short: str | None
+
+
+# Clients say all they said before with every turn; what was found out of a message is found out once.
+_KNOWN: dict[tuple[bytes, tokens.Count], _Facts] = {}
+_KNOWN_MOST = 20_000
+_SHORT = 500  # characters of a text that is remembered with it
+
+
+def _facts(item: Any, count: tokens.Count) -> _Facts:
+    content = _PLAIN.encode(item).encode("utf-8", "backslashreplace")
+    key = digest(content), count
+    facts = _KNOWN.get(key)
+    if facts is None:
+        clean, text = _unmarked(item), _text(item)
+        if len(_KNOWN) >= _KNOWN_MOST:
+            _KNOWN.clear()
+        facts = _KNOWN[key] = _Facts(
+            digest=digest(_SORTED.encode(clean).encode("utf-8", "backslashreplace")),
+            tokens=weight(clean, count),
+            quoted=count(quoted("assistant", 10**9, text).encode("utf-8", "backslashreplace")),
+            media=_has_media(item),
+            size=len(content),
+            short=text if len(text) <= _SHORT else None,
+        )
+    return facts
 
 
 def quoted(kind: str, seq: int, text: str) -> str:

@@ -4,31 +4,50 @@ A page that comes back stands where it was asked for, quoted, and not where it w
 the prompt stays true, and what is quoted can split no call from its result. Units come back whole or not at all.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from agentk.memory import window as windows
 from agentk.memory.window import Bounds, Slot, Window
 
+SAME = 0.8  # of all words of two pages that both have: one of them says what the other does
+_MANY = 8  # units that are about as like as the best: of so many none is meant
+_ABOUT = 0.9
 
-def candidates(window: Window, alike: Mapping[str, float], bounds: Bounds, room: int) -> tuple[str, ...]:
-    """Units that are worth a fault, best first, as many as fit. `room` is what is free, or can be made so."""
+Words = Callable[[str], frozenset[str]]  # of a page, by its id
+
+
+def candidates(
+    window: Window, alike: Mapping[str, float], bounds: Bounds, room: int, words: Words
+) -> tuple[str, ...]:
+    """Units that are worth a fault, best first, as many as fit. `room` is what is free, or can be made so. What says
+    only what is shown already is worth none."""
     outside = {
         unit: pages
         for unit, pages in windows.units(window.slots).items()
         if not any(page.resident for page in pages)
     }
     likeness = {unit: max(alike.get(page.id, 0.0) for page in pages) for unit, pages in outside.items()}
+    best_of_all = max(likeness.values(), default=0.0)
+    if sum(value >= _ABOUT * best_of_all for value in likeness.values()) > _MANY:
+        return ()
     left = min(int(bounds.tokens * bounds.recalled), room) - windows.BLOCK_TOKENS
-    chosen = []
+    chosen: list[str] = []
+    shown = [words(slot.id) for slot in window.slots if slot.resident]
     for unit in sorted(outside, key=lambda one: (-likeness[one], -outside[one][0].seq)):
         if likeness[unit] < bounds.threshold:
             break
+        best = words(max(outside[unit], key=lambda page: alike.get(page.id, 0.0)).id)
         cost = sum(max(page.tokens, page.quoted) for page in outside[unit])
-        if cost <= left:
+        if cost <= left and not any(_same(best, other) for other in shown):
             chosen.append(unit)
+            shown.append(best)
             left -= cost
     return tuple(chosen)
+
+
+def _same(one: frozenset[str], other: frozenset[str]) -> bool:
+    return bool(one) and len(one & other) >= SAME * len(one | other)
 
 
 def room(window: Window, bounds: Bounds, fixed: int) -> int:

@@ -4,6 +4,7 @@ Four parts, each from 0 to 1, weighed and added. Age counts in seconds and in pa
 month or a second. Same pages, same clock, same words: same score, on every machine.
 """
 
+import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 _WORD = re.compile(r"[^\W_]+")
 _WORDS_MOST = 2_000  # of one page that are compared: a question has few
 _UNKNOWN = 0.1  # of a rare word's weight: what is asked may be called otherwise
+_SHORT = 2_000  # characters of a text whose words are remembered
 _OFTEN = 4  # so many uses are worth half of what uses can be worth
 
 
@@ -65,8 +67,17 @@ def score(
     )
 
 
+@functools.lru_cache(maxsize=4_096)
+def _words_of(text: str) -> frozenset[str]:
+    return _words(text)
+
+
 def words(text: str) -> frozenset[str]:
     """What of a text is compared: its words, without case, as they come. Lexical: of meaning it knows nothing."""
+    return _words_of(text) if len(text) <= _SHORT else _words(text)
+
+
+def _words(text: str) -> frozenset[str]:
     found: set[str] = set()
     for match in _WORD.finditer(text.casefold()):
         found.add(match.group())

@@ -69,7 +69,8 @@ def windows(conn: Conn) -> None:
         conn,
         """CREATE TABLE windows (
             id INTEGER PRIMARY KEY AUTOINCREMENT, room INTEGER NOT NULL, made REAL NOT NULL, used REAL NOT NULL,
-            budget INTEGER NOT NULL, fixed INTEGER NOT NULL, counts TEXT NOT NULL, last BLOB NOT NULL)""",
+            budget INTEGER NOT NULL, fixed INTEGER NOT NULL, counts TEXT NOT NULL, last BLOB NOT NULL,
+            read INTEGER NOT NULL DEFAULT 0, cached INTEGER NOT NULL DEFAULT 0, ratio REAL NOT NULL DEFAULT 1)""",
         "CREATE INDEX windows_room ON windows (room, used)",
         # Messages have places from 1 up, notes from -1 down. `chain` is a digest of all that was said up to there.
         """CREATE TABLE window_pages (
@@ -81,7 +82,12 @@ def windows(conn: Conn) -> None:
             score REAL NOT NULL, PRIMARY KEY (window, place)) WITHOUT ROWID""",
         "CREATE INDEX window_pages_chain ON window_pages (chain)",
         "CREATE INDEX window_pages_page ON window_pages (page)",
+        # Calls of the journal whose records have the words of a window: when a page of it is forgotten, so are they.
+        "CREATE TABLE window_calls (window INTEGER NOT NULL, effect TEXT NOT NULL, PRIMARY KEY (window, effect))"
+        " WITHOUT ROWID",
         "CREATE TRIGGER windows_out AFTER DELETE ON windows BEGIN"
+        " INSERT OR IGNORE INTO erasures (effect) SELECT effect FROM window_calls WHERE window = old.id;"
+        " DELETE FROM window_calls WHERE window = old.id;"
         " DELETE FROM window_pages WHERE window = old.id; END",
         # A window of which a page was forgotten is another one: it is made anew from what its client says next.
         "CREATE TRIGGER pages_of_windows AFTER DELETE ON pages BEGIN"

@@ -5,6 +5,7 @@ digests of what was said: a client that goes on continues a window, and one that
 less, has a window of its own from there on. Nothing it does not say any more is ever shown to its model.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -33,7 +34,6 @@ class Turn:
     window: Window
     recalled: tuple[str, ...]  # units
     left: tuple[str, ...]  # pages
-    worth: Mapping[str, scoring.Score]
 
 
 def repeated(window: Window, said: Sequence[Said]) -> int:
@@ -104,13 +104,17 @@ def turned(
     if asks:
         near = [slot.id for slot in window.slots[:-fresh] if slot.resident and alike[slot.id] >= NEAR]
         window = windows.touched(window, near, now)
+        said = {slot.id: told for slot, told in zip(window.slots, request.said, strict=True)}
+        words = functools.cache(lambda page: scoring.words(said[page].text))
         room = recalling.room(window, bounds, fixed)
-        recalled = recalling.candidates(window, alike, bounds, room)
+        recalled = recalling.candidates(window, alike, bounds, room, words)
         window = recalling.brought(window, recalled, now)
+    if fixed + windows.size(window) <= bounds.tokens:
+        return Turn(window, recalled, ())
     worth = windows.scores(window, alike, now, settings.weights, settings.halves)
     totals = {page: one.total for page, one in worth.items()}
     window, left = windows.evicted(window, bounds, fixed, totals, recalled)
-    return Turn(window, recalled, left, worth)
+    return Turn(window, recalled, left)
 
 
 def likeness(window: Window, request: Request) -> dict[str, float]:

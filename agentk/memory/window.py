@@ -52,7 +52,7 @@ class Bounds:
     """What a window may hold, in tokens as they are counted here."""
 
     tokens: int
-    low: float = 0.8  # once it is full it is emptied to here, so that the next prompts only grow
+    low: float = 0.9  # once it is full it is emptied to here, so that the next prompts only grow
     recap: float = 0.15  # of it for notes
     recalled: float = 0.25  # of it for what one turn brings back
     threshold: float = 0.35  # likeness from which a page is worth a fault

@@ -17,6 +17,7 @@ NAMES = (
     "gate_models",
     "gate_neighbours",
     "code_tokens",
+    "context",
     "memory_search",
     "memory_meaning",
 )

@@ -12,7 +12,7 @@ from agentk.broker import gate, policy
 from agentk.broker.budgets import Budgets, Left
 from agentk.broker.budgets_limits import Limits
 from agentk.broker.budgets_node import Owner
-from agentk.broker.calling import passing, thinking
+from agentk.broker.calling import passing, routing, thinking
 from agentk.broker.dialects import serving_http
 from agentk.broker.dialects.http import HttpService, Respond
 from agentk.broker.dialects.http_reading import Request
@@ -42,7 +42,10 @@ class World:
         turns: Settings | None = None,
         rules: list[dict[str, Any]] | None = None,
         anchor: list[str] | None = None,
+        managing: "Callable[[World], routing.Managing] | None" = None,
+        guest: Guest = GUEST,
     ) -> None:
+        self.guest = guest
         self.models = made
         self.anchor = anchor or []
         self.journal = Journal.open(
@@ -52,18 +55,22 @@ class World:
         self.budgets.put("namespace/default", Owner("quota", "q"), Limits(), 0.0)
         self.budgets.put("u", Owner("agent", "a"), limits or Limits(), 0.0)
         self.rules = policy.read("test", {"level": "baseline", "rules": ALLOW if rules is None else rules})
+        self.managing = managing(self) if managing else None
         rooms = gate.Rooms(
-            thinking.methods(models=made, left=self.left),
+            thinking.methods(models=made, left=self.left, managing=self.managing),
             lambda guest: self.rules,
             self.journal,
             self.budgets,
             path,
             lambda route, guest, tokens: self.turns.turn(f"{guest.uid}", cost_tokens=tokens),
-            passing.forms(models=made, left=self.left),
+            {
+                **passing.forms(models=made, left=self.left, managing=self.managing),
+                "fold": thinking.methods(models=made, left=self.left)["think"],
+            },
         )
         self.gate = gate.Gate(rooms)
         self.requests: list[Request] = []
-        answer = serving_http.handler(self.gate, lambda: GUEST, self.journal.left_behind)
+        answer = serving_http.handler(self.gate, lambda: self.guest, self.journal.left_behind)
 
         async def noted(request: Request, respond: Respond) -> None:
             self.requests.append(request)
@@ -77,7 +84,7 @@ class World:
         return self.budgets.left(path(guest), 0.0)
 
     async def call(self, name: str, key: str = "", **params: Any) -> Any:
-        return await self.gate.call(Call(GUEST, name, params, key=key), self.emit)
+        return await self.gate.call(Call(self.guest, name, params, key=key), self.emit)
 
     async def emit(self, data: Any) -> None:
         self.emitted.append(data)

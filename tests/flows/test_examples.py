@@ -13,10 +13,14 @@ EXAMPLES = Path(__file__).parent.parent.parent / "examples"
 
 
 def output(
-    home: Household, example: str, agent: str, meanwhile: Callable[[], None] = lambda: None
+    home: Household,
+    example: str,
+    agent: str,
+    meanwhile: Callable[[], None] = lambda: None,
+    manifest: Path | None = None,
 ) -> list[str]:
     """What one agent of an example printed; applied, waited for, and deleted."""
-    path = str(EXAMPLES / example / "manifest.yaml")
+    path = str(manifest or EXAMPLES / example / "manifest.yaml")
     home.agentk("apply", "-f", path)
     try:
         meanwhile()

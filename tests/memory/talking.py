@@ -12,7 +12,7 @@ from agentk.memory import folding, layout, messages, turning
 from agentk.memory.layout import Prompt
 from agentk.memory.messages import Request
 from agentk.memory.turning import Settings, Turn
-from agentk.memory.window import Bounds, Window
+from agentk.memory.window import Bounds, Window, counted
 
 DIALECTS = ("openai.chat", "openai.responses", "anthropic.messages")
 
@@ -65,6 +65,7 @@ class Talk:
             self.notes[note] = text
             after = turning.noted(after, episode, text, self.settings, request.fixed, self.now, note)
         prompt = layout.arranged(after, request, self.notes)
+        after = counted(after, prompts=1, prompt_tokens=prompt.tokens, prefix_tokens=prompt.prefix)
         self.window = layout.remembered(after, prompt)
         return prompt, turn, request
 

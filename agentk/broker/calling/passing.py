@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any
 
 from agentk.broker import policy
-from agentk.broker.calling.routing import LeftOf, Routing
+from agentk.broker.calling.routing import LeftOf, Managing, Routing
 from agentk.broker.dialects import anthropic, asked, openai
 from agentk.broker.methods import Context, Done, Method, Params
 from agentk.broker.words import Amount, Guest
@@ -20,6 +20,7 @@ from agentk.llm.models import Models
 MODELS = "models"
 # Of an answer, for who asks again with the same key. A longer one is passed on and not kept.
 KEPT_BYTES = 4 * 1024 * 1024
+_CONVERSATIONS = ("openai.chat", "openai.responses", "anthropic.messages")
 _ANY = "surrogateescape"  # bytes that are no UTF-8 come through text unharmed
 
 
@@ -30,9 +31,9 @@ class Begun:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def forms(*, models: Models, left: LeftOf) -> dict[str, Method]:
+def forms(*, models: Models, left: LeftOf, managing: Managing | None = None) -> dict[str, Method]:
     """By dialect, as `Call.form` names it; and the list of models."""
-    routing = Routing(models, left)
+    routing = Routing(models, left, managing)
     made: dict[str, Method] = {
         dialect: _form(dialect, anthropic if dialect.startswith("anthropic.") else openai, routing)
         for dialect in asking.DIALECTS
@@ -65,6 +66,9 @@ def _form(dialect: asking.Dialect, words: ModuleType, routing: Routing) -> Metho
             params.update(asked.bounded(params, dialect, limit))
         return most
 
+    async def arrange(context: Context, params: Params) -> Params:
+        return await routing.arranged(context, dialect, params) or params
+
     async def handle(context: Context, params: Params) -> Done:
         body = openai.prepared(params, dialect) if words is openai else params
         ask = asking.Ask(dialect, body, params.get("stream") is True, context.bound.tokens)
@@ -80,6 +84,7 @@ def _form(dialect: asking.Dialect, words: ModuleType, routing: Routing) -> Metho
         facts=facts,
         bound=bound,
         turn=lambda guest, params: routing.turn(guest),
+        arrange=arrange if dialect in _CONVERSATIONS else None,
     )
 
 

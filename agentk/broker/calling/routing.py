@@ -7,7 +7,8 @@ until more is known.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any, Protocol
 
 from agentk.api import errors
 from agentk.broker import policy
@@ -22,12 +23,39 @@ LeftOf = Callable[[Guest], Left]
 DEFAULT_ROUTE = "default"
 
 
+class Managing(Protocol):
+    """What a model is shown of a conversation, where that is the gate's to decide."""
+
+    async def arrange(
+        self, context: Context, dialect: str, body: Mapping[str, Any]
+    ) -> dict[str, Any] | None: ...
+
+    def told(self, context: Context, usage: asking.Usage) -> None: ...
+
+
+class AsItCame:
+    """Whose context is their own."""
+
+    async def arrange(self, context: Context, dialect: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        return None
+
+    def told(self, context: Context, usage: asking.Usage) -> None:
+        """Nobody learns from it."""
+
+
 class Routing:
     """`left` tells what the budgets above a guest still have."""
 
-    def __init__(self, models: Models, left: LeftOf) -> None:
+    def __init__(self, models: Models, left: LeftOf, managing: Managing | None = None) -> None:
         self._models = models
         self._left = left
+        self._managing = managing or AsItCame()
+
+    async def arranged(
+        self, context: Context, dialect: str, body: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """What is sent in place of this body; None: it is sent as it came."""
+        return await self._managing.arrange(context, dialect, body)
 
     def route(self, guest: Guest) -> routes.Route:
         """Raises NotFound."""
@@ -92,6 +120,7 @@ class Routing:
                 "output_tokens": used.output_tokens,
                 "cached_tokens": used.cached_tokens,
             }
+            self._managing.told(context, used)
 
 
 def route_name(guest: Guest) -> str:

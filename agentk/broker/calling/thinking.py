@@ -5,13 +5,14 @@ that comes in that dialect: there is no easier way to a model here.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from agentk.api import errors
 from agentk.broker import methods as schema
 from agentk.broker import policy
 from agentk.broker.calling import said
-from agentk.broker.calling.routing import LeftOf, Routing, in_time
+from agentk.broker.calling.routing import LeftOf, Managing, Routing, in_time
 from agentk.broker.dialects import openai
 from agentk.broker.methods import Context, Done, Method, Params
 from agentk.broker.words import Amount, Guest
@@ -40,8 +41,21 @@ _EMBED = {
 ANSWER_BYTES = 8 * 1024 * 1024  # a line holds no more
 
 
-def methods(*, models: Models, left: LeftOf) -> dict[str, Method]:
-    routing = Routing(models, left)
+def methods(*, models: Models, left: LeftOf, managing: Managing | None = None) -> dict[str, Method]:
+    routing = Routing(models, left, managing)
+
+    async def arrange(context: Context, params: Params) -> Params:
+        sent = (
+            await routing.arranged(context, "openai.chat", think_body(params))
+            if "messages" in params
+            else None
+        )
+        if sent is None:
+            return params
+        return {
+            **{key: value for key, value in params.items() if key != "system"},
+            "messages": sent["messages"],
+        }
 
     async def think(context: Context, params: Params) -> Done:
         ask = _ask("openai.chat", _named(routing, context.call.guest, think_body(params)), params["stream"])
@@ -56,7 +70,7 @@ def methods(*, models: Models, left: LeftOf) -> dict[str, Method]:
         return Done(said.embeddings(document, len(params["input"]), reply.usage), context.used)
 
     return {
-        "think": _method("think", routing, "openai.chat", think_body, think),
+        "think": replace(_method("think", routing, "openai.chat", think_body, think), arrange=arrange),
         "embed": _method("embed", routing, "openai.embeddings", embed_body, embed),
     }
 

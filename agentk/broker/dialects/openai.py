@@ -25,6 +25,7 @@ from agentk.broker.dialects.asked import Answer, Asked
 from agentk.broker.dialects.http_reading import Request
 from agentk.broker.dialects.openai_fields import CHAT, EMBEDDINGS, READING
 from agentk.broker.dialects.openai_responses_fields import RESPONSES
+from agentk.broker.managing.exceeding import ContextExceeded
 from agentk.broker.words import Dialect
 from agentk.llm.asking import Refused
 
@@ -123,6 +124,8 @@ def _kind(error: AgentkError) -> tuple[str, str]:
         return "insufficient_quota", "insufficient_quota"
     if isinstance(error, TooManyRequests):
         return "requests", "rate_limit_exceeded"
+    if isinstance(error, ContextExceeded):
+        return "invalid_request_error", "context_length_exceeded"
     if isinstance(error, NotFound):
         return "invalid_request_error", "model_not_found" if error.field == "model" else "not_found"
     if isinstance(error, Denied):

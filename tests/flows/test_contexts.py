@@ -1,0 +1,92 @@
+"""Managed context in a real household: a program that only appends, people who look, and a daemon that dies."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from agentk.broker import crash
+from tests.flows import household
+from tests.flows.household import Household, Space, python
+
+pytestmark = household.needs
+
+RULES = [
+    {
+        "match": {"lastMessage": {"contains": "Where is"}, "anyMessage": {"contains": "moored in Faro"}},
+        "reply": {"text": "In Faro."},
+    },
+    {"match": {"lastMessage": {"contains": "Where is"}}, "reply": {"text": "Nobody told me."}},
+    {"reply": {"text": "Noted as {{turn}}."}},
+]
+
+CHAT = """
+import json, os, urllib.request
+messages = [{"role": "system", "content": "Listen."}]
+def say(text):
+    messages.append({"role": "user", "content": text})
+    body = json.dumps({"model": "scripted", "messages": messages}).encode()
+    for _ in range(60):
+        headers = {"content-type": "application/json", "x-stainless-retry-count": str(_)}
+        request = urllib.request.Request(os.environ["OPENAI_BASE_URL"] + "/chat/completions", body, headers)
+        try:
+            told = json.load(urllib.request.urlopen(request, timeout=60))
+            break
+        except OSError as error:
+            last = error
+    else:
+        raise last
+    messages.append(told["choices"][0]["message"])
+    return told
+for n in range(1, TURNS):
+    say("My boat is moored in Faro." if n == 3 else f"Number {n} has {n * 7} parts, as everybody knows by now.")
+told = say("Where is my boat?")
+print(told["choices"][0]["message"]["content"], told["usage"]["prompt_tokens"] <= 700, flush=True)
+"""
+MEMORY = {"context": "managed", "contextTokens": 700}
+
+
+def chat(space: Space, turns: int, **spec: object) -> None:
+    space.apply(household.manifest("ModelRoute", "default", spec={"scripted": {"rules": RULES}}))
+    space.apply(python("a", CHAT.replace("TURNS", str(turns)), memory=MEMORY, **spec))
+    assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", "\n".join(space.log("a"))
+
+
+def test_a_program_that_only_appends_is_answered_of_what_left_its_window(space: Space) -> None:
+    chat(space, 60)
+    assert space.log("a") == ["In Faro. True"]
+    drawn = space.agentk("memory", "map", "a").out
+    assert "of 700 tokens" in drawn and "swapped" in drawn and "\x1b" not in drawn
+    [window] = space.agentk("memory", "map", "a", "-o", "json").json["items"]
+    assert window["tokens"]["total"] <= 700 and window["faults"] >= 1 and window["evictions"] > 60
+    assert [page["seq"] for page in window["pages"] if page["kind"] != "episode"] == list(range(1, 120))
+    told = space.agentk("memory", "explain", "a/5").out
+    assert "brought back before message 119" in told and "moored in Faro" in told and "similarity" in told
+    swapped = next(page for page in window["pages"] if not page["resident"])
+    assert "swapped" in space.agentk("memory", "explain", swapped["id"]).out
+    traced = space.agentk("trace", "a").lines[-1]
+    assert "sent " in traced and "recalled" in traced
+    root = space.agentk("trace", "a", "-o", "json").json["root"]["children"][-1]["context"]
+    assert root["sentTokens"] <= 700 < root["askedTokens"] and "recalled:5" in root["shown"]
+
+
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[Household]:
+    with household.household() as home:
+        yield home
+
+
+@pytest.mark.parametrize("point", crash.CONTEXT)
+def test_the_daemon_dies_in_a_turn_and_nothing_is_lost(fragile: Household, point: str) -> None:
+    with household.space(fragile) as broken:
+        (broken.home.crashes / point).touch()
+        chat(broken, 40)
+        assert not (broken.home.crashes / point).exists(), "nobody came by"
+        assert broken.log("a") == ["In Faro. True"]
+        windows = broken.agentk("memory", "map", "a", "-o", "json").json["items"]
+        assert len(windows) == 1
+        pages = windows[0]["pages"]
+        assert [page["seq"] for page in pages if page["kind"] != "episode"] == list(range(1, 80))
+        notes = {page["id"] for page in pages if page["kind"] == "episode"}
+        assert notes and all(
+            page["note"] in notes for page in pages if not page["resident"] and page["id"] not in notes
+        )
