@@ -38,6 +38,8 @@ def mounts(
     if "program" not in spec:
         return
     told = {key: spec[key] for key in _TOLD if key in spec}
+    window = (spec.get("memory") or {}).get("contextTokens")
+    told |= {"window": window} if window else {}
     told["context"] = list(_context(spec, found, contents, problems))
     size = sum(len(one["text"].encode()) for one in told["context"])
     if size > CONTEXT_BYTES:

@@ -309,6 +309,7 @@ def test_a_program_is_told_by_one_file_and_by_nothing_else() -> None:
         program="react",
         role="a clerk",
         steps=3,
+        memory={"contextTokens": 3000},
         source={"inline": {"files": {"a": "b"}}},
         context=[{"name": "n", "text": "t"}, {"configMapRef": {"name": "facts"}}],
         task="only for the gate to tell",
@@ -322,7 +323,7 @@ def test_a_program_is_told_by_one_file_and_by_nothing_else() -> None:
     assert mount.read_only and list(mount.files) == ["program.json"]
     told = json.loads(base64.b64decode(mount.files["program.json"]))
     context = [{"name": "n", "text": "t"}, {"name": "k", "text": "v"}]
-    assert told == {"program": "react", "role": "a clerk", "steps": 3, "context": context}
+    assert told == {"program": "react", "role": "a clerk", "steps": 3, "window": 3000, "context": context}
     assert "clerk" not in str(built.env)
     made["spec"]["context"] = [{"path": "x.md"}, {"configMapRef": {"name": "none"}}]
     wrong = problems(made, found())

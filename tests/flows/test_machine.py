@@ -15,8 +15,7 @@ pytestmark = household.needs
 
 def machine(name: str, **spec: Any) -> Object:
     made = react(name, **spec)
-    made["spec"] |= {"program": "machine", "memory": {}}
-    return made
+    return {**made, "spec": {"memory": {}, **made["spec"], "program": "machine"}}
 
 
 def back(value: Any) -> tuple[str, Object]:
@@ -78,6 +77,31 @@ def test_runaway_code_is_an_error_and_the_machine_goes_on(space: Space) -> None:
     said = [line.partition("failed: ")[2] for line in log if "failed: " in line]
     assert said[0] == "it took too much memory" and said[1].endswith("it took too much memory"), log
     assert "no routine 'nobody'" in said[2]
+
+
+def test_what_leaves_a_frame_is_found_in_its_memory(space: Space) -> None:
+    note = {"text": "The clerk looked for a kumquat and found words."}
+    again = calls(("recall", {"name": "blob"}))
+    space.apply(
+        route(
+            {"match": {"lastMessage": {"contains": "oldest part of a record"}}, "reply": note},
+            calls(
+                ("remember", {"name": "blob", "value": "word " * 400}),
+                turn=1,
+                lastMessage={"prefix": "Fold."},
+            ),
+            {**again, "repeat": 8},
+            calls(("search", {"query": "kumquat"}), toolResult={"name": "recall"}),
+            calls(back("{{toolResult}}")),
+        ),
+        machine("a", task="Fold.", memory={"contextTokens": 3500}),
+    )
+    status = space.phase("a", "Succeeded", "Failed")
+    log = space.log("a")
+    assert "(episode): The clerk looked for a kumquat" in json.loads(status["result"] or "null"), log
+    assert any("folds: p" in line for line in log)
+    assert "kumquat" in space.agentk("memory", "search", "a", "kumquat").out
+    assert "kumquat" in space.agentk("memory", "ls", "a", "--kind", "episode", "-o", "json").out
 
 
 def test_it_is_killed_in_the_middle_and_remembers(space: Space) -> None:
