@@ -18,6 +18,7 @@ NAMES = (
     "gate_neighbours",
     "code_tokens",
     "context",
+    "pages",
     "memory_search",
     "memory_meaning",
 )
