@@ -75,6 +75,7 @@ def step(conn: Conn, number: int) -> Gone:
 
 def let_go(conn: Conn, numbers: Sequence[int]) -> Gone:
     """These pages, and a note of what the journal has to erase."""
+    numbers = [*numbers, *_notes(conn, numbers)]
     rows = conn.execute(
         f"SELECT id, effect FROM pages WHERE number IN ({marks(numbers)})", tuple(numbers)
     ).fetchall()
@@ -141,7 +142,20 @@ def _effects(conn: Conn, numbers: Sequence[int]) -> tuple[str, ...]:
     inside = marks(numbers)
     rows = conn.execute(
         f"SELECT effect FROM pages WHERE number IN ({inside}) UNION"
-        f" SELECT effect FROM mentions WHERE page IN ({inside})",
-        (*numbers, *numbers),
+        f" SELECT effect FROM mentions WHERE page IN ({inside}) UNION"
+        " SELECT effect FROM window_calls WHERE window IN (SELECT w.window FROM window_pages AS w"
+        f" JOIN pages AS p ON p.id = w.page WHERE p.number IN ({inside}))",
+        (*numbers, *numbers, *numbers),
     ).fetchall()
     return tuple(sorted(effect for (effect,) in rows if effect))
+
+
+def _notes(conn: Conn, numbers: Sequence[int]) -> list[int]:
+    """Notes on episodes of conversations, which quote these pages."""
+    inside = marks(numbers)
+    rows = conn.execute(
+        "SELECT DISTINCT n.number FROM window_pages AS w JOIN pages AS p ON p.id = w.page JOIN pages AS n"
+        f" ON n.id = w.note AND n.room = p.room WHERE p.number IN ({inside}) AND n.number NOT IN ({inside})",
+        (*numbers, *numbers),
+    ).fetchall()
+    return [number for (number,) in rows]

@@ -103,6 +103,17 @@ def test_a_window_goes_with_a_page_of_it_that_is_forgotten(conn: Conn) -> None:
     assert conn.execute("SELECT count(*) FROM window_pages").fetchone() == (0,)
 
 
+def test_with_a_page_go_the_note_that_quotes_it_and_what_the_journal_has_of_its_window(conn: Conn) -> None:
+    room, talk = keeping.room(conn, "m", "a", "a"), spoken(40)
+    number = keep(conn, room, talk)
+    contexts.used(conn, number, "effect-1", 100, 0, 1.0)
+    left = next(slot for slot in talk.window.slots if slot.note)
+    gone = forgetting.forget(conn, [room.id], [left.id])
+    assert left.note in gone.ids and gone.effects == ("effect-1",)
+    assert keeping.get(conn, [room.id], [left.id, left.note]) == []
+    assert forgetting.pending(conn, 0.0) == ["effect-1"]
+
+
 def test_old_windows_go_with_the_pages_that_only_they_had(conn: Conn) -> None:
     room, talk = keeping.room(conn, "m", "a", "a"), spoken(10)
     keep(conn, room, talk)
