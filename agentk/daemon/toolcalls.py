@@ -4,6 +4,7 @@ As an agent the call passes the gate as that agent's own would. As themselves th
 box of its own; who called what is in the journal either way.
 """
 
+import asyncio
 import json
 import secrets
 from typing import Any
@@ -35,7 +36,8 @@ async def offers(call: calls.Call) -> Response:
         told = tuple(await house.shelf.kind(tool).discover(tool, None))
     else:
         told = await house.shelf.offers(tool, None)
-    return answers.plain({"kind": "ToolOffers", "items": [_shown(tool, one, told) for one in told]})
+    items = await asyncio.to_thread(lambda: [_shown(tool, one, told) for one in told])
+    return answers.plain({"kind": "ToolOffers", "items": items})
 
 
 async def invoke(call: calls.Call) -> Response:
@@ -77,7 +79,7 @@ async def _as_person(
     house, journal = _house(call), desk.of(call).journal
     told = await house.shelf.offers(tool, None)
     offered = _one(tool, told, inner)
-    inputs.check(offered.input_schema, given, "arguments")
+    await asyncio.to_thread(inputs.check, offered.input_schema, given, "arguments")
     uid, effect = words.uid(tool), f"person-{secrets.token_hex(16)}"
     asked = {"by": _who(call), "tool": offered.name, "arguments": given}
     intent = entries.Intent(

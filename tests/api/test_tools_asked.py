@@ -141,6 +141,43 @@ def test_a_hostile_schema_costs_nothing() -> None:
     inputs.check(wide, {str(n): n for n in range(5000)})
 
 
+_EVER, _SLOW = "(a+)+$", "a" * 60 + "!"
+_OLD = {"$schema": "http://json-schema.org/draft-07/schema#"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "arguments"),
+    [
+        ({"patternProperties": {_EVER: {}}, "additionalProperties": False}, {_SLOW: 1}),
+        ({"properties": {"a": {**_OLD, "pattern": _EVER}}}, {"a": _SLOW}),
+        ({"properties": {"a": {**_OLD, "dependencies": {"const": {"pattern": _EVER}}}}}, {"a": _SLOW}),
+        ({"properties": {"a": {**_OLD, "$ref": "#"}}}, {"a": 1}),
+        ({"properties": {"a": {"items": {"anyOf": [{"type": "string"}] * 3000 + [{}]}}}}, {"a": [1] * 3000}),
+        ({"anyOf": [{"required": ["x"]}] * 3000 + [{}]}, {"a": "a" * 4_000_000}),
+        # What is left out of a choice is no reason to refuse.
+        ({"oneOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}]}, {"a": 1}),
+        ({"not": {"properties": {"a": {"pattern": "b"}}}}, {"a": "a"}),
+        ({"if": {"properties": {"a": {"format": "date"}}}, "then": False}, {"a": "a"}),
+    ],
+)
+def test_no_schema_takes_for_ever_nor_refuses_what_it_does_not_say(
+    schema: dict[str, Any], arguments: Any
+) -> None:
+    inputs.check(schema, arguments)
+
+
+def test_choices_are_held_as_far_as_they_are_whole() -> None:
+    one_of = {"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}
+    partly = {"oneOf": [{"required": ["a"], "pattern": "x"}, {"required": ["b"]}]}
+    inputs.check(one_of, {"a": 1})
+    inputs.check(partly, {"a": 1, "b": 1})
+    for schema, arguments in ((one_of, {"a": 1, "b": 1}), (one_of, {}), (partly, {})):
+        with pytest.raises(errors.BadRequest):
+            inputs.check(schema, arguments)
+    with pytest.raises(errors.BadRequest, match="too long"):
+        inputs.check_result({"items": {"anyOf": [{"type": "string"}] * 3000 + [{}]}}, [1] * 3000)
+
+
 @pytest.mark.parametrize(
     "schema",
     [

@@ -26,7 +26,7 @@ from agentk.tools.offers import Outcome
 
 LIST_SECONDS = 30.0  # for what was never asked before; the others are listed without it
 _KEEP_SECONDS = 60.0
-_CHECK_BYTES = 8 * 1024  # of arguments: more is checked in a thread
+_LONG_BYTES = 8 * 1024  # of an answer: more is cut in a thread
 # Whole, or not there: nobody reads half of it.
 _KEEP = 'umask 077 && mkdir -p .tools && cat >"$1.part" && mv -f "$1.part" "$1"'
 
@@ -206,10 +206,10 @@ def may_repeat(tool: Object) -> bool:
 async def check(found: Found, given: Object) -> None:
     """Raises BadRequest for arguments that do not fit its schema."""
     work = functools.partial(inputs.check, found.offered.input_schema, given)
-    if _size(given) > _CHECK_BYTES:
-        await asyncio.to_thread(work)
-    else:
+    if inputs.is_quick(found.offered.input_schema, given):
         work()
+    else:
+        await asyncio.to_thread(work)
 
 
 def seconds(tool: Object, asked: Any) -> float:
@@ -244,7 +244,7 @@ def _telling(context: Context) -> words.Progress:
 def _size(value: Any) -> int:
     """About as many bytes as it is JSON; no more than is needed to know that it is much."""
     waiting, size = [value], 0
-    while waiting and size <= _CHECK_BYTES:
+    while waiting and size <= _LONG_BYTES:
         one = waiting.pop()
         size += len(one) if isinstance(one, str) else 2
         if isinstance(one, Mapping):
@@ -255,4 +255,4 @@ def _size(value: Any) -> int:
 
 
 def _is_long(outcome: Outcome) -> bool:
-    return _size([*outcome.content, outcome.structured]) > _CHECK_BYTES
+    return _size([*outcome.content, outcome.structured]) > _LONG_BYTES
