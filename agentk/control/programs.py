@@ -38,6 +38,8 @@ def mounts(
     if "program" not in spec:
         return
     told = {key: spec[key] for key in _TOLD if key in spec}
+    if saves := (spec.get("skills") or {}).get("save"):
+        told["saves"] = saves
     told["context"] = list(_context(spec, found, contents, problems))
     size = sum(len(one["text"].encode()) for one in told["context"])
     if size > CONTEXT_BYTES:

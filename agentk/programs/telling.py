@@ -19,6 +19,7 @@ class Told(NamedTuple):
     output: Optional[Dict[str, Any]] = None
     steps: int = STEPS
     burst: int = BURST
+    saves: Sequence[str] = ()  # names of Skills it may keep
 
 
 def read(path: str = FILE) -> Told:

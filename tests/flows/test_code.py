@@ -52,6 +52,37 @@ def test_tools_are_called_by_code_that_keeps_what_they_answered(space: Space) ->
     assert "12497500" in thought and "only-for-code" not in thought
 
 
+def test_what_code_learns_is_imported_at_once_and_in_later_sessions(space: Space) -> None:
+    space.apply(
+        route(
+            writes(
+                "def double(n):\n    return 2 * n\nimport skills\n"
+                "skills.save('learned-double', 'Doubles numbers.', double)",
+                lastMessage={"contains": "Learn"},
+                turn=1,
+            ),
+            writes(
+                "from skills import learned_double as d\nd.double(4), d.__file__[:5]",
+                toolResult={"name": "python", "contains": "SavedSkill"},
+            ),
+            writes(
+                "import skills\nprint(skills.search('doubles'))\n"
+                "from skills import learned_double as d\nd.double(5), d.__file__",
+                lastMessage={"contains": "Use"},
+                turn=1,
+            ),
+            says("{{toolResult}}"),
+        ),
+        coder("a", task="Learn it.", skills={"use": [{"name": "*"}], "save": ["learned-*"]}),
+    )
+    status = space.phase("a", "Succeeded", "Failed")
+    assert (status["reason"], json.loads(status["result"])) == ("Completed", "(8, '/tmp/')"), space.log("a")
+    space.apply(coder("b", task="Use it.", skills={"use": [{"name": "*"}]}))
+    status = space.phase("b", "Succeeded", "Failed")
+    told = "learned_double: Doubles numbers.\n(10, '/opt/skills/skills/learned_double/__init__.py')"
+    assert (status["reason"], json.loads(status["result"])) == ("Completed", told), space.log("b")
+
+
 def test_the_daemon_dies_while_code_runs_and_nobody_knows_what_it_did(alone: Space) -> None:
     waits = "x = 1\nimport os, time\nopen('began', 'w').close()\nwhile not os.path.exists('go'):\n    time.sleep(0.1)"
     alone.apply(
