@@ -55,7 +55,7 @@ class Toolhouse:
             lambda box_id, line: house.sayings.write(box_id, line),
         )
         self._mcps = mcps.Mcps(mcp_servers.Servers(rooms), self._tell, self._now)
-        self._requests = requesting.Requests(house.fetcher, house.rules, house.store)
+        self._requests = requesting.Requests(house.fetcher, house.rules, house.store, house.secrecy.value)
         self.kinds: dict[str, words.Kind] = {
             "command": commands.Commands(runner),
             "python": pythons.Pythons(runner, house.store),
@@ -84,8 +84,15 @@ class Toolhouse:
             self._mcps.forget(words.uid(obj))
             self._requests.forget(words.uid(obj))
         elif kind is kinds.TOOL and toolspecs.kind(obj["spec"]) in _AT_ONCE and _is_news(obj):
-            self._news[words.uid(obj)] = obj
-            self._heard.set()
+            self._look(obj)
+        elif kind is kinds.SECRET:
+            for tool in self._all():
+                if "http" in tool["spec"] and _uses(tool, obj):
+                    self._look(tool)
+
+    def _look(self, tool: Object) -> None:
+        self._news[words.uid(tool)] = tool
+        self._heard.set()
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -135,6 +142,12 @@ class Toolhouse:
             status["observedGeneration"] = tool["metadata"].get("generation")
             status["conditions"] = _conditions(there, status)
             await self._store.set_status(kinds.TOOL, *at, words.uid(tool), status)
+
+
+def _uses(tool: Object, secret: Object) -> bool:
+    metadata = secret["metadata"]
+    names = {one["name"] for one in requesting.secrets(tool)}
+    return words.namespace(tool) == metadata["namespace"] and metadata["name"] in names
 
 
 def _is_news(tool: Object) -> bool:

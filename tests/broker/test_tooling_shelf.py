@@ -145,6 +145,26 @@ def test_what_cannot_say_keeps_no_other_from_being_told() -> None:
     told(story)
 
 
+def test_one_that_failed_is_asked_again_though_it_is_made_of_the_same() -> None:
+    async def story() -> None:
+        rig = Rig(tool("t", "x"))
+        one = rig.tools["team-t"]
+        await rig.shelf.offers(one, None)
+        one["spec"]["command"], rig.kind.made_of = "broken", "2"
+        with pytest.raises(errors.UpstreamError):
+            await rig.shelf.offers(one, None)
+        for begin in (rig.restart, lambda: None):
+            one["spec"]["command"], rig.kind.made_of = ["x"], "1"
+            begin()
+            assert [offer.name for offer in await rig.shelf.offers(one, None)] == ["x"]
+            assert one["status"]["lastError"] == ""
+            one["spec"]["command"], rig.kind.made_of = "broken", "2"
+            with pytest.raises(errors.UpstreamError):
+                await rig.shelf.offers(one, None)
+
+    told(story)
+
+
 def test_one_for_everybody_is_found_where_there_is_no_other() -> None:
     rig = Rig(
         tool("a", "x", namespace="default", everywhere=True),

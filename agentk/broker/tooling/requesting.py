@@ -1,13 +1,15 @@
 """Tools of kind `http`: one request, with rights of the tool's own.
 
 It goes to the host that the manifest names and nowhere else, with the Secrets that it names, whatever the caller may
-reach; the same egress as an agent's vets addresses, puts the Secrets in and scrubs what comes back. Where the caller
-names the whole address, its own rights hold and no Secret goes along.
+reach; the same egress as an agent's vets addresses, puts the Secrets in and scrubs what comes back. While one of them
+is missing the tool offers nothing, and says which. Where the caller names the whole address, its own rights hold and
+no Secret goes along.
 """
 
 import asyncio
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,6 +18,7 @@ from agentk.api import errors, kinds, templates, toolspecs
 from agentk.broker import egress, egress_urls, policy, policy_rules
 from agentk.broker.calling import fetching
 from agentk.broker.egress_fetching import Fetcher, Outgoing
+from agentk.broker.egress_secrets import SecretOf
 from agentk.broker.tooling import kinds as words
 from agentk.broker.tooling.kinds import Calling, Object
 from agentk.broker.words import Guest
@@ -30,8 +33,8 @@ RulesOf = Callable[[Guest], policy_rules.Rules]
 
 
 class Requests:
-    def __init__(self, fetcher: Fetcher, rules: RulesOf, store: stores.Store) -> None:
-        self._fetcher, self._rules, self._store = fetcher, rules, store
+    def __init__(self, fetcher: Fetcher, rules: RulesOf, store: stores.Store, secret: SecretOf) -> None:
+        self._fetcher, self._rules, self._store, self._secret = fetcher, rules, store, secret
         # By uid of the Tool: who its requests are sent as, and what that was made of.
         self._guests: dict[str, tuple[Object, str, Guest]] = {}
 
@@ -39,12 +42,16 @@ class Requests:
         return (words.name(tool),)
 
     async def fingerprint(self, tool: Object) -> str:
+        waits = "waits" if await self._missing(tool) else ""
         if "openapi" not in words.spec(tool)["http"]:
-            return ""
-        return hashlib.sha256((await self._document(tool)).encode()).hexdigest()[:16]
+            return waits
+        return hashlib.sha256((await self._document(tool)).encode()).hexdigest()[:16] + waits
 
     async def discover(self, tool: Object, guest: Guest | None) -> Sequence[Offered]:
         spec = words.spec(tool)
+        missing = await self._missing(tool)
+        if missing is not None:
+            raise missing
         if "openapi" in spec["http"]:
             found = await self._operation(tool)
             told, schema = spec.get("description") or found.description, found.parameters
@@ -74,6 +81,18 @@ class Requests:
             len(came.body), functools.partial(requests.outcome, came, str(outgoing.url))
         )
         return made
+
+    async def _missing(self, tool: Object) -> errors.NotFound | None:
+        """Which of its Secrets is not there, and how it is made."""
+        for ref in secrets(tool):
+            try:
+                await self._secret(words.namespace(tool), ref["name"], ref["key"])
+            except errors.NotFound as error:
+                metadata = {"name": ref["name"], "namespace": words.namespace(tool)}
+                made = {"kind": "Secret", "metadata": metadata, "stringData": {ref["key"]: "…"}}
+                text = json.dumps({"apiVersion": "v1", **made}, ensure_ascii=False)
+                return errors.NotFound(error.message, hint=f"echo '{text}' | agentk apply -f -")
+        return None
 
     def forget(self, uid: str) -> None:
         """The Tool is gone."""
@@ -143,6 +162,12 @@ class Requests:
         return str(text)
 
 
+def secrets(tool: Object) -> list[Mapping[str, str]]:
+    """Name and key of each Secret that goes into its requests."""
+    headers = words.spec(tool)["http"].get("headers") or ()
+    return [one["valueFrom"]["secretKeyRef"] for one in headers if "valueFrom" in one]
+
+
 def _unknown(form: requests.Form, why: str) -> errors.AgentkError:
     if form.method in _SAFE:
         return errors.UpstreamError(why)
@@ -161,7 +186,7 @@ def _spec(http: Mapping[str, Any], form: requests.Form) -> dict[str, Any]:
         "methods": [form.method],
         "privateAddresses": bool(http.get("privateAddresses")),
     }
-    secrets = [
+    injected = [
         {
             "name": one["valueFrom"]["secretKeyRef"]["name"],
             "key": one["valueFrom"]["secretKeyRef"]["key"],
@@ -170,7 +195,7 @@ def _spec(http: Mapping[str, Any], form: requests.Form) -> dict[str, Any]:
         for one in http.get("headers") or ()
         if "valueFrom" in one
     ]
-    return {"network": {"egress": {"allow": [way]}}, "secrets": secrets}
+    return {"network": {"egress": {"allow": [way]}}, "secrets": injected}
 
 
 def _guest(tool: Object, spec: dict[str, Any]) -> Guest:

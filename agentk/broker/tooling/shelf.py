@@ -51,6 +51,7 @@ class Shelf:
         self._makers, self._set_status = makers, set_status
         self._tools: dict[tuple[str, str], Object] = {}
         self._known: dict[str, _Known] = {}  # by uid of the Tool
+        self._failed: set[str] = set()  # uids of those that could not say it when last asked
         self._asking: dict[str, asyncio.Task[tuple[Offered, ...]]] = {}
 
     # Tools
@@ -62,6 +63,7 @@ class Shelf:
         if gone:
             self._tools.pop(at, None)
             self._known.pop(words.uid(obj), None)
+            self._failed.discard(words.uid(obj))
         else:
             self._tools[at] = obj
 
@@ -88,7 +90,7 @@ class Shelf:
         if known is not None and known.fingerprint == fingerprint:
             return known.offers
         told = _of_status(tool, fingerprint)
-        if told is not None:
+        if told is not None and words.uid(tool) not in self._failed:
             self._known[words.uid(tool)] = _Known(fingerprint, told)
             return told
         at = f"{words.uid(tool)}/{fingerprint}"
@@ -184,7 +186,7 @@ class Shelf:
         except TimeoutError:
             return f"it did not say within {seconds:g} s what it offers"
         except errors.AgentkError as error:
-            return error.message[:_ERROR_CHARS]
+            return _why(error)
         may = [one for one in offered if grant.offers(one.name)]
         return [Found(tool, grant, one, called_as(tool, one, offered)) for one in may]
 
@@ -198,12 +200,14 @@ class Shelf:
         try:
             told = tuple(await self.kind(tool).discover(tool, guest))[: offers.OFFERS]
         except (errors.AgentkError, offers.Unusable) as error:
-            why = error.message if isinstance(error, errors.AgentkError) else str(error)
-            await self._tell(tool, {"lastError": why[:_ERROR_CHARS]})
+            self._known.pop(words.uid(tool), None)
+            self._failed.add(words.uid(tool))
+            await self._tell(tool, {"lastError": _why(error)})
             if isinstance(error, offers.Unusable):
                 raise errors.Invalid(f'Tool "{words.name(tool)}" cannot be used: {error}') from None
             raise
         self._known[words.uid(tool)] = _Known(fingerprint, told)
+        self._failed.discard(words.uid(tool))
         await self._tell(tool, {"lastError": "", **status_of(told, fingerprint)})
         return told
 
@@ -240,7 +244,7 @@ def status_of(told: Sequence[Offered], fingerprint: str) -> dict[str, Any]:
 def _of_status(tool: Object, fingerprint: str) -> tuple[Offered, ...] | None:
     """What an earlier daemon wrote there, when it is whole and of the same."""
     status = tool.get("status") or {}
-    if status.get("digest") != fingerprint or "tools" not in status:
+    if status.get("digest") != fingerprint or "tools" not in status or status.get("lastError"):
         return None
     made = []
     for one in status["tools"]:
@@ -256,6 +260,13 @@ def _of_status(tool: Object, fingerprint: str) -> tuple[Offered, ...] | None:
             return None  # its description was cut: ask again
         made.append(again)
     return tuple(made)
+
+
+def _why(error: Exception) -> str:
+    """With what to do about it, where that is known."""
+    if not isinstance(error, errors.AgentkError):
+        return str(error)[:_ERROR_CHARS]
+    return (f"{error.message}; {error.hint}" if error.hint else error.message)[:_ERROR_CHARS]
 
 
 def _readings(called: str) -> list[tuple[str, str]]:
