@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,17 @@ from mcp.client.stdio import StdioServerParameters
 from agentk.api import kinds
 from tests.flows import household
 from tests.flows.household import Space, manifest, shell
+from tests.flows.test_mcp_clients import INSPECTOR, got_by_npm
 from tests.flows.test_mcp_servers import server
+from tests.flows.test_tasks import BEGIN, shape, tasks
 
 pytestmark = household.needs
+
+
+def ended(space: Space) -> dict[str, str]:
+    return {
+        one["metadata"]["name"].rpartition("-")[0]: one["status"].get("phase", "") for one in tasks(space)
+    }
 
 
 def editor(space: Space, work: Any, *options: str) -> None:
@@ -59,10 +68,91 @@ def test_an_editor_applies_runs_looks_and_calls_but_reads_no_secret(space: Space
             assert (await said(client, "get", kind=bad))[0]
         secret = household.text(manifest("Secret", "t", stringData={"k": "x"}))
         assert (await said(client, "apply", manifests=secret))[0]
-        packed = shell("c", "true", source={"path": "/etc"})
-        assert "inline" in (await said(client, "apply", manifests=household.text(packed)))[1]
+        host = {"name": "h", "hostPath": {"path": "/"}}
+        key = {"name": "K", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
+        for more in ({"source": {"path": "/etc"}}, {"volumes": [host]}, {"env": [key]}):
+            wrong, text = await said(client, "apply", manifests=household.text(shell("c", "true", **more)))
+            assert wrong and "a person" in text
+        loose = manifest("Policy", "loose", spec={"level": "privileged"})
+        assert "every namespace" in (await said(client, "apply", manifests=household.text(loose)))[1]
+        assert "every namespace" in (await said(client, "delete", kind="namespace", name="default"))[1]
 
     editor(space, work)
+
+
+def test_an_editor_gives_work_is_told_of_progress_and_takes_it_back(space: Space) -> None:
+    double = (
+        BEGIN + 'print("at work", flush=True)\nagent.exit(result={"twice": task["n"] * 2})\ntime.sleep(1000)'
+    )
+    space.apply(
+        shape("double", double), shape("slow", 'import time\nprint("begun", flush=True)\ntime.sleep(1000)')
+    )
+
+    async def work(client: mcp.Client) -> None:
+        heard: list[str] = []
+
+        async def progress(done: float, total: float | None, text: str | None) -> None:
+            heard.append(text or "")
+
+        told = await client.call_tool(
+            "run_task", {"agent": "double", "input": {"n": 3}}, progress_callback=progress
+        )
+        assert json.loads(told.content[0].text)["result"] == {"twice": 6}, told  # type: ignore[union-attr]
+        assert not told.is_error and "at work" in heard
+        wrong, text = await said(client, "run_task", agent="none", input="x")
+        assert wrong and "none" in text
+        begun = asyncio.Event()
+
+        async def hears(done: float, total: float | None, text: str | None) -> None:
+            if text == "begun":
+                begun.set()
+
+        call = asyncio.create_task(
+            client.call_tool("run_task", {"agent": "slow"}, progress_callback=hears), name="a call"
+        )
+        await begun.wait()
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        phases = (
+            "the one is done, the other given up",
+            lambda: ended(space) == {"double": "Succeeded", "slow": "Cancelled"},
+        )
+        await asyncio.to_thread(household.until, *phases)
+
+    editor(space, work)
+
+
+def test_the_inspector_of_npm_gives_work_too(space: Space) -> None:
+    got_by_npm(INSPECTOR)
+    space.apply(shape("quick", BEGIN + "agent.exit(result=task + 1)\ntime.sleep(1000)"))
+    told = [f"{name}={space.home.environment[name]}" for name in ("AGENTK_STATE_DIR", "AGENTK_RUN_DIR")]
+    server = ["env", *told, sys.executable, "-m", "agentk.cli.main", "mcp", "serve", "-n", space.name]
+    inspect = [
+        "npm",
+        "exec",
+        "--yes",
+        "--ignore-scripts",
+        f"--package={INSPECTOR}",
+        "--",
+        "mcp-inspector",
+        "--cli",
+    ]
+    call = [
+        "--method",
+        "tools/call",
+        "--tool-name",
+        "run_task",
+        "--tool-arg",
+        "agent=quick",
+        "--tool-arg",
+        "input=41",
+    ]
+    done = subprocess.run(
+        [*inspect, *server, *call], env=space.home.environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (block,) = json.loads(done.stdout)["content"]
+    assert json.loads(block["text"])["result"] == 42
 
 
 def test_one_that_only_looks_is_offered_nothing_else(space: Space) -> None:
