@@ -11,7 +11,7 @@ import pytest
 from test_mcp_worker import Bench, resident_bytes, run, texts
 
 from agentk.api import errors
-from agentk.tools.mcp_worker import Fetch
+from agentk.tools.mcp_fetching import Fetch
 
 JSON, EVENTS = [("content-type", "application/json")], [("content-type", "text/event-stream")]
 

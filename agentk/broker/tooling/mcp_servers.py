@@ -20,7 +20,7 @@ from agentk.broker.tooling.kinds import Object
 from agentk.broker.tooling.running import START_SECONDS
 from agentk.broker.words import Guest
 from agentk.runtime import hands
-from agentk.tools import mcp_worker
+from agentk.tools import mcp_fetching, mcp_worker
 from agentk.tools.mcp_worker import Listing, Session
 
 BACKOFF_SECONDS = 1.0  # before it is started again, doubled each time …
@@ -290,7 +290,7 @@ async def _tell(say: Say, box_id: str, said: int) -> None:
         transport.close()
 
 
-def _fetch(fetcher: egress_fetching.Fetcher, tool: Object) -> mcp_worker.Fetch:
+def _fetch(fetcher: egress_fetching.Fetcher, tool: Object) -> mcp_fetching.Fetch:
     """How this server is asked: at the one address of its Tool, with the Tool's own headers."""
     http = words.spec(tool)["mcp"]["http"]
     url = egress_urls.parse(str(http["url"]))
