@@ -48,6 +48,8 @@ def operation(document: Node, name: str, server: str = "") -> Operation:
 
 def _operations(document: Node) -> Iterator[tuple[str, str, Node, Node]]:
     for path, item in _map(document.get("paths")).items():
+        if not str(path).startswith("/"):
+            continue  # behind a host it would be a part of that: `.evil.example/x`, `:8443/x`
         item = _resolved(document, item)
         for method in METHODS:
             if isinstance(item.get(method), Mapping):

@@ -7,6 +7,8 @@ import pytest
 from agentk.api import admit, errors, inputs, templates
 from api import samples
 
+SECRET = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
+OPERATION = {"source": {"inline": "{}"}, "operation": "x"}
 JQ = {
     "argv": ["jq", "{filter}"],
     "stdin": "{*}",
@@ -60,12 +62,14 @@ def test_a_tool_has_its_defaults() -> None:
         ({"http": {"url": "https://user@a.example/"}}, "spec.http.url"),
         ({"http": {"url": "http://a.example/", "body": "x"}}, "spec.http.body"),
         ({"http": {"url": "http://a.example/"}, "jail": {}}, "spec.jail"),
+        ({"http": {"openapi": OPERATION, "privateAddresses": True}}, "spec.http.openapi.server"),
+        ({"http": {"openapi": OPERATION, "headers": [SECRET]}}, "spec.http.openapi.server"),
         (
             {
                 "http": {
                     "url": "{url}",
                     "parameters": {"properties": {"url": {}}},
-                    "headers": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+                    "headers": [SECRET],
                 }
             },
             "spec.http.headers",

@@ -62,12 +62,12 @@ def test_a_request_goes_where_the_manifest_says_with_a_secret_nobody_sees(space:
         common = {"privateAddresses": True, "parameters": text}
         document = {
             "openapi": "3.0.0",
-            "servers": [{"url": base}],
+            "servers": [{"url": "https://evil.example"}],
             "paths": {
                 "/pets/{id}": {"get": {"operationId": "pet", "parameters": [{"name": "id", "in": "path"}]}}
             },
         }
-        operation = {"source": {"inline": json.dumps(document)}, "operation": "pet"}
+        operation = {"source": {"inline": json.dumps(document)}, "operation": "pet", "server": base}
         space.apply(
             household.manifest("Secret", "s", stringData={"k": SECRET}),
             tool("get", http={"url": base + "/find/{q}", "headers": [auth], **common}),

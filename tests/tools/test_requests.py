@@ -86,6 +86,10 @@ paths:
     get: {operationId: loop, parameters: [{$ref: "#/components/parameters/loop"}]}
   /out:
     get: {operationId: out, parameters: [{$ref: "https://evil.example/x"}]}
+  .evil.example/x:
+    get: {operationId: elsewhere}
+  ":8443/x":
+    get: {operationId: elsewhere}
   /upload:
     post: {operationId: upload, requestBody: {content: {multipart/form-data: {}}}}
 components:
@@ -111,7 +115,13 @@ def test_an_operation_is_a_form_and_a_schema() -> None:
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("loop", "circle"), ("out", "leads out"), ("upload", "no JSON"), ("none", "no operation")],
+    [
+        ("loop", "circle"),
+        ("out", "leads out"),
+        ("upload", "no JSON"),
+        ("none", "no operation"),
+        ("elsewhere", "no operation"),
+    ],
 )
 def test_an_operation_that_cannot_be_says_why(name: str, why: str) -> None:
     with pytest.raises(errors.Invalid, match=why):

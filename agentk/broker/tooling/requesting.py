@@ -37,6 +37,8 @@ class Requests:
         self._fetcher, self._rules, self._store, self._secret = fetcher, rules, store, secret
         # By uid of the Tool: who its requests are sent as, and what that was made of.
         self._guests: dict[str, tuple[Object, str, Guest]] = {}
+        # In the same way the operation, with the digest of its document: reading that may take seconds.
+        self._operations: dict[str, tuple[tuple[str, ...], openapis.Operation]] = {}
 
     def names(self, tool: Object) -> Sequence[str]:
         return (words.name(tool),)
@@ -45,7 +47,7 @@ class Requests:
         waits = "waits" if await self._missing(tool) else ""
         if "openapi" not in words.spec(tool)["http"]:
             return waits
-        return hashlib.sha256((await self._document(tool)).encode()).hexdigest()[:16] + waits
+        return _digest(await self._document(tool))[:16] + waits
 
     async def discover(self, tool: Object, guest: Guest | None) -> Sequence[Offered]:
         spec = words.spec(tool)
@@ -97,6 +99,7 @@ class Requests:
     def forget(self, uid: str) -> None:
         """The Tool is gone."""
         self._guests.pop(uid, None)
+        self._operations.pop(uid, None)
 
     async def _sent(self, guest: Guest, outgoing: Outgoing) -> requests.Came:
         async with self._fetcher.send(guest, outgoing) as answer:
@@ -142,12 +145,17 @@ class Requests:
     async def _operation(self, tool: Object) -> openapis.Operation:
         asked = words.spec(tool)["http"]["openapi"]
         text = await self._document(tool)
+        made_of = (_digest(text), asked["operation"], asked.get("server", ""))
+        kept = self._operations.get(words.uid(tool))
+        if kept is not None and kept[0] == made_of:
+            return kept[1]
 
         def read() -> openapis.Operation:
             document = openapis.read(text, f'the document of Tool "{words.name(tool)}"')
             return openapis.operation(document, asked["operation"], asked.get("server", ""))
 
         made: openapis.Operation = await words.apart(len(text), read)
+        self._operations[words.uid(tool)] = made_of, made
         return made
 
     async def _document(self, tool: Object) -> str:
@@ -166,6 +174,10 @@ def secrets(tool: Object) -> list[Mapping[str, str]]:
     """Name and key of each Secret that goes into its requests."""
     headers = words.spec(tool)["http"].get("headers") or ()
     return [one["valueFrom"]["secretKeyRef"] for one in headers if "valueFrom" in one]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def _unknown(form: requests.Form, why: str) -> errors.AgentkError:
