@@ -12,7 +12,7 @@ from mcp.server.mcpserver.exceptions import ToolError
 from agentk.api import errors, kinds, manifest
 
 _APART = frozenset({"secrets", "approvals"})  # not read and not written here
-_OF_MACHINE = frozenset({"hostPath", "venv", "lockFile"})  # and source.path
+_OF_MACHINE = frozenset({"hostPath", "venv", "lockFile"})  # and source.path, context.path
 _OF_SECRETS = frozenset({"secretKeyRef", "secretName", "imagePullSecrets"})  # and secrets
 
 
@@ -66,11 +66,11 @@ def _reaches_out(value: Any) -> str:
             waiting += one
         if not isinstance(one, dict):
             continue
-        source, secrets = one.get("source"), one.get("secrets")
-        machine = _OF_MACHINE & one.keys() or {"source.path"} & _paths(source)
+        secrets = one.get("secrets")
+        machine = _OF_MACHINE & one.keys() or _paths(one)
         named = _OF_SECRETS & one.keys() or {"secrets" for held in _each(secrets) if isinstance(held, dict)}
         if machine:
-            told = f"{min(machine)} would show files of this machine: use inline"
+            told = f"{min(machine)} would show files of this machine: use inline or text"
             return f"{told}, or let a person write it: agentk apply -f FILE"
         if named:
             return f"{min(named)} would hand a Secret over; let a person write it: agentk apply -f FILE"
@@ -78,8 +78,12 @@ def _reaches_out(value: Any) -> str:
     return ""
 
 
-def _paths(source: Any) -> set[str]:
-    return {"source.path"} if isinstance(source, dict) and "path" in source else set()
+def _paths(part: dict[str, Any]) -> set[str]:
+    """Fields of which the command line reads the files that they name."""
+    held = {"source.path": [part.get("source")], "context.path": _each(part.get("context"))}
+    return {
+        field for field, ones in held.items() if any(isinstance(one, dict) and "path" in one for one in ones)
+    }
 
 
 def _each(value: Any) -> list[Any]:

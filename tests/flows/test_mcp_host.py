@@ -70,7 +70,8 @@ def test_an_editor_applies_runs_looks_and_calls_but_reads_no_secret(space: Space
         assert (await said(client, "apply", manifests=secret))[0]
         host = {"name": "h", "hostPath": {"path": "/"}}
         key = {"name": "K", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
-        for more in ({"source": {"path": "/etc"}}, {"volumes": [host]}, {"env": [key]}):
+        text = {"name": "x", "path": "/etc/hostname"}
+        for more in ({"source": {"path": "/etc"}}, {"volumes": [host]}, {"env": [key]}, {"context": [text]}):
             wrong, text = await said(client, "apply", manifests=household.text(shell("c", "true", **more)))
             assert wrong and "a person" in text
         loose = manifest("Policy", "loose", spec={"level": "privileged"})
