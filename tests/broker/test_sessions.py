@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentk.api import errors
+from agentk.broker import sessions
 from tests.broker.execing_rig import World, living
 from tests.runtime import launching
 from tests.runtime.launching import Place
@@ -118,6 +119,28 @@ async def test_an_agent_has_one_and_what_is_not_for_a_step_is_refused(made: Worl
         await made.call("exec", session="main", code="ls", language="shell")
     await step(made, "exit()")
     assert (await made.call("exec", session="other", code="1"))["session"] == "New"
+
+
+@living
+async def test_it_tells_what_it_had_and_one_that_is_to_end_ends_between_two_steps(made: World) -> None:
+    assert made.sessions.had("a-1") == []
+    await step(made, "x = 1")
+    await step(made, "x = 1")
+    heard = Heard()
+    waits = "import os, time\nprint(x)\nwhile not os.path.exists('go'):\n    time.sleep(0.05)"
+    running = asyncio.create_task(step(made, waits, stream=True, heard=heard))
+    after = asyncio.create_task(step(made, "'x' in globals()"))
+    await heard.some.wait()
+    assert made.sessions.had("a-1") == ["x = 1", waits]
+    made.sessions.retire("a-1")
+    (made.workspace / "go").touch()
+    told = await running
+    assert (told["stdout"], told["session"]) == ("1\n", "Ended")
+    assert ((await after)["stdout"], made.sessions.had("a-1")) == ("False\n", ["'x' in globals()"])
+    made.sessions.retire("a-1")
+    assert made.sessions.had("a-1") == []
+    await step(made, f"x = {'1' * sessions.HELD_LETTERS!r}")
+    assert made.sessions.had("a-1") is None and made.sessions.had("b-1") == []
 
 
 @living

@@ -83,6 +83,34 @@ def test_what_code_learns_is_imported_at_once_and_in_later_sessions(space: Space
     assert (status["reason"], json.loads(status["result"])) == ("Completed", told), space.log("b")
 
 
+def test_a_policy_that_changes_in_the_middle_holds_for_the_next_piece(space: Space) -> None:
+    policy = household.manifest("Policy", space.name, spec={"level": "baseline"})
+    stricter = {"level": "baseline", "guardrails": {"code": {"python": {"denyImports": ["wave"]}}}}
+    waits = "import wave, os, time\nopen('began', 'w').close()\nwhile not os.path.exists('go'):\n    time.sleep(0.1)"
+    again = {"name": "python", "contains": "the next begins another session"}
+    space.apply(
+        policy,
+        route(
+            writes(waits, turn=1),
+            writes("wave.open", turn=2),
+            writes("'wave' in globals()", toolResult=again),
+            says("{{toolResult}}"),
+        ),
+        coder("a", task="Run it.", policyRef={"name": space.name}),
+    )
+    household.until(
+        "it runs", lambda: "began" in space.agentk("exec", "a", "--", "ls", "/workspace", code=None).out
+    )
+    space.apply({**policy, "spec": stricter})
+    space.agentk("exec", "a", "--", "touch", "/workspace/go")
+    status = space.phase("a", "Succeeded", "Failed")
+    told = json.loads(status["result"])
+    assert told == "[The interpreter began anew: variables of earlier steps were gone.]\nFalse", space.log(
+        "a"
+    )
+    space.agentk("delete", "policy", space.name)
+
+
 def test_the_daemon_dies_while_code_runs_and_nobody_knows_what_it_did(alone: Space) -> None:
     waits = "x = 1\nimport os, time\nopen('began', 'w').close()\nwhile not os.path.exists('go'):\n    time.sleep(0.1)"
     alone.apply(

@@ -132,8 +132,12 @@ class Guarded:
         if "session" not in params:
             await masking.check_code(guest.uid, code, params, self._lookouts)
             return
-        with self._earlier.before(guest, str(params.get("code") or "")) as earlier:
-            await masking.check_code(guest.uid, code, params, self._lookouts, earlier)
+
+        async def look(piece: str, others: Sequence[str]) -> None:
+            told = {**params, "code": piece}
+            await masking.check_code(guest.uid, code, told, self._lookouts, others)
+
+        await self._earlier.look(self, guest, str(params.get("code") or ""), look)
 
     async def _message(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """A message is an output of who sends it."""
