@@ -12,6 +12,7 @@ import pytest
 from agentk.api import admit, kinds, manifest, schemas
 from agentk.cli import main
 from agentk.data import files
+from agentk.llm import routefields
 
 TOP = Path(__file__).resolve().parent.parent
 AGENTK = Path(sys.executable).parent / "agentk"
@@ -106,3 +107,29 @@ def test_the_bench_table_names_the_command_that_made_it() -> None:
     for name in re.findall(r"python -m tests\.bench\.(\w+)", text):
         assert (TOP / "tests" / "bench" / f"{name}.py").exists(), name
     assert "make bench" in text
+
+
+SCRIPTED = [
+    path for path in EXAMPLES if "scripted:" in path.read_text() and path.parent.name != "llm-contention"
+]
+
+
+@pytest.mark.parametrize("path", SCRIPTED, ids=lambda path: path.parent.name)
+def test_one_line_makes_an_example_ask_a_real_model(path: Path) -> None:
+    text, scripted = path.read_text(), "litellmParams: {model: scripted/rules}\n"
+    real = re.findall(r"# a real one: (\{model: .*\})\n", text)
+    assert len(real) == text.count(scripted) == 1
+    assert f"namespace: {path.parent.name}}}, stringData: {{key: sk-…}}" in text
+    changed = text.replace(scripted, f"litellmParams: {real[0]}\n")
+    routes = [one for one in manifest.parse(changed, path.name) if one.obj["kind"] == "ModelRoute"]
+    for written in routes:
+        admit.admit(written.obj, written)
+        route, problems = routefields.read(written.obj)
+        assert not problems and route is not None
+        assert [one.provider for one in route.deployments] == ["openai"]
+
+
+def test_readme_names_every_example() -> None:
+    text = (TOP / "README.md").read_text().partition("\n## More\n")[2]
+    folders = {path.name for path in (TOP / "examples").iterdir() if path.is_dir()}
+    assert {name for name in folders if f"`{name}`" not in text} == set()
