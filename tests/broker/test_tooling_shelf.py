@@ -2,14 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agentk.api import errors, kinds
+from agentk.broker.calling import tooling
 from agentk.broker.tooling import kinds as words
 from agentk.broker.tooling.shelf import Shelf
-from agentk.broker.words import Guest
+from agentk.broker.words import Call, Guest
 from agentk.tools import offers
 from agentk.tools.offers import Outcome
 
@@ -123,6 +125,27 @@ def test_a_name_means_only_what_is_granted() -> None:
         assert len(set(refused)) == 1, "what is not granted cannot be told from what is not there"
         found, missing = await rig.shelf.granted(who, 10)
         assert [one.name for one in found] == ["many__get", "one"] and missing == {}
+
+    told(story)
+
+
+def test_what_was_judged_or_approved_is_what_is_called() -> None:
+    """A Tool that offers one thing is called by its own name, and what that is may change while a call waits."""
+
+    async def story() -> None:
+        rig = Rig(tool("one", "read"))
+        who, asked = guest(grant("one")), {"name": "one", "arguments": {}}
+        calls: Any = tooling.Calls(rig.shelf, None, None)  # type: ignore[arg-type]
+        await rig.shelf.found(who, "one")
+        facts, seen = calls.about(who, asked), await calls.preview(who, asked)
+        assert facts.tool == "one/read" and await calls.preview(who, asked) == seen
+        rig.kind.made_of = "2"  # a ConfigMap, a document, a server's listing
+        assert await calls.preview(who, asked) != seen
+        rig.tools["team-one"]["spec"]["command"] = ["delete"]
+        await rig.shelf.granted(who, 10)  # somebody else looks
+        context = SimpleNamespace(call=Call(who, "tool.call", asked), facts=facts)
+        with pytest.raises(errors.Conflict, match="has changed"):
+            await calls.call(context, asked)
 
     told(story)
 

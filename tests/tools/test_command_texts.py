@@ -115,4 +115,6 @@ def test_tools_are_found_by_words() -> None:
     assert searching.found(entries, "creating issues")[0].name == "github__create_issue"
     assert searching.found(entries, "weather") == []
     assert len(searching.found(entries, "")) == 3
+    long = searching.Entry("x__y", "x", "many words " * 500 + "weather")
+    assert searching.found([long], "weather") == [], "what a stranger writes at length costs nobody's time"
     assert searching.line("One.\nTwo.") == "One." and len(searching.line("x" * 900)) == 200

@@ -6,6 +6,7 @@ host, and run nowhere but in a jail beside the caller's, with the caller's right
 
 import asyncio
 import base64
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -123,7 +124,9 @@ class _Calls:
     async def search(self, context: Context, params: Params) -> Done:
         there = {one.name: one for one in self._shelf.of(context.call.guest)}
         entries = [searching.Entry(one.name, one.namespace, one.description) for one in there.values()]
-        ranked = searching.found(entries, params["search"])
+        few = len(entries) <= searching.FEW or not params["search"]
+        work = functools.partial(searching.found, entries, params["search"])
+        ranked = work() if few else await asyncio.to_thread(work)
         begin = int(params["continue"] or 0)
         page = ranked[begin : begin + params["limit"]]
         items = [_line(there[one.name]) for one in page]

@@ -81,7 +81,9 @@ class Calls:
     async def list(self, context: Context, params: Params) -> Done:
         found, refused = await self.shelf.granted(context.call.guest, LIST_SECONDS)
         entries = [searching.Entry(one.name, words.name(one.tool), one.offered.description) for one in found]
-        ranked = searching.found(entries, params["search"])
+        few = len(entries) <= searching.FEW or not params["search"]
+        work = functools.partial(searching.found, entries, params["search"])
+        ranked = work() if few else await asyncio.to_thread(work)
         begin = int(params["continue"] or 0)
         page = ranked[begin : begin + params["limit"]]
         items = [
@@ -117,13 +119,19 @@ class Calls:
     async def preview(self, guest: Guest, params: Params) -> previews.Preview:
         """What somebody approves is this tool: what the Tool says by now counts, and may not have changed."""
         tool = self.shelf.split(guest, params["name"])[0]
-        said = json.dumps(tool["spec"], sort_keys=True).encode()
+        made_of = await self.shelf.kind(tool).fingerprint(tool)  # what it is made of besides
+        said = json.dumps([tool["spec"], made_of], sort_keys=True).encode()
         digest = hashlib.sha256(said).hexdigest()
         return previews.Preview((previews.File(f"tool/{words.name(tool)}", digest, len(said)),))
 
     async def call(self, context: Context, params: Params) -> Done:
         guest, given = context.call.guest, params["arguments"]
         found = await self.shelf.found(guest, params["name"])
+        if context.facts.tool != f"{words.name(found.tool)}/{found.offered.name}":
+            raise errors.Conflict(  # the only tool that it offered has another name by now
+                f'what Tool "{words.name(found.tool)}" offers has changed',
+                hint="tool.list; then call one by its whole name",
+            )
         await check(found, given)
         await self.counts.count(guest, words.name(found.tool))
         context.used = ONE_CALL

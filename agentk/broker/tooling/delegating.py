@@ -42,7 +42,11 @@ class Delegates:
         return (words.name(tool),)
 
     async def fingerprint(self, tool: Object) -> str:
-        return ""
+        """Which agent it is, as it is written by now."""
+        ref = words.spec(tool)["agent"]["agentRef"]["name"]
+        shape = await self._store.find(kinds.AGENT, words.namespace(tool), ref)
+        metadata = shape["metadata"] if shape else {}
+        return f"{metadata.get('uid', '')}-{metadata.get('generation', 0)}"
 
     async def discover(self, tool: Object, guest: Guest | None) -> Sequence[Offered]:
         spec = words.spec(tool)
