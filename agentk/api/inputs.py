@@ -69,6 +69,18 @@ def check_result(schema: Schema, result: Any, field: str = "params.result") -> N
         raise errors.BadRequest("is too long to be held against spec.output", field=field) from None
 
 
+def misfit(schema: Schema, result: Any) -> str:
+    """What of a result is not as its tool promised, never its value; "" when it is. What takes too long to be held
+    against the schema is not refused for it: it is too long for a model, too."""
+    try:
+        _hold(schema, result, "structuredContent", "it is not what outputSchema says")
+    except holding.TooMuch:
+        return ""
+    except errors.BadRequest as error:
+        return error.message
+    return ""
+
+
 def is_quick(schema: Schema, arguments: Any) -> bool:
     """Whether `check` takes so little that nobody waits for it."""
     return _count(schema) * _count(arguments) <= _QUICK

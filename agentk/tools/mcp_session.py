@@ -1,7 +1,7 @@
 """One server that is spoken with, in the worker: greeting it, asking what it offers, calling it, leaving it.
 
 Nothing of what a server says about itself is checked by running it: a schema's pattern could hold this process for
-hours, so an answer is not compared with the schema that was promised.
+hours, so an answer is not compared here with the schema that was promised: the gate does, and runs no pattern.
 """
 
 import asyncio

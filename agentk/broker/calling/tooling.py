@@ -18,6 +18,7 @@ from agentk.broker import crash, policy, previews
 from agentk.broker.calling.execing import Execute
 from agentk.broker.methods import ONE_CALL, Context, Done, Method, Params, parser, recording
 from agentk.broker.tooling import kinds as words
+from agentk.broker.tooling import promising
 from agentk.broker.tooling.counting import Counts
 from agentk.broker.tooling.shelf import Found, Shelf
 from agentk.broker.words import Guest
@@ -184,7 +185,12 @@ class Calls:
 
 
 async def called(kind: words.Kind, tool: Object, calling: words.Calling) -> Outcome:
-    """What the tool answers. Asked once more when nobody knows how it went and it may be asked again."""
+    """What the tool answers, if that is as it promised. Asked once more when nobody knows how it went and it may be
+    asked again."""
+    return await promising.kept(calling.offered, await _answered(kind, tool, calling))
+
+
+async def _answered(kind: words.Kind, tool: Object, calling: words.Calling) -> Outcome:
     try:
         async with asyncio.timeout(calling.seconds + _MORE_SECONDS):
             return await kind.call(tool, calling)
