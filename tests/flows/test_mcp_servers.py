@@ -162,6 +162,18 @@ def test_a_tool_that_changed_is_refused_until_somebody_accepts_it(space: Space) 
     household.until("the status says so", lambda: status(space, "shifty")["drift"] == [])
 
 
+def test_where_every_listing_is_allowed_agents_see_the_newest(space: Space) -> None:
+    space.apply(server("open", mcp={"drift": "Allow"}))
+
+    def said() -> str:
+        told = json.loads(space.agentk("tool", "list", "open", "-o", "json").out)
+        return next(str(one["description"]) for one in told["items"] if one["name"] == "echo")
+
+    assert said() == "Says it again."
+    call(space, granted("open"), ("open__act", {"act": "change"}))
+    household.until("the new words are told", lambda: said() == "Sends it to somebody else.")
+
+
 def test_a_server_that_dies_or_floods_harms_its_own_call_and_is_started_again(space: Space) -> None:
     space.apply(server("frail"))
     told = call(

@@ -32,16 +32,21 @@ class Mcps:
         return None  # the server alone knows
 
     async def fingerprint(self, tool: Object) -> str:
-        """The same as long as all that is spoken with lists what is pinned, or nothing is spoken with."""
+        """The same as long as all that is spoken with lists what is pinned, or nothing is spoken with. Where every
+        listing is allowed, what was listed last is what is pinned."""
         pinned = self._pins(tool)
         told = [
             pins.subject(tool)[:16],
             (tool["metadata"].get("annotations") or {}).get(pins.ACCEPTED, "")[:16],
         ]
-        for listing in self._servers.listings(tool):
-            if pinned is not None and pins.judged(tool, listing.tools, pinned).drift:
-                told.append(pins.listing(listing.tools)[:16])
-        return "-".join(told)
+        listed = {
+            pins.listing(one.tools)
+            for one in self._servers.listings(tool)
+            if pinned is not None and (pins.allows(tool) or pins.judged(tool, one.tools, pinned).drift)
+        }
+        if pinned is not None and pins.allows(tool):
+            listed.add(pins.digest(pinned))
+        return "-".join(told + [one[:16] for one in sorted(listed)])
 
     async def discover(self, tool: Object, guest: Guest | None) -> Sequence[Offered]:
         async with self._servers.spoken(tool, guest) as spoken:
@@ -80,7 +85,7 @@ class Mcps:
 
     def _pins(self, tool: Object) -> Mapping[str, str] | None:
         kept = self._pinned.get(words.uid(tool))
-        if kept is not None and kept[0] == pins.subject(tool) and "pins" not in words.spec(tool)["mcp"]:
+        if kept is not None and kept[0] == pins.subject(tool) and pins.of_manifest(tool) is None:
             return kept[1]
         return pins.known(tool)
 
