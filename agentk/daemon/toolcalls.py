@@ -31,11 +31,8 @@ async def offers(call: calls.Call) -> Response:
     """What it offers, with schemas; what keeps a schema from being used beside it. `refresh` asks the tool itself."""
     house = _house(call)
     tool = await _tool(call)
-    if calls.flag(call, "refresh"):
-        house.shelf.forget(tool)
-        told = tuple(await house.shelf.kind(tool).discover(tool, None))
-    else:
-        told = await house.shelf.offers(tool, None)
+    again = calls.flag(call, "refresh")
+    told = await (house.shelf.again(tool) if again else house.shelf.offers(tool, None))
     items = await asyncio.to_thread(lambda: [_shown(tool, one, told) for one in told])
     return answers.plain({"kind": "ToolOffers", "items": items})
 

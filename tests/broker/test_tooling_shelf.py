@@ -96,6 +96,22 @@ def test_many_who_ask_wait_for_one_answer_that_outlives_the_daemon() -> None:
     told(story)
 
 
+def test_what_a_person_asks_for_again_is_what_agents_are_told() -> None:
+    async def story() -> None:
+        rig = Rig(tool("t", "x"))
+        one = rig.tools["team-t"]
+        await rig.shelf.offers(one, None)
+        one["spec"]["command"] = ["x", "y"]
+        assert [offer.name for offer in await rig.shelf.again(one)] == ["x", "y"]
+        rig.restart()
+        assert [offer.name for offer in await rig.shelf.offers(one, None)] == ["x", "y"]
+        one["spec"]["command"] = ["no name"]
+        with pytest.raises(errors.Invalid, match='Tool "t" cannot be used'):
+            await rig.shelf.again(one)
+
+    told(story)
+
+
 def test_a_status_that_somebody_changed_is_not_believed() -> None:
     async def story() -> None:
         rig = Rig(tool("t", "x"))

@@ -93,20 +93,19 @@ class Shelf:
         if told is not None and words.uid(tool) not in self._failed:
             self._known[words.uid(tool)] = _Known(fingerprint, told)
             return told
+        return await self._ask(tool, guest, fingerprint)
+
+    async def again(self, tool: Object) -> tuple[Offered, ...]:
+        """The same, asked of the tool itself, whatever is known. Agents are told the answer from now on."""
+        return await self._ask(tool, None, await self._fingerprint(tool))
+
+    async def _ask(self, tool: Object, guest: Guest | None, fingerprint: str) -> tuple[Offered, ...]:
         at = f"{words.uid(tool)}/{fingerprint}"
         if at not in self._asking:
             asking = self._discover(tool, guest, fingerprint)
             task = self._asking[at] = asyncio.create_task(asking, name=f"discover {words.name(tool)}")
             task.add_done_callback(lambda done: self._asked(at, done))
         return await asyncio.shield(self._asking[at])
-
-    def note(self, tool: Object, told: Sequence[Offered], fingerprint: str) -> None:
-        """What a tool offers now, when it says so by itself."""
-        self._known[words.uid(tool)] = _Known(fingerprint, tuple(told))
-
-    def forget(self, tool: Object) -> None:
-        """Ask again what it offers."""
-        self._known.pop(words.uid(tool), None)
 
     def names(self, tool: Object) -> Sequence[str] | None:
         """Of what it offers, as far as that is known without waiting."""
