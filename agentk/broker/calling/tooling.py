@@ -192,22 +192,25 @@ async def called(kind: words.Kind, tool: Object, calling: words.Calling) -> Outc
 
 async def _answered(kind: words.Kind, tool: Object, calling: words.Calling) -> Outcome:
     try:
-        async with asyncio.timeout(calling.seconds + _MORE_SECONDS):
-            return await kind.call(tool, calling)
-    except TimeoutError:
-        error: errors.AgentkError = errors.Timeout(
-            f'Tool "{words.name(tool)}" did not answer within {calling.seconds:g} s'
-        )
-        if may_repeat(tool):
-            raise error from None
-        raise errors.OutcomeUnknown(
-            f"{error.message}: what it has done by then is not known",
-            hint="look whether it did it; then make the call again with a new key",
-        ) from None
+        return await _once(kind, tool, calling)
     except errors.OutcomeUnknown:
         if not may_repeat(tool):
             raise
-    return await kind.call(tool, replace(calling, effect=f"{calling.effect}-again"))
+    return await _once(kind, tool, replace(calling, effect=f"{calling.effect}-again"))
+
+
+async def _once(kind: words.Kind, tool: Object, calling: words.Calling) -> Outcome:
+    try:
+        async with asyncio.timeout(calling.seconds + _MORE_SECONDS):
+            return await kind.call(tool, calling)
+    except TimeoutError:
+        told = f'Tool "{words.name(tool)}" did not answer within {calling.seconds:g} s'
+        if may_repeat(tool):
+            raise errors.Timeout(told) from None
+        raise errors.OutcomeUnknown(
+            f"{told}: what it has done by then is not known",
+            hint="look whether it did it; then make the call again with a new key",
+        ) from None
 
 
 _MORE_SECONDS = 180.0  # beyond the call's own time: a box of its own may have to be made first
