@@ -199,8 +199,9 @@ class _Server:
                 self._idle = asyncio.get_running_loop().call_later(idle_seconds, self._rest)
 
     def _rest(self) -> None:
-        if not self._users and self._session is not None:
-            self._session.leave()
+        session, self._session = self._session, None
+        if session is not None:
+            session.leave()
             self._wait, self._not_before = BACKOFF_SECONDS, 0.0  # it did nothing wrong
 
     def leave(self) -> None:
@@ -234,10 +235,12 @@ class _Server:
         if self._left:
             session.leave()
         self._session, self._began = session, loop.time()
-        session.ended.add_done_callback(lambda _: self._ended())
+        session.ended.add_done_callback(lambda _: self._ended(session))
         return session
 
-    def _ended(self) -> None:
+    def _ended(self, session: Session) -> None:
+        if session is not self._session:  # it was left at rest
+            return
         if asyncio.get_running_loop().time() - self._began >= LASTED_SECONDS:
             self._wait = BACKOFF_SECONDS
         self._back_off()
