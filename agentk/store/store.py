@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from agentk.api import kinds
+from agentk.api import errors, kinds
 from agentk.store import (
     archives,
     backups,
@@ -171,6 +171,22 @@ class Store:
             ),
             dry_run=dry_run,
         )
+
+    async def amend(
+        self, kind: kinds.Kind, obj: Mapping[str, Any], change: Callable[[Object], Object]
+    ) -> Object | None:
+        """`modify` of this very object; None when it is gone, or another one has its name."""
+        metadata = obj["metadata"]
+
+        def changed(found: Object | None) -> Object:
+            if found is None or found["metadata"]["uid"] != metadata["uid"]:
+                raise errors.NotFound("it is gone")
+            return change(found)
+
+        try:
+            return await self.modify(kind, metadata.get("namespace"), metadata["name"], changed)
+        except errors.NotFound:
+            return None
 
     async def set_status(
         self, kind: kinds.Kind, namespace: str | None, name: str, uid: str, status: Object

@@ -5,7 +5,6 @@ this kind gives nobody more than agent.spawn does; what its manifest says beyond
 """
 
 import asyncio
-import contextlib
 import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -60,11 +59,11 @@ class Delegates:
             async with asyncio.timeout(calling.seconds):
                 ended = await self._ended(task, calling.guest)
         except TimeoutError:
-            await self._cancel(task)
+            await self._store.amend(kinds.TASK, task, taskspecs.cancelled)
             told = f'the agent of Tool "{words.name(tool)}" did not end within {calling.seconds:g} s'
             raise errors.Timeout(f"{told}, and was ended") from None
         except asyncio.CancelledError:
-            await asyncio.shield(self._cancel(task))
+            await asyncio.shield(self._store.amend(kinds.TASK, task, taskspecs.cancelled))
             raise
         return _outcome(ended)
 
@@ -168,17 +167,6 @@ class Delegates:
             if change.type == "DELETED":
                 break
         raise errors.Unavailable("its Task was deleted before it had ended")
-
-    async def _cancel(self, task: Object) -> None:
-        metadata = task["metadata"]
-
-        def changed(found: dict[str, Any] | None) -> dict[str, Any]:
-            if found is None or found["metadata"]["uid"] != metadata["uid"]:
-                raise errors.NotFound("it is gone")
-            return objects.replace(kinds.TASK, found, {**found, "spec": {**found["spec"], "cancel": True}})
-
-        with contextlib.suppress(errors.NotFound):
-            await self._store.modify(kinds.TASK, metadata["namespace"], metadata["name"], changed)
 
 
 def _outcome(status: Mapping[str, Any]) -> Outcome:
