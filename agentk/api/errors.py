@@ -327,7 +327,8 @@ def _place(file: str, line: int, column: int) -> str:
 
 # kubectl prints only the message, so on the wire hint and causes are part of it.
 def _with_causes(message: str, causes: Sequence[Cause]) -> str:
-    told = ", ".join(f"{c.field}: {c.message}" if c.field else c.message for c in causes)
+    others = [one for one in causes if one.message != message]  # said once is enough
+    told = ", ".join(f"{c.field}: {c.message}" if c.field else c.message for c in others)
     return f"{message}: {told}" if told else message
 
 
