@@ -1,5 +1,6 @@
 """The papers: what README, help texts and examples say is so."""
 
+import functools
 import re
 import shlex
 import subprocess
@@ -19,6 +20,7 @@ AGENTK = Path(sys.executable).parent / "agentk"
 EXAMPLES = sorted((TOP / "examples").rglob("*.yaml"))
 
 
+@functools.cache
 def said(*words: str) -> str:
     done = subprocess.run(
         [AGENTK, *words], capture_output=True, text=True, env={"COLUMNS": "200", "PATH": ""}
@@ -32,10 +34,12 @@ def verbs() -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    """Every `$ agentk …` line of README, without comments."""
-    text = (TOP / "README.md").read_text()
-    lines = re.findall(r"^\$ agentk (.*)$", text, re.MULTILINE)
-    return [shlex.split(line, comments=True) for line in lines]
+    """Every command that README, or the first lines of an example, tells to type, without comments."""
+    lines = re.findall(r"^\$ (?:.* \| )?agentk (.*)$", (TOP / "README.md").read_text(), re.MULTILINE)
+    for path in EXAMPLES:
+        lines += re.findall(r"^#   (?:[^#]* \| )?agentk (.*)$", path.read_text(), re.MULTILINE)
+    words = {line.partition("  #")[0].strip(): shlex.split(line, comments=True) for line in lines}
+    return list(words.values())
 
 
 def test_help_lists_verbs() -> None:
@@ -47,13 +51,14 @@ def test_every_verb_has_an_example() -> None:
 
 
 @pytest.mark.parametrize("command", commands(), ids=" ".join)
-def test_readme_names_verbs_and_options_that_exist(command: list[str]) -> None:
+def test_readme_names_verbs_options_and_files_that_exist(command: list[str]) -> None:
     help_text = said(command[0], "--help")
     if "Commands:" in help_text and command[1:]:
         help_text = said(*command[:2], "--help")
     stop = command.index("--") if "--" in command else len(command)
     options = [word for word in command[1:stop] if word.startswith("-")]
     assert [option for option in options if option not in help_text] == []
+    assert [word for word in command if word.startswith("examples/") and not (TOP / word).exists()] == []
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: str(path.relative_to(TOP)))
