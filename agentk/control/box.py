@@ -25,6 +25,8 @@ _BASE_ENV = {
     "HOME": WORKSPACE,
     "LANG": "C.UTF-8",
     "PYTHONUNBUFFERED": "1",  # or `logs -f` shows nothing of a Python program until it ends
+    # HOME is the workspace: who may only write a file there may not have it run by the next Python that starts.
+    "PYTHONNOUSERSITE": "1",
     "PATH": "/usr/local/bin:/usr/bin:/bin",
 }
 _GATE = "http://127.0.0.1:8700"  # the loopback door (runtime/launcher/doors.py)

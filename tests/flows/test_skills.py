@@ -112,6 +112,33 @@ def test_nobody_uses_saves_or_replaces_what_its_manifest_does_not_say(space: Spa
     assert calls(space, {}, ("search", {}), name="none") == [[]]
 
 
+def test_of_a_skill_only_its_own_runs(space: Space, tmp_path: Path) -> None:
+    """Not what its code imports, nor what lies in the workspace: a Policy may let Skills run and nothing else."""
+    code = "import os, json\nfrom .more import two\ndef one():\n    return json.dumps(1)\n"
+    more = "import functools\n@functools.lru_cache\ndef two():\n    return 2\n"
+    more += "class Three:\n    def of(n=3):\n        return n\n"
+    files = {"__init__.py": code, "more.py": more}
+    space.agentk("apply", "-n", space.name, "-f", str(folder(tmp_path, "own", **files)))
+    there = "import json, base64, tempfile, agentk.sdk.client\nfor name in ('json', 'base64', 'tempfile'):\n"
+    there += "    open(f'/workspace/{name}.py', 'w').write('raise SystemExit(9)')\n"
+    agent = python("a", there + CALLING, skills={"use": [{"name": "own"}]})
+    theirs = (
+        "os.system",
+        "os.popen",
+        "json.codecs.builtins.exec",
+        "one.__globals__.get",
+        "more:functools.reduce",
+    )
+    names = ("one", "two", "more:Three.of", *theirs)
+    asked = [("run", {"name": "own", "function": one, "arguments": {}}) for one in names]
+    agent["spec"]["command"].append(json.dumps(asked))
+    space.apply(agent)
+    assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", space.log("a")
+    told = [json.loads(line) for line in space.log("a")]
+    assert [one["result"] for one in told[:3]] == ["1", 2, 3]
+    assert all("no function of this Skill" in one["stderr"] for one in told[3:]), told
+
+
 def test_a_skill_stands_in_front_of_no_module_and_a_huge_answer_is_bounded(
     space: Space, tmp_path: Path
 ) -> None:

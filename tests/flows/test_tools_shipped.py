@@ -46,6 +46,21 @@ def test_an_agent_of_another_namespace_has_them_in_its_own_workspace(space: Spac
     assert told[5][0] == "PolicyDenied"  # it reaches nobody, and so does its tool
 
 
+def test_who_may_write_files_may_not_have_them_run(space: Space) -> None:
+    """Granted no program, a model must not get one by writing where the next Python looks for some."""
+    run = "import os; os.system('touch /workspace/ran')\n"
+    site = [f".local/lib/python3.{minor}/site-packages/x.pth" for minor in range(9, 16)]
+    places = [*site, "usercustomize.py", "sitecustomize.py", "json.py", "fnmatch.py", "ast.py", "agentk.py"]
+    told = call(
+        space,
+        granted("files", "calculator"),
+        *(("files__write", {"path": path, "text": run}) for path in places),
+        ("calculator", {"expression": "6*7"}),
+        ("files__list", {}),
+    )
+    assert told[-2][2] == 42 and "json.py" in told[-1][1] and "ran" not in told[-1][1]
+
+
 def test_a_person_is_asked_by_a_tool(space: Space) -> None:
     asking = ("ask-human", {"question": "Which one?", "choices": ["a", "b"]})
     with ThreadPoolExecutor(1) as apart:

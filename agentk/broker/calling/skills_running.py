@@ -17,7 +17,9 @@ from agentk.runtime import box
 _WORKSPACE = "/workspace"
 _INTERPRETERS = {".py": "python3", ".sh": "sh", ".js": "node", ".mjs": "node"}
 _RUNNER = """\
-import atexit, base64, importlib, json, os, shutil, subprocess, sys, tempfile
+import sys
+sys.path = [one for one in sys.path if one]  # not what lies where it starts
+import atexit, base64, importlib, json, os, shutil, subprocess, tempfile
 told = json.loads(sys.stdin.buffer.read())
 root = tempfile.mkdtemp(prefix="skill-")
 atexit.register(shutil.rmtree, root, True)
@@ -40,6 +42,8 @@ module, _, function = told["function"].rpartition(":")
 found = importlib.import_module(".".join(filter(None, ("skills", told["module"], module))))
 for step in function.split("."):
     found = getattr(found, step)
+if (getattr(found, "__module__", None) or "").split(".")[:2] != ["skills", told["module"]]:
+    sys.exit(told["function"] + " is no function of this Skill: its code uses it, and that is all")
 data = json.dumps(found(**told["arguments"]), default=str).encode()
 sys.stdout.flush()
 while data:
