@@ -247,7 +247,7 @@ class Space:
         return obj | {"spec": obj["spec"] | {"runtimeRef": {"name": self.runtime}}}
 
     def get(self, name: str, kind: kinds.Kind = kinds.AGENT) -> Object:
-        return self.api.get(kind, self.name, name)
+        return again(lambda: self.api.get(kind, self.name, name))
 
     def status(self, name: str) -> Object:
         return self.get(name).get("status") or {}
