@@ -31,8 +31,7 @@ async def offers(call: calls.Call) -> Response:
     """What it offers, with schemas; what keeps a schema from being used beside it. `refresh` asks the tool itself."""
     house = _house(call)
     tool = await _tool(call)
-    again = calls.flag(call, "refresh")
-    told = await (house.shelf.again(tool) if again else house.shelf.offers(tool, None))
+    told = await house.offers_now(tool, anew=calls.flag(call, "refresh"))
     items = await asyncio.to_thread(lambda: [_shown(tool, one, told) for one in told])
     return answers.plain({"kind": "ToolOffers", "items": items})
 
@@ -74,7 +73,7 @@ async def _as_person(
     call: calls.Call, tool: words.Object, inner: str, given: dict[str, Any], seconds: Any
 ) -> dict[str, Any]:
     house, journal = _house(call), desk.of(call).journal
-    told = await house.shelf.offers(tool, None)
+    told = await house.offers_now(tool)
     offered = _one(tool, told, inner)
     await asyncio.to_thread(inputs.check, offered.input_schema, given, "arguments")
     uid, effect = words.uid(tool), f"person-{secrets.token_hex(16)}"

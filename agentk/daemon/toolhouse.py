@@ -27,6 +27,7 @@ from agentk.broker.tooling import kinds as words
 from agentk.runtime import hands
 from agentk.store import store as stores
 from agentk.tools import mcp_worker
+from agentk.tools.offers import Offered
 
 if TYPE_CHECKING:
     from agentk.daemon.gatehouse import Gatehouse
@@ -74,6 +75,11 @@ class Toolhouse:
 
     def forms(self) -> dict[str, Method]:
         return tooling.forms(shelf=self.shelf)
+
+    async def offers_now(self, tool: Object, anew: bool = False) -> tuple[Offered, ...]:
+        """For a person, whom no pause after failures holds up. `anew`: whatever is known."""
+        self._mcps.hurry(words.uid(tool))
+        return await (self.shelf.again(tool) if anew else self.shelf.offers(tool, None, at_once=True))
 
     # what goes on by itself
 
@@ -139,6 +145,7 @@ class Toolhouse:
             if there is None or there["metadata"]["uid"] != words.uid(tool):
                 return
             status = {**(there.get("status") or {}), **told}
+            status = {key: value for key, value in status.items() if value is not None}
             status["observedGeneration"] = tool["metadata"].get("generation")
             status["conditions"] = _conditions(there, status)
             await self._store.set_status(kinds.TOOL, *at, words.uid(tool), status)
@@ -157,7 +164,14 @@ def _is_news(tool: Object) -> bool:
 def _conditions(tool: Object, status: Mapping[str, Any]) -> list[dict[str, Any]]:
     wrong = str(status.get("lastError") or "")
     asked = wrong or "offers" in status
-    reason, message = ("CannotBeUsed", wrong) if wrong else ("Offered", f"offers {status.get('offers', 0)}")
+    reason, message = "Offered", f"offers {status.get('offers', 0)}"
+    if wrong:
+        again = (
+            f" (asked again by its first use after {status['nextTryTime']})"
+            if "nextTryTime" in status
+            else ""
+        )
+        reason, message = "CannotBeUsed", wrong + again
     if not asked:
         reason, message = "NotAsked", "what it offers is asked for by its first use"
     told = [_condition(tool, status, "Ready", not wrong if asked else None, reason, message)]

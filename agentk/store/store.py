@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -323,9 +323,9 @@ class Store:
         return await self._writer.run(functools.partial(_undone, work) if dry_run else work)
 
 
-def now_text() -> str:
-    """Now, as Kubernetes writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def now_text(after_seconds: float = 0.0) -> str:
+    """Now, or some time after it, as Kubernetes writes it."""
+    return (datetime.now(UTC) + timedelta(seconds=after_seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _undone(work: Callable[[writer.Tx], Object], tx: writer.Tx) -> Object:

@@ -10,6 +10,7 @@ import pytest
 from agentk.api import errors, kinds
 from agentk.broker.calling import tooling
 from agentk.broker.tooling import kinds as words
+from agentk.broker.tooling import patience
 from agentk.broker.tooling.shelf import Shelf
 from agentk.broker.words import Call, Guest
 from agentk.tools import offers
@@ -49,13 +50,15 @@ class Rig:
 
     def restart(self) -> None:
         """A daemon that knows only what is stored."""
-        self.shelf = Shelf({"command": self.kind}, self.tell)
+        self.clock = 0.0
+        self.shelf = Shelf({"command": self.kind}, self.tell, lambda: self.clock)
         for one in self.tools.values():
             self.shelf.hear(kinds.TOOL, one, False)
 
     async def tell(self, tool: words.Object, told: dict[str, Any]) -> None:
         there = self.tools[words.uid(tool)]
-        there["status"] = {**there.get("status", {}), **told}
+        status = {**there.get("status", {}), **told}
+        there["status"] = {key: value for key, value in status.items() if value is not None}
 
 
 def tool(name: str, *offered: str, namespace: str = "team", **spec: Any) -> dict[str, Any]:
@@ -174,7 +177,7 @@ def test_what_cannot_say_keeps_no_other_from_being_told() -> None:
         found, missing = await rig.shelf.granted(guest(grant("t"), grant("broken"), grant("gone")), 10)
         assert [one.name for one in found] == ["t"]
         assert missing == {"broken": "it is broken", "gone": "there is no such Tool"}
-        assert broken["status"] == {"lastError": "it is broken"}
+        assert broken["status"]["lastError"] == "it is broken" and "nextTryTime" in broken["status"]
         rig.kind.open.clear()
         rig.kind.made_of = "2"
         found, missing = await rig.shelf.granted(guest(grant("t")), 0.01)
@@ -199,9 +202,44 @@ def test_one_that_failed_is_asked_again_though_it_is_made_of_the_same() -> None:
             assert one["status"]["lastError"] == ""
             one["spec"]["command"], rig.kind.made_of = "broken", "2"
             with pytest.raises(errors.UpstreamError):
-                await rig.shelf.offers(one, None)
+                await rig.shelf.offers(one, None, at_once=True)
 
     told(story)
+
+
+def test_one_that_failed_is_left_alone_longer_each_time_unless_a_person_asks() -> None:
+    async def story() -> None:
+        rig = Rig(tool("t", "x"))
+        one = rig.tools["team-t"]
+        one["spec"]["command"] = "broken"
+
+        async def times(**how: bool) -> int:
+            with pytest.raises(errors.UpstreamError, match="it is broken") as caught:
+                await rig.shelf.offers(one, None, **how)
+            assert (caught.value.retry_after_seconds is None) == (rig.kind.times > before)
+            return rig.kind.times
+
+        before = 0
+        for wait in (1, 2, 4, 8, 16, 32, 60, 60):
+            before = await times()
+            assert await times() == before
+            rig.clock += wait - 0.5
+            assert await times() == before
+            rig.clock += 0.5
+        before = await times()
+        assert await times(at_once=True) == before + 1 and before == 9
+        one["spec"]["command"], rig.kind.made_of = ["x"], "2"  # somebody mended it
+        assert await rig.shelf.offers(one, None)
+        assert one["status"]["lastError"] == "" and "nextTryTime" not in one["status"]
+
+    told(story)
+
+
+def test_one_that_is_being_made_is_waited_for_and_not_left_alone() -> None:
+    waits = patience.Patience(lambda: 0.0)
+    assert waits.failed("u", "1", words.NotYet("starting")) == 0 and waits.refusal("u", "1") is None
+    assert waits.failed("u", "1", errors.Unavailable("it ended")) == 1 and waits.has_failed("u")
+    assert waits.refusal("u", "2") is None
 
 
 def test_one_for_everybody_is_found_where_there_is_no_other() -> None:

@@ -221,10 +221,18 @@ def test_a_server_that_does_not_start_is_told_of_with_its_exit_code(space: Space
     )
     missing = tool("missing", mcp={"stdio": {"command": "not-there"}}, jail=SMALL)
     space.apply(made, missing)
-    told = call(space, granted("broken", "missing"), ("tool.list", {}))
-    why = {one["tool"]: one["message"] for one in told[0][1]}
-    assert "exit code 7" in why["broken"] and "no such program" in why["missing"]
-    assert "exit code 7" in status(space, "broken")["lastError"]
+    told = call(space, granted("broken", "missing"), *[("tool.list", {})] * 30)
+    for _, refused in told:
+        why = {one["tool"]: one["message"] for one in refused}
+        assert "exit code 7" in why["broken"] and "no such program" in why["missing"]
+    assert "exit code 7" in status(space, "broken")["lastError"] and status(space, "broken")["nextTryTime"]
+    (box,) = (one for one in agents(space) if one.startswith("tool-broken"))
+    tried = space.log(box).count("why")
+    assert 0 < tried < 10, "it is left alone longer each time"
+    for times in (1, 2):  # a person is not kept waiting
+        said = space.agentk("tool", "test", "broken", code=1)
+        assert "exit code 7" in said.err and "not asked" not in said.err
+        household.until("it was tried", lambda times=times: space.log(box).count("why") == tried + times)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -137,7 +137,7 @@ class Instances:
                 status = agent.get("status") or {}
                 why = status.get("message") or status.get("reason") or "starting"
                 told = f"{status.get('phase', 'Pending')}: {why}"
-                raise errors.Unavailable(
+                raise words.NotYet(
                     f'the box of Tool "{words.name(tool)}" does not run after {seconds:g} s ({told})',
                     hint=_hint(agent),
                 ) from None

@@ -8,11 +8,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from agentk.api import errors
 from agentk.broker.words import Guest
 from agentk.tools.offers import Offered, Outcome
 
 Object = Mapping[str, Any]
 Progress = Callable[[float | None, float | None, str], Awaitable[None]]  # done, total, in words
+
+
+class NotYet(errors.Unavailable):
+    """What it needs is being made: whoever waits longer gets it, and nothing is made again by asking."""
 
 
 @dataclass(frozen=True)

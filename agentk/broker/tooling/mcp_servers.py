@@ -84,6 +84,12 @@ class Servers:
         )
         return [one.session_now.listing for one in mine if one.session_now is not None]
 
+    def hurry(self, tool_uid: str) -> None:
+        """Start those that ended without their pause."""
+        for key, server in self._servers.items():
+            if key[0] == tool_uid:
+                server.hurry()
+
     def forget(self, tool_uid: str) -> None:
         """Leave all that are of this Tool, or of an earlier state of it."""
         for key in [key for key in self._servers if key[0] == tool_uid]:
@@ -158,6 +164,7 @@ class _Server:
         self._session: Session | None = None
         self._began = self._not_before = 0.0
         self._wait = BACKOFF_SECONDS
+        self._why = ""  # it last ended
         self._left = False
         self._users = 0
         self._idle = asyncio.get_running_loop().call_later(0, lambda: None)
@@ -202,7 +209,10 @@ class _Server:
         session, self._session = self._session, None
         if session is not None:
             session.leave()
-            self._wait, self._not_before = BACKOFF_SECONDS, 0.0  # it did nothing wrong
+            self.hurry()  # it did nothing wrong
+
+    def hurry(self) -> None:
+        self._wait, self._not_before = BACKOFF_SECONDS, 0.0
 
     def leave(self) -> None:
         self._left = True
@@ -219,8 +229,9 @@ class _Server:
     async def _pause(self) -> None:
         wait = self._not_before - asyncio.get_running_loop().time()
         if wait > _WAIT_SECONDS:
+            told = "the tool's server has ended too often and is given a rest"
             raise errors.Unavailable(
-                "the tool's server has ended too often and is given a rest", retry_after_seconds=int(wait) + 1
+                f"{told}: {self._why}" if self._why else told, retry_after_seconds=int(wait) + 1
             )
         if wait > 0:
             await asyncio.sleep(wait)
@@ -229,18 +240,20 @@ class _Server:
         loop = asyncio.get_running_loop()
         try:
             session = await self._start()
-        except BaseException:
+        except BaseException as error:
+            self._why = error.message if isinstance(error, errors.AgentkError) else ""
             self._back_off()
             raise
         if self._left:
             session.leave()
         self._session, self._began = session, loop.time()
-        session.ended.add_done_callback(lambda _: self._ended(session))
+        session.ended.add_done_callback(lambda how: self._ended(session, how.result()))
         return session
 
-    def _ended(self, session: Session) -> None:
+    def _ended(self, session: Session, how: str) -> None:
         if session is not self._session:  # it was left at rest
             return
+        self._why = how
         if asyncio.get_running_loop().time() - self._began >= LASTED_SECONDS:
             self._wait = BACKOFF_SECONDS
         self._back_off()

@@ -104,6 +104,10 @@ class Mcps:
         await self._servers.close()
         await asyncio.gather(*self._telling, return_exceptions=True)
 
+    def hurry(self, tool_uid: str) -> None:
+        """Somebody asks who is not kept waiting."""
+        self._servers.hurry(tool_uid)
+
     def forget(self, tool_uid: str) -> None:
         """The Tool is gone."""
         self._pinned.pop(tool_uid, None)

@@ -7,6 +7,7 @@ who ask at once wait for one answer. Names and descriptions are the tool's own w
 import asyncio
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +15,10 @@ from typing import Any
 from agentk.api import errors, kinds, toolspecs
 from agentk.broker import granting
 from agentk.broker.tooling import kinds as words
+from agentk.broker.tooling import patience
 from agentk.broker.tooling.kinds import Object
 from agentk.broker.words import Guest
+from agentk.store import store as stores
 from agentk.tools import offers
 from agentk.tools.offers import Offered
 
@@ -46,12 +49,17 @@ class _Known:
 
 
 class Shelf:
-    def __init__(self, makers: Mapping[str, words.Kind], set_status: SetStatus) -> None:
+    def __init__(
+        self,
+        makers: Mapping[str, words.Kind],
+        set_status: SetStatus,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         """`makers` by the field of the spec that says the kind."""
         self._makers, self._set_status = makers, set_status
+        self._patience = patience.Patience(now)
         self._tools: dict[tuple[str, str], Object] = {}
         self._known: dict[str, _Known] = {}  # by uid of the Tool
-        self._failed: set[str] = set()  # uids of those that could not say it when last asked
         self._asking: dict[str, asyncio.Task[tuple[Offered, ...]]] = {}
 
     # Tools
@@ -63,7 +71,7 @@ class Shelf:
         if gone:
             self._tools.pop(at, None)
             self._known.pop(words.uid(obj), None)
-            self._failed.discard(words.uid(obj))
+            self._patience.forget(words.uid(obj))
         else:
             self._tools[at] = obj
 
@@ -83,16 +91,16 @@ class Shelf:
 
     # what they offer
 
-    async def offers(self, tool: Object, guest: Guest | None) -> tuple[Offered, ...]:
-        """Raises what asking raised."""
+    async def offers(
+        self, tool: Object, guest: Guest | None, *, at_once: bool = False
+    ) -> tuple[Offered, ...]:
+        """Raises what asking raised, now or, unless `at_once`, a little while ago."""
         fingerprint = await self._fingerprint(tool)
-        known = self._known.get(words.uid(tool))
-        if known is not None and known.fingerprint == fingerprint:
-            return known.offers
-        told = _of_status(tool, fingerprint)
-        if told is not None and words.uid(tool) not in self._failed:
-            self._known[words.uid(tool)] = _Known(fingerprint, told)
-            return told
+        if (known := self._kept(tool, fingerprint)) is not None:
+            return known
+        refusal = self._patience.refusal(words.uid(tool), fingerprint)
+        if refusal is not None and not at_once:
+            raise refusal
         return await self._ask(tool, guest, fingerprint)
 
     async def again(self, tool: Object) -> tuple[Offered, ...]:
@@ -106,6 +114,16 @@ class Shelf:
             task = self._asking[at] = asyncio.create_task(asking, name=f"discover {words.name(tool)}")
             task.add_done_callback(lambda done: self._asked(at, done))
         return await asyncio.shield(self._asking[at])
+
+    def _kept(self, tool: Object, fingerprint: str) -> tuple[Offered, ...] | None:
+        known = self._known.get(words.uid(tool))
+        if known is not None and known.fingerprint == fingerprint:
+            return known.offers
+        told = _of_status(tool, fingerprint)
+        if told is not None and not self._patience.has_failed(words.uid(tool)):
+            self._known[words.uid(tool)] = _Known(fingerprint, told)
+            return told
+        return None
 
     def names(self, tool: Object) -> Sequence[str] | None:
         """Of what it offers, as far as that is known without waiting."""
@@ -196,18 +214,18 @@ class Shelf:
         return f"{tool['metadata'].get('generation')}-{own}"
 
     async def _discover(self, tool: Object, guest: Guest | None, fingerprint: str) -> tuple[Offered, ...]:
+        uid = words.uid(tool)
         try:
             told = tuple(await self.kind(tool).discover(tool, guest))[: offers.OFFERS]
-        except (errors.AgentkError, offers.Unusable) as error:
-            self._known.pop(words.uid(tool), None)
-            self._failed.add(words.uid(tool))
-            await self._tell(tool, {"lastError": _why(error)})
-            if isinstance(error, offers.Unusable):
-                raise errors.Invalid(f'Tool "{words.name(tool)}" cannot be used: {error}') from None
-            raise
+        except (errors.AgentkError, offers.Unusable) as failure:
+            error = failure if isinstance(failure, errors.AgentkError) else _unusable(tool, failure)
+            self._known.pop(uid, None)
+            again = stores.now_text(self._patience.failed(uid, fingerprint, error))
+            await self._tell(tool, {"lastError": _why(failure), "nextTryTime": again})
+            raise error from None
         self._known[words.uid(tool)] = _Known(fingerprint, told)
-        self._failed.discard(words.uid(tool))
-        await self._tell(tool, {"lastError": "", **status_of(told, fingerprint)})
+        self._patience.forget(words.uid(tool))
+        await self._tell(tool, {"lastError": "", "nextTryTime": None, **status_of(told, fingerprint)})
         return told
 
     async def _tell(self, tool: Object, told: dict[str, Any]) -> None:
@@ -220,6 +238,10 @@ class Shelf:
         self._asking.pop(at, None)
         if not done.cancelled():
             done.exception()  # whoever asked has heard it, if anybody still listens
+
+
+def _unusable(tool: Object, why: offers.Unusable) -> errors.AgentkError:
+    return errors.Invalid(f'Tool "{words.name(tool)}" cannot be used: {why}')
 
 
 def called_as(tool: Object, offered: Offered, among: Sequence[Offered]) -> str:
