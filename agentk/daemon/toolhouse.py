@@ -21,6 +21,7 @@ from agentk.broker.tooling import (
     pythons,
     requesting,
     running,
+    senders,
     shelf,
 )
 from agentk.broker.tooling import kinds as words
@@ -153,7 +154,7 @@ class Toolhouse:
 
 def _uses(tool: Object, secret: Object) -> bool:
     metadata = secret["metadata"]
-    names = {one["name"] for one in requesting.secrets(tool)}
+    names = {one["name"] for one in senders.secrets(tool["spec"]["http"])}
     return words.namespace(tool) == metadata["namespace"] and metadata["name"] in names
 
 

@@ -8,13 +8,14 @@ secrets that neither the server's words nor the worker that reads them ever hold
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import errors, mcptools
 from agentk.broker import egress_fetching, egress_urls, exec_orders, pipes
 from agentk.broker.tooling import kinds as words
+from agentk.broker.tooling import senders
 from agentk.broker.tooling.instances import Instances
 from agentk.broker.tooling.kinds import Object
 from agentk.broker.tooling.running import START_SECONDS
@@ -310,7 +311,7 @@ def _fetch(fetcher: egress_fetching.Fetcher, tool: Object) -> mcp_fetching.Fetch
     """How this server is asked: at the one address of its Tool, with the Tool's own headers."""
     http = words.spec(tool)["mcp"]["http"]
     url = egress_urls.parse(str(http["url"]))
-    guest = _rights(tool, http, url)
+    guest = senders.own(tool, http, url)
     own = [(str(one["name"]), str(one["value"])) for one in http.get("headers") or () if "value" in one]
 
     @contextlib.asynccontextmanager
@@ -324,21 +325,6 @@ def _fetch(fetcher: egress_fetching.Fetcher, tool: Object) -> mcp_fetching.Fetch
             yield answer
 
     return fetch
-
-
-def _rights(tool: Object, http: Mapping[str, Any], url: egress_urls.Url) -> Guest:
-    """Somebody who may ask this one address, and nobody else."""
-    allowed = {"host": url.host, "ports": [url.port], "privateAddresses": bool(http.get("privateAddresses"))}
-    secrets = [
-        {
-            **one["valueFrom"]["secretKeyRef"],
-            "inject": {"host": url.host, "header": one["name"], "prefix": one.get("prefix", "")},
-        }
-        for one in http.get("headers") or ()
-        if "valueFrom" in one
-    ]
-    spec = {"network": {"egress": {"default": "Deny", "allow": [allowed]}}, "secrets": secrets}
-    return Guest(words.uid(tool), words.namespace(tool), words.name(tool), 0, "", "", spec)
 
 
 def _generation(tool: Object) -> str:

@@ -20,6 +20,7 @@ from agentk.broker.calling import fetching
 from agentk.broker.egress_fetching import Fetcher, Outgoing
 from agentk.broker.egress_secrets import SecretOf
 from agentk.broker.tooling import kinds as words
+from agentk.broker.tooling import senders
 from agentk.broker.tooling.kinds import Calling, Object
 from agentk.broker.words import Guest
 from agentk.store import store as stores
@@ -86,7 +87,7 @@ class Requests:
 
     async def _missing(self, tool: Object) -> errors.NotFound | None:
         """Which of its Secrets is not there, and how it is made."""
-        for ref in secrets(tool):
+        for ref in senders.secrets(words.spec(tool)["http"]):
             try:
                 await self._secret(words.namespace(tool), ref["name"], ref["key"])
             except errors.NotFound as error:
@@ -123,7 +124,7 @@ class Requests:
         if not templates.whole(templates.parse(form.url)):
             return self._own(tool, form)
         if caller is None:
-            return _anybody(tool)
+            return senders.anybody(tool)
         about = fetching.facts(self._fetcher, caller, outgoing.method, outgoing.url)
         verdict = policy.decide(self._rules(caller), fetching.NAME, about)
         if verdict.effect == "Ask":
@@ -138,7 +139,8 @@ class Requests:
     def _own(self, tool: Object, form: requests.Form) -> Guest:
         kept = self._guests.get(words.uid(tool))
         if kept is None or kept[0] is not tool or kept[1] != form.url:
-            made = _guest(tool, _spec(words.spec(tool)["http"], form))
+            url = egress_urls.parse(egress_urls.base(form.url))
+            made = senders.own(tool, words.spec(tool)["http"], url, [form.method])
             kept = self._guests[words.uid(tool)] = (tool, form.url, made)
         return kept[2]
 
@@ -170,12 +172,6 @@ class Requests:
         return str(text)
 
 
-def secrets(tool: Object) -> list[Mapping[str, str]]:
-    """Name and key of each Secret that goes into its requests."""
-    headers = words.spec(tool)["http"].get("headers") or ()
-    return [one["valueFrom"]["secretKeyRef"] for one in headers if "valueFrom" in one]
-
-
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
@@ -187,34 +183,3 @@ def _unknown(form: requests.Form, why: str) -> errors.AgentkError:
         f"{why}: whether it did what was asked is not known",
         hint="look whether it did; then make the call again",
     )
-
-
-def _spec(http: Mapping[str, Any], form: requests.Form) -> dict[str, Any]:
-    """What the request may reach, and with which Secrets."""
-    url = egress_urls.parse(egress_urls.base(form.url))
-    way = {
-        "host": url.host,
-        "ports": [url.port],
-        "methods": [form.method],
-        "privateAddresses": bool(http.get("privateAddresses")),
-    }
-    injected = [
-        {
-            "name": one["valueFrom"]["secretKeyRef"]["name"],
-            "key": one["valueFrom"]["secretKeyRef"]["key"],
-            "inject": {"host": url.host, "header": one["name"], "prefix": one.get("prefix", "")},
-        }
-        for one in http.get("headers") or ()
-        if "valueFrom" in one
-    ]
-    return {"network": {"egress": {"allow": [way]}}, "secrets": injected}
-
-
-def _guest(tool: Object, spec: dict[str, Any]) -> Guest:
-    uid = f"tool-{words.uid(tool)}"
-    return Guest(uid, words.namespace(tool), words.name(tool), 1, uid, "", spec)
-
-
-def _anybody(tool: Object) -> Guest:
-    """A person, who calls without an agent: public addresses."""
-    return _guest(tool, {"network": {"egress": {"default": "Allow"}}})
