@@ -85,8 +85,8 @@ class Duty:
         task = await self._store.find(kinds.TASK, *key)
         await self._let_go_of_others(key, task)
         if task is None:
-            for waiting in self._waiting.values():
-                waiting.discard(key)
+            for agent in list(self._waiting):
+                self._waits_no_more(agent, key)
             self._queue.forget(key)
             return None
         seen = await self._see(task)
@@ -131,11 +131,14 @@ class Duty:
         agent = await self._store.find(kinds.AGENT, namespace, name)
         if agent is None or objects.is_deleting(agent):
             return {}, plans.Problem("AgentNotFound", f'Agent "{name}" does not exist')
-        waiting = self._waiting.get((namespace, name), set())
-        waiting.discard(key)
-        if not waiting:
-            self._waiting.pop((namespace, name), None)
+        self._waits_no_more((namespace, name), key)
         return agent["spec"], None
+
+    def _waits_no_more(self, agent: Key, task: Key) -> None:
+        waiting = self._waiting.get(agent, set())
+        waiting.discard(task)
+        if not waiting:
+            self._waiting.pop(agent, None)
 
     # acting
 
