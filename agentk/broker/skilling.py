@@ -88,7 +88,7 @@ def wider(asked: Any, had: Any) -> Iterator[Problem]:
             told = ", ".join(shown(glob) for _, glob in parent[0]) or "none"
             yield _problem(("use", at), f"its parent has {told}, asked for {shown(name)}")
     for at, name in enumerate(child[1]):
-        if not any(policy_globs.glob(one).covers(name) for one in parent[1]):
+        if not any(policy_globs.covers(one, name) for one in parent[1]):
             told = ", ".join(map(shown, parent[1])) or "none"
             yield _problem(("save", at), f"its parent may save {told}, asked for {shown(name)}")
 
@@ -96,7 +96,7 @@ def wider(asked: Any, had: Any) -> Iterator[Problem]:
 def _covers(wide: Key, narrow: Key) -> bool:
     if _is_version(narrow[1]):  # a glob is about the latest alone
         return wide == narrow
-    return wide[0] == narrow[0] and policy_globs.glob(wide[1]).covers(narrow[1])
+    return wide[0] == narrow[0] and policy_globs.covers(wide[1], narrow[1])
 
 
 def _read(written: Any) -> tuple[list[Key], list[str]]:
