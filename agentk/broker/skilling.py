@@ -35,8 +35,6 @@ class Entry:
 
 def entry(skill: Object) -> Entry:
     metadata, spec = skill["metadata"], skill["spec"]
-    inline = spec["source"]["inline"]
-    held = [*(inline.get("files") or {}).items(), *(inline.get("binaryFiles") or {}).items()]
     return Entry(
         str(metadata["namespace"]),
         str(metadata["name"]),
@@ -44,7 +42,7 @@ def entry(skill: Object) -> Entry:
         int(spec.get("version", 1)),
         frozenset(spec.get("namespaces") or ()),
         str((metadata.get("annotations") or {}).get(skillspecs.SAVED_BY, "")),
-        sum(len(name) + len(text) for name, text in held),
+        skillspecs.size(skill),
     )
 
 
@@ -74,6 +72,24 @@ def chosen(spec: Object, own: str, skills: Iterable[Entry]) -> list[Entry]:
         if module not in found or rank < found[module][0]:
             found[module] = rank, skill
     return [found[module][1] for module in sorted(found)]
+
+
+def missing(spec: Object, own: str, skills: Iterable[Entry]) -> list[Key]:
+    """What it names and may not use. A glob names none; what the agent may save itself is not there at first."""
+    there = {one.key for one in skills if may_use(spec, own, one)}
+    named = [(str(one.get("namespace") or own), str(one["name"])) for one in _uses(spec)]
+    return [
+        (namespace, name)
+        for namespace, name in dict.fromkeys(named)
+        if (namespace, name) not in there
+        and is_name(name)
+        and not (namespace == own and may_save(spec, skillspecs.base(name)))
+    ]
+
+
+def is_name(text: str) -> bool:
+    """Whether it is one name, and no glob of names."""
+    return not set(text) & set("*?")
 
 
 def may_save(spec: Object, name: str) -> bool:

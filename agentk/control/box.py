@@ -77,7 +77,7 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
     problems += _missing_secrets(spec, found)
     mounts = [*_source(spec, found, attempt, problems), *_volumes(spec, found, problems)]
     mounts += programs.mounts(spec, found, _content, problems)
-    mounts += skills.mounts(found.skills, problems)
+    mounts += skills.mounts(found, metadata["namespace"], problems)
     skills.on_the_path(env, found.skills)
     if attempt.certificates:
         pem = base64.b64encode(attempt.certificates.encode()).decode()

@@ -56,7 +56,7 @@ class Duty:
         self._queue.add_after(_SWEEP, _SWEEP_SECONDS)
         while True:
             try:
-                async for change in self._store.watch(None, None, since):
+                async for change in self._store.watch(None, None, since, heads=True):
                     since, failures = change.resource_version, 0
                     if change.kind is not None and change.kind is not kinds.EVENT:
                         self._hear(change.kind, change.obj, change.type == "DELETED")
@@ -169,7 +169,7 @@ class Duty:
         """Delete what is in it; how much is left. Events go last, for they tell of the others' ends."""
         left = 0
         for kind in [kind for kind in _NAMESPACED if kind is not kinds.EVENT]:
-            for obj in (await self._store.list(kind, namespace)).items:
+            for obj in (await self._store.list(kind, namespace, heads=True)).items:
                 if not objects.is_deleting(obj):
                     obj = await self._delete(kind, obj) or obj
                 left += objects.has_finalizers(obj)

@@ -50,6 +50,7 @@ _WATCHED = (
     kinds.QUOTA,
     kinds.SECRET,
     kinds.CONFIGMAP,
+    kinds.SKILL,
 )
 # A start, then what it started; a freeze, then that it is frozen. More rounds mean two rules fight.
 _ROUNDS = 4

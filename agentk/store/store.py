@@ -135,14 +135,16 @@ class Store:
         fields: str = "",
         limit: int = 0,
         cont: str = "",
+        heads: bool = False,
     ) -> listing.Page:
-        """Objects in order of namespace and name. Pages of one list agree with each other.
+        """Objects in order of namespace and name. Pages of one list agree with each other. With `heads` large ones may
+        come without what makes them large: Skills as `skillspecs.head`.
 
         Raises Expired when the token is too old, BadRequest for a bad token or selector.
         """
         matches = listing.matcher(labels, fields)
         return await self._readers.apart(
-            lambda conn: listing.page(conn, kind, namespace or "", matches, limit, cont)
+            lambda conn: listing.page(conn, kind, namespace or "", matches, limit, cont, heads)
         )
 
     async def modify(
@@ -230,14 +232,17 @@ class Store:
         labels: str = "",
         fields: str = "",
         bookmark_seconds: float | None = None,
+        heads: bool = False,
     ) -> AsyncIterator[watching.Change]:
         """Every change after the resourceVersion `since`, in order; "" or "0": first ADDED for all there is.
 
-        A change that takes an object out of the selection is DELETED, one that brings it in ADDED. A BOOKMARK
+        A change that takes an object out of the selection is DELETED, one that brings it in ADDED. With `heads` that
+        first is as in a list. A BOOKMARK
         comes after `bookmark_seconds` of silence. Raises Expired when `since` is too old or from before a restore,
         BadRequest when it is no resourceVersion. Ends when the store closes.
         """
-        wanted = watching.Wanted(kind, namespace or "", listing.matcher(labels, fields), bookmark_seconds)
+        matches = listing.matcher(labels, fields)
+        wanted = watching.Wanted(kind, namespace or "", matches, bookmark_seconds, heads)
         return watching.watch(self._readers, self._bells, wanted, since)
 
     async def record_event(

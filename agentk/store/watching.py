@@ -37,6 +37,7 @@ class Wanted:
     namespace: str
     matches: Callable[[Mapping[str, Any]], bool] | None
     bookmark_seconds: float | None
+    heads: bool = False  # of what there is at first
 
     @property
     def key(self) -> str | None:
@@ -78,7 +79,7 @@ async def watch(
 def _everything(conn: sqlite3.Connection, wanted: Wanted) -> tuple[int, list[rows.Row]]:
     found = [
         row
-        for row in listing.stored(conn, wanted.key, wanted.namespace)
+        for row in listing.stored(conn, wanted.key, wanted.namespace, heads=wanted.heads)
         if row.key in rows.kinds_by_key() and (wanted.matches is None or wanted.matches(json.loads(row.body)))
     ]
     return rows.newest(conn), found

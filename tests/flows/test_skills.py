@@ -273,3 +273,16 @@ print(code, agent.exec_shell("ls /tmp | grep -c skill-").stdout.strip(), flush=T
         "many.v4",
         "many.v5",
     }
+
+
+def test_versions_of_many_names_have_a_bound_together(space: Space) -> None:
+    program = """
+from agentk.sdk import client
+agent = client.connect()
+for n in range(11):
+    agent.skill_save(f"turn-{n}", "x", code="#" * 900_000)
+    agent.skill_save(f"turn-{n}", "x", code="x = 1")
+"""
+    space.apply(python("a", program, skills=ALL))
+    assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", space.log("a")
+    assert names(space) == {f"turn-{n}" for n in range(11)} | {f"turn-{n}.v1" for n in range(9)}
