@@ -17,7 +17,7 @@ Progress = Callable[[float | None, float | None, str], Awaitable[None]]  # done,
 
 
 class NotYet(errors.Unavailable):
-    """What it needs is being made: whoever waits longer gets it, and nothing is made again by asking."""
+    """What it needs is being made, or somebody has to make it: nothing is made again by asking, so anybody may ask."""
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,8 @@ class Requests:
         return (words.name(tool),)
 
     async def fingerprint(self, tool: Object) -> str:
-        waits = "waits" if await self._missing(tool) else ""
+        missing = await self._missing(tool)
+        waits = missing.message if missing else ""
         if "openapi" not in words.spec(tool)["http"]:
             return waits
         return _digest(await self._document(tool))[:16] + waits
@@ -85,7 +86,7 @@ class Requests:
         )
         return made
 
-    async def _missing(self, tool: Object) -> errors.NotFound | None:
+    async def _missing(self, tool: Object) -> words.NotYet | None:
         """Which of its Secrets is not there, and how it is made."""
         for ref in senders.secrets(words.spec(tool)["http"]):
             try:
@@ -94,7 +95,7 @@ class Requests:
                 metadata = {"name": ref["name"], "namespace": words.namespace(tool)}
                 made = {"kind": "Secret", "metadata": metadata, "stringData": {ref["key"]: "…"}}
                 text = json.dumps({"apiVersion": "v1", **made}, ensure_ascii=False)
-                return errors.NotFound(error.message, hint=f"echo '{text}' | agentk apply -f -")
+                return words.NotYet(error.message, hint=f"echo '{text}' | agentk apply -f -")
         return None
 
     def forget(self, uid: str) -> None:

@@ -220,7 +220,8 @@ class Shelf:
         except (errors.AgentkError, offers.Unusable) as failure:
             error = failure if isinstance(failure, errors.AgentkError) else _unusable(tool, failure)
             self._known.pop(uid, None)
-            again = stores.now_text(self._patience.failed(uid, fingerprint, error))
+            wait = self._patience.failed(uid, fingerprint, error)
+            again = stores.now_text(wait) if wait else None
             await self._tell(tool, {"lastError": _why(failure), "nextTryTime": again})
             raise error from None
         self._known[words.uid(tool)] = _Known(fingerprint, told)
