@@ -25,6 +25,7 @@ from agentk.broker.tooling import (
     shelf,
 )
 from agentk.broker.tooling import kinds as words
+from agentk.broker.words import Guest
 from agentk.runtime import hands
 from agentk.store import store as stores
 from agentk.tools import mcp_worker
@@ -81,6 +82,15 @@ class Toolhouse:
         """For a person, whom no pause after failures holds up. `anew`: whatever is known."""
         self._mcps.hurry(words.uid(tool))
         return await (self.shelf.again(tool) if anew else self.shelf.offers(tool, None, at_once=True))
+
+    def command(self, guest: Guest, called: str) -> Object | None:
+        """What a tool that the guest may call makes a command of; None of one of another kind."""
+        try:
+            tool, _, _ = self.shelf.split(guest, called)
+        except errors.NotFound:
+            return None
+        found: Object | None = tool["spec"].get("command")
+        return found
 
     # what goes on by itself
 

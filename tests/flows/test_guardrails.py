@@ -131,6 +131,8 @@ with sdk.connect() as agent:
     except errors.CallError as error:
         print("tool", error.reason, error.message)
     for name, call in {
+        "as tool": lambda: agent.tool_call("python", {"code": "import subprocess"}),
+        "by sh": lambda: agent.tool_call("shell", {"command": "-e; ev'a'l x"}),
         "code": lambda: agent.exec_python("getattr(__import__('o' + 's'), 'sys' + 'tem')('id')"),
         "shell": lambda: agent.exec_shell("python3 -c 'import subprocess'"),
         "secret": lambda: agent.exec_python("import base64; print(base64.b64encode(b'AKIA' + b'IOSFODNN7EXAMPLE'))"),
@@ -164,7 +166,8 @@ def test_what_reaches_a_model_a_program_and_the_record(space: Space, provider: S
     leaky = household.manifest(
         "Tool", "leaky", spec={"command": {"argv": ["python3", "-c", LEAKY], "parameters": {}}}
     )
-    asking = python("a", PROGRAM, policyRef={"name": space.name}, tools=[{"ref": {"name": "leaky"}}])
+    granted = [{"ref": {"name": name}} for name in ("leaky", "python", "shell")]
+    asking = python("a", PROGRAM, policyRef={"name": space.name}, tools=granted)
     space.apply(policy, keys, route, leaky, asking)
     assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", "\n".join(space.log("a"))
     lines = space.agentk("logs", "a").lines
@@ -174,6 +177,8 @@ def test_what_reaches_a_model_a_program_and_the_record(space: Space, provider: S
     assert not any("joe@" in one or "4111" in one for one in provider.seen)
     assert all("<EMAIL_1_" in one and "<CARD_1_" in one for one in provider.seen)
     assert lines.pop(5).startswith("tool PolicyDenied guardrails: there is what looks like a secret")
+    assert lines.pop(5).startswith("as tool PolicyDenied guardrails: python, line 1: import of subprocess")
+    assert lines.pop(5).startswith("by sh PolicyDenied guardrails: shell")
     assert lines[5].startswith("code PolicyDenied guardrails: python, line 1")
     assert lines[6].startswith("shell PolicyDenied guardrails: python, line 1: import of subprocess")
     assert lines[7].startswith("secret PolicyDenied guardrails: there is what looks like a secret")

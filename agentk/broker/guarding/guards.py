@@ -9,7 +9,7 @@ from typing import Any
 
 from agentk.broker.guarding import rails as reading
 from agentk.broker.guarding.earlier import Earlier, NoSessions, Stays
-from agentk.broker.guarding.guarded import Guarded, Rooms, SkillOf, no_skill
+from agentk.broker.guarding.guarded import CommandOf, Guarded, Rooms, SkillOf, no_command, no_skill
 from agentk.broker.guarding.limits import Rates
 from agentk.broker.guarding.lookouts import Lookouts
 from agentk.broker.guarding.rails import Rails
@@ -30,9 +30,10 @@ class Guards:
         now: Callable[[], float] = time.monotonic,
         skill: SkillOf = no_skill,
         stays: Stays | None = None,
+        command: CommandOf = no_command,
     ) -> None:
         earlier = Earlier(stays or NoSessions())
-        self._rooms = Rooms(Lookouts(), Vault(journal), Rates(now), redact, earlier, skill)
+        self._rooms = Rooms(Lookouts(), Vault(journal), Rates(now), redact, earlier, skill, command)
         self._read: dict[str, tuple[Mapping[str, Any], Rails | None]] = {}
 
     def of(self, call: Call, method: str) -> Guarded | None:
