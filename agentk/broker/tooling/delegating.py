@@ -24,6 +24,7 @@ from agentk.tools.offers import Offered, Outcome
 MANAGER = "agentk-gate"
 _NAME_LETTERS = 40  # of the Tool's, in those of its Tasks
 _KEPT_SECONDS = 60  # a Task after its end, for who wants to look
+_NO_BUDGET = {"onExceeded": "Pause"}  # what admission makes of an Agent that says nothing of it
 _INPUT = {"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}
 
 
@@ -139,6 +140,8 @@ class Delegates:
     async def _child(self, parent: Object, shape: Object, effect: str) -> dict[str, Any]:
         """Raises Denied naming what of the tool's agent is wider than the caller."""
         spec = {key: value for key, value in shape["spec"].items() if key not in taskspecs.OWN}
+        if spec.get("budget") == _NO_BUDGET:
+            del spec["budget"]  # a default, and nobody's wish: the caller's holds
         name = (parent["spec"].get("runtimeRef") or {}).get("name") or "nsjail"
         runtime = await self._store.find(kinds.RUNTIME, None, name)
         defaults = ((runtime or {}).get("spec") or {}).get("defaults")
