@@ -1,48 +1,31 @@
 """Guardrails with a real daemon and jails: what really reached the upstream, what the agent got, what is on record."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
-from tests.flows import household
+from tests.flows import household, loopback
 from tests.flows.household import Household, Space, python
 from tests.flows.test_examples import output
 
 pytestmark = household.needs
 
 
-class Echo(BaseHTTPRequestHandler):
+class Echo(loopback.Answering):
     """A provider in OpenAI's and Anthropic's words that says what it was told, in pieces of five letters."""
 
-    server: "Served"
-
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.loads(self.asked())
         self.server.seen.append(json.dumps(body, ensure_ascii=False))
         told = body["messages"][-1]["content"]
         text = told if isinstance(told, str) else "".join(part["text"] for part in told)
-        told = _anthropic(text) if "messages" in self.path else _openai(text)
-        whole, events = told
-        stream = body.get("stream")
-        data = "".join(events).encode() if stream else json.dumps(whole).encode()
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream" if stream else "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing of it is of interest."""
-
-
-class Served(ThreadingHTTPServer):
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Echo)
-        self.seen: list[str] = []
+        whole, events = _anthropic(text) if "messages" in self.path else _openai(text)
+        if body.get("stream"):
+            self.answer("".join(events).encode(), kind="text/event-stream")
+        else:
+            self.answer(json.dumps(whole).encode())
 
 
 def _openai(text: str) -> tuple[dict[str, Any], list[str]]:
@@ -90,16 +73,9 @@ def _anthropic(text: str) -> tuple[dict[str, Any], list[str]]:
 
 
 @pytest.fixture
-def provider() -> Iterator[Served]:
-    server = Served()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+def provider() -> Iterator[loopback.Server]:
+    with loopback.serving(loopback.Server(Echo)) as server:
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 PROGRAM = """
@@ -150,10 +126,10 @@ with sdk.connect() as agent:
 LEAKY = "print('x ' * 50000 + 'AKIA' + 'IOSFODNN7EXAMPLE')"
 
 
-def test_what_reaches_a_model_a_program_and_the_record(space: Space, provider: Served) -> None:
+def test_what_reaches_a_model_a_program_and_the_record(space: Space, provider: loopback.Server) -> None:
     rails = {"code": {"python": {}, "shell": {}}, "pii": {}, "secrets": {}, "output": {"maxBytes": "4Ki"}}
     policy = household.manifest("Policy", space.name, spec={"level": "baseline", "guardrails": rails})
-    url = f"http://127.0.0.1:{provider.server_port}"
+    url = provider.url
     items = [
         {"modelName": "gpt", "litellmParams": {"model": "openai/gpt-4o", "apiBase": f"{url}/v1"}},
         {"modelName": "claude", "litellmParams": {"model": "anthropic/claude-sonnet-4-5", "apiBase": url}},

@@ -1,17 +1,13 @@
 """Tools that are servers of MCP, in jails over stdio and behind HTTP: honest, changing, dying and hostile ones."""
 
-import contextlib
-import http.server
 import json
 import os
 import signal
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from agentk.api import kinds
-from tests.flows import household
+from tests.flows import household, loopback
 from tests.flows.host import processes, read
 from tests.flows.household import Object, Space
 from tests.flows.test_tools import agents, call, granted, tool
@@ -235,14 +231,12 @@ def test_a_server_that_does_not_start_is_told_of_with_its_exit_code(space: Space
         household.until("it was tried", lambda times=times: space.log(box).count("why") == tried + times)
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Far(loopback.Answering):
     """A server of streamable HTTP that tells what it was sent."""
 
-    seen: list[dict[str, str]]
-
     def do_POST(self) -> None:
-        told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.seen.append({name.lower(): value for name, value in self.headers.items()})
+        told = json.loads(self.asked())
+        self.server.seen.append({name.lower(): value for name, value in self.headers.items()})
         method = told.get("method")
         if method == "initialize":
             info = {"name": "far", "version": "1"}
@@ -253,42 +247,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             }
         else:
             result = {"content": [{"type": "text", "text": self.headers.get("X-Key", "")}]}
-        self.answer(202, b"") if "id" not in told else self.events(told["id"], result)
+        if "id" not in told:
+            self.answer(status=202)
+            return
+        message = json.dumps({"jsonrpc": "2.0", "id": told["id"], "result": result})
+        self.answer(f"event: message\ndata: {message}\n\n".encode(), kind="text/event-stream")
 
     def do_GET(self) -> None:
-        self.answer(405, b"")
-
-    def events(self, number: Any, result: Any) -> None:
-        message = json.dumps({"jsonrpc": "2.0", "id": number, "result": result})
-        self.answer(200, f"event: message\ndata: {message}\n\n".encode(), "text/event-stream")
-
-    def answer(self, code: int, body: bytes, kind: str = "application/json") -> None:
-        self.send_response(code)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def behind_http() -> Iterator[tuple[str, list[dict[str, str]]]]:
-    seen: list[dict[str, str]] = []
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Handler,), {"seen": seen}))
-    thread = threading.Thread(target=made.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{made.server_port}/mcp", seen
-    finally:
-        made.shutdown()
-        thread.join()
-        made.server_close()
+        self.answer(status=405)
 
 
 def test_a_server_behind_http_gets_the_tools_headers_and_the_agent_never_sees_them(space: Space) -> None:
-    with behind_http() as (url, seen):
+    with loopback.serving(loopback.Server(Far)) as served:
+        url, seen = f"{served.url}/mcp", served.seen
         key = {"name": "X-Key", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
         far = {"url": url, "headers": [key, {"name": "X-Own", "value": "1"}], "privateAddresses": True}
         space.apply(

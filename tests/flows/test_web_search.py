@@ -4,8 +4,6 @@ import copy
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from typing import Any
 from urllib import parse
 
@@ -13,7 +11,7 @@ import pytest
 
 from agentk.api import kinds, manifest
 from agentk.data import files
-from tests.flows import household
+from tests.flows import household, loopback
 from tests.flows.household import Household, Object, Space
 from tests.flows.test_examples import EXAMPLES
 from tests.flows.test_tools import call, granted
@@ -26,37 +24,21 @@ FOUND = {"title": "Storks", "url": "https://example.com/storks", "content": "The
 @contextmanager
 def provider(header: str) -> Iterator[tuple[str, list[Any]]]:
     """What stands for one: it wants KEY in that header, and tells what it was asked, by query or by body."""
-    heard: list[Any] = []
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(loopback.Answering):
         def do_GET(self) -> None:
             path, _, query = self.path.partition("?")
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            body = self.asked()
             asked = json.loads(body) if body else dict(parse.parse_qsl(query))
-            heard.append((self.command, path, asked))
+            self.server.seen.append((self.command, path, asked))
             known = not header or (self.headers.get(header) or "").removeprefix("Bearer ") == KEY
             told = {"results": [FOUND]} if known else {"detail": "wrong key"}
-            data = json.dumps(told).encode()
-            self.send_response(200 if known else 401)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            self.end_headers()
-            self.wfile.write(data)
+            self.answer(json.dumps(told).encode(), 200 if known else 401)
 
         do_POST = do_GET
 
-        def log_message(self, *about: Any) -> None:
-            """Nobody reads it."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", heard
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with loopback.serving(loopback.Server(Handler)) as server:
+        yield server.url, server.seen
 
 
 def moved(tool: Object, base: str) -> Object:
