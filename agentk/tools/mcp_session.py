@@ -20,6 +20,7 @@ from mcp.shared.exceptions import MCPError
 from agentk.tools import mcp_sieve, offers
 
 PAGES = 50  # of one listing
+KEY = "agentk.dev/idempotency-key"  # in the _meta of a call of a tool that is idempotent by key
 LISTING_BYTES = 4 * 1024 * 1024  # of all that it says of its tools
 LISTED_SECONDS = 60.0  # how old a listing may be when a tool is called: not every server says that it changed
 _PROGRESS_SECONDS = 0.1  # between two words of one call's progress
@@ -180,8 +181,9 @@ class Session:
                 if time.monotonic() - self._listed > LISTED_SECONDS:
                     await self._look_again()
                 progress = self._progress(int(message["id"])) if message.get("progress") else None
+                meta: Any = {KEY: str(message["key"])} if message.get("key") else None
                 result = await self._client.call_tool(
-                    str(message["name"]), message["arguments"], progress_callback=progress
+                    str(message["name"]), message["arguments"], progress_callback=progress, meta=meta
                 )
         except TimeoutError:
             self._dirty.set()  # whether it answers anything at all: one that hangs is let go

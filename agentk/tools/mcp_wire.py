@@ -3,7 +3,7 @@
 Both ends import this file, so it knows neither the SDK nor the daemon. `t` says what a message is:
 
     daemon → worker   open {id, url?, seconds} · close {id}
-                      call {id, session, name, arguments, seconds, progress} · cancel {id}
+                      call {id, session, name, arguments, seconds, progress, key} · cancel {id}
                       answer {id, status, headers} · body {id, text} · over {id, why?}
     worker → daemon   opened {id, offers, refused, server, version} · changed {id, offers, refused}
                       closed {id, why, kind}

@@ -60,9 +60,11 @@ class Session:
         arguments: Mapping[str, Any],
         seconds: float,
         progress: Progress | None = None,
+        key: str = "",
     ) -> offers.Outcome:
-        """Raises Timeout, UpstreamError (the server refuses, or answers nonsense), OutcomeUnknown (it ended meanwhile),
-        Unasked (it had ended before: `ended` is done). Cancelled, it tells the server so."""
+        """`key`: what the server is told, so that the same call made again is known. Raises Timeout, UpstreamError (the
+        server refuses, or answers nonsense), OutcomeUnknown (it ended meanwhile), Unasked (it had ended before: `ended`
+        is done). Cancelled, it tells the server so."""
         if self.ended.done():
             raise Unasked(f"the tool's server is gone: {self.ended.result()}")
         asked = {
@@ -71,6 +73,7 @@ class Session:
             "name": name,
             "arguments": arguments,
             "seconds": seconds,
+            "key": key,
         }
 
         def told(message: Message) -> None:

@@ -52,6 +52,9 @@ def wrong(x: str):
     raise ValueError(f"not {x}")
 
 def positional(x, /): ...
+
+def pay(sum: int, idempotency_key: str):
+    return [sum, idempotency_key]
 '''
 
 
@@ -91,6 +94,16 @@ def test_a_function_is_called_with_what_it_expects() -> None:
     assert pythons.outcome(run(call="shop:later", arguments={"n": 1})).structured == 2
     wrong = pythons.outcome(run(call="shop:wrong", arguments={"x": "so"}))
     assert wrong.is_error and wrong.content[0]["text"] == "ValueError: not so"
+
+
+def test_a_key_is_given_to_a_function_that_takes_one_and_asked_of_nobody() -> None:
+    (pay,) = pythons.offered(run(functions=["shop:pay"], keyed=True), ["shop:pay"])
+    assert list(pay.input_schema["properties"]) == ["sum"] and pay.input_schema["required"] == ["sum"]
+    forged = {"sum": 1, "idempotency_key": "forged"}
+    assert pythons.outcome(run(call="shop:pay", arguments=forged, key="k")).structured == [1, "k"]
+    assert pythons.outcome(run(call="shop:later", arguments={"n": 1}, key="k")).structured == 2
+    (pay,) = pythons.offered(run(functions=["shop:pay"]), ["shop:pay"])
+    assert "idempotency_key" in pay.input_schema["properties"]
 
 
 @pytest.mark.parametrize("functions", [["shop:missing"], ["nowhere:f"], ["shop:positional"]])

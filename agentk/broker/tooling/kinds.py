@@ -52,6 +52,11 @@ def spec(tool: Object) -> Mapping[str, Any]:
     return found
 
 
+def is_keyed(tool: Object) -> bool:
+    """Whether it is told a key by which it knows a call that is made again."""
+    return bool(spec(tool).get("idempotent") == "key")
+
+
 def name(tool: Object) -> str:
     return str(tool["metadata"]["name"])
 

@@ -72,7 +72,11 @@ class Mcps:
             progress = _Progress(calling)
             try:
                 return await session.call(
-                    name, calling.arguments, calling.seconds, progress.tell if calling.progress else None
+                    name,
+                    calling.arguments,
+                    calling.seconds,
+                    progress.tell if calling.progress else None,
+                    calling.key if words.is_keyed(tool) else "",
                 )
             finally:
                 await progress.end()

@@ -68,7 +68,7 @@ class Requests:
         form = await self._form(tool, http)
         asked = requests.asked(form, calling.arguments)
         headers = list(asked.headers)
-        if words.spec(tool).get("idempotent") == "key":
+        if words.is_keyed(tool):
             headers.append(("Idempotency-Key", calling.key))
         outgoing = Outgoing(form.method, egress_urls.parse(asked.url), headers, asked.body, plain=True)
         guest = self._sender(tool, form, calling.guest, outgoing)
