@@ -1,5 +1,6 @@
 """`agentk describe`: everything about an object for people, with its events."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -101,10 +102,20 @@ def _rest(kind: kinds.Kind, obj: show.Object) -> dict[str, Any]:
         data = rest.get("data") or {}
         rest["data"] = {key: f"{len(base64.b64decode(value))} bytes" for key, value in data.items()}
     if kind is kinds.APPROVAL:
-        rest["spec"] = {key: value for key, value in rest["spec"].items() if key not in _INNER}
+        spec = {key: value for key, value in rest["spec"].items() if key not in _INNER}
+        rest["spec"] = {**spec, "arguments": _exact(spec.get("arguments") or {})}
     status = rest.pop("status", None) or {}
     shown = {key: value for key, value in status.items() if key not in _ELSEWHERE}
     return {"status": shown, **rest}  # how it is comes before how it was asked to be
+
+
+def _exact(value: Any) -> Any:
+    """What somebody is asked about: nothing of it left out for being empty, and no two lists look alike."""
+    if isinstance(value, dict):
+        return {key: _exact(inner) for key, inner in value.items()} or "{}"
+    if isinstance(value, list) and any(isinstance(one, dict | list) for one in value):
+        return [_exact(one) for one in value]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _fields(value: dict[str, Any], indent: str) -> Iterator[str]:
@@ -130,7 +141,7 @@ def _listed(key: str, items: list[Any], indent: str) -> Iterator[str]:
             yield _line(_title(key), ", ".join(map(str, items)), indent)
         return
     yield f"{indent}{_title(key)}:"
-    if key == "buckets":
+    if key == "buckets" and all(map(_is_bucket, items)):
         yield from _histogram(items, indent + "  ")
         return
     for item in items:
@@ -138,6 +149,16 @@ def _listed(key: str, items: list[Any], indent: str) -> Iterator[str]:
         if body:
             yield f"{indent}  - {body[0].strip()}"
             yield from body[1:]
+
+
+def _is_bucket(item: Any) -> bool:
+    fields = item if isinstance(item, dict) else {}
+    bound = fields.get("leMs")
+    return (
+        fields.keys() == {"leMs", "count"}
+        and type(fields["count"]) is int
+        and (type(bound) is int or bound == "+Inf")
+    )
 
 
 def _histogram(buckets: list[dict[str, Any]], indent: str) -> Iterator[str]:
