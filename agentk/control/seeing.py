@@ -80,10 +80,13 @@ class Eyes:
         """Everything but admission, which has to be asked without anything awaited after it."""
         sight = await self._see(agent, health, counters_seconds)
         uid, status = str(agent["metadata"]["uid"]), agent.get("status") or {}
-        attempts = [one.attempt for one in sight.observed.boxes or ()]
+        seen = sight.observed.boxes or ()
+        newest = max([*(one.attempt for one in seen), int(status.get("attempt", 0))])
+        said = self._lives.said(uid, newest)
         sight.observed = replace(
             sight.observed,
-            said=self._lives.said(uid, max([*attempts, int(status.get("attempt", 0))])),
+            said=said,
+            answered=None if said else await self._answered(agent, newest, seen),
             overdrawn=self._lives.overdrawn(uid),
             awaited=self._lives.awaited(uid),
             usage=self._lives.usage(uid),
@@ -103,6 +106,16 @@ class Eyes:
             host_uid = await self.host_uid(agent) if live else -1
             return Sight(plans.Observed(seen, counters=counters, health=health, host_uid=host_uid))
         return await self._at_rest(agent, seen)
+
+    async def _answered(
+        self, agent: Mapping[str, Any], attempt: int, seen: Sequence[boxes.Seen]
+    ) -> int | None:
+        ended = [one for one in seen if one.attempt == attempt and one.exit is not None]
+        return (
+            await self._lives.answered(agent["metadata"]["uid"], attempt)
+            if ("program" in agent["spec"] and ended)
+            else None
+        )
 
     async def whole(self, agent: Mapping[str, Any]) -> Sight:
         """What a start of it would be made from, and what keeps it from that. Boxes are left aside."""

@@ -5,17 +5,19 @@ from collections import Counter
 from datetime import date, timedelta
 from typing import Any
 
+import pytest
+
 from tests.flows import household
 from tests.flows.household import Household, Object, Space
 from tests.flows.test_examples import EXAMPLES
-from tests.flows.test_react import react, route, says
+from tests.flows.test_react import calls, react, route, says
 
 pytestmark = household.needs
 
 
 def coder(name: str, **spec: Any) -> Object:
-    made = react(name, **spec)
-    made["spec"]["program"] = "code"
+    made = react(name)
+    made["spec"] |= {"program": "code", **spec}
     return made
 
 
@@ -47,8 +49,8 @@ def test_tools_are_called_by_code_that_keeps_what_they_answered(space: Space) ->
         "5000",
         "12497500",
     ]
-    calls = space.agentk("audit", "a", "-o", "json").json["items"]
-    thought = json.dumps([one for one in calls if one["method"] == "think"])
+    made = space.agentk("audit", "a", "-o", "json").json["items"]
+    thought = json.dumps([one for one in made if one["method"] == "think"])
     assert "12497500" in thought and "only-for-code" not in thought
 
 
@@ -129,6 +131,25 @@ def test_the_daemon_dies_while_code_runs_and_nobody_knows_what_it_did(alone: Spa
     assert (status["reason"], status["attempt"], status["steps"]) == ("Completed", 1, 3), log
     told = json.loads(status["result"])
     assert told == "[The interpreter began anew: variables of earlier steps were gone.]\nFalse", log
+
+
+@pytest.mark.parametrize("program", ["code", "react"])
+def test_what_it_took_is_told_of_one_that_was_killed(space: Space, program: str) -> None:
+    waits = "touch /workspace/began; sleep 1000"
+    space.apply(
+        household.manifest("Tool", "slow", spec={"command": {"argv": ["sh", "-c", waits]}}),
+        route(
+            writes("1 + 1", turn=1) if program == "code" else calls(("nothing", {}), turn=1),
+            writes("from tools import slow\nslow()") if program == "code" else calls(("slow", {})),
+        ),
+        coder("a", task="Wait.", tools=[{"ref": {"name": "slow"}}], program=program),
+    )
+    listed = ("exec", "a", "--", "ls", "/workspace")
+    household.until("it runs", lambda: "began" in space.agentk(*listed, code=None).out)
+    space.agentk("kill", "a")
+    status = space.phase("a", "Succeeded", "Failed")
+    assert (status["reason"], status["steps"]) == ("Killed", 2) and "result" not in status, space.log("a")
+    assert status["usage"]["tokens"] > 0
 
 
 def test_a_million_rows_are_analysed_and_few_are_read(home: Household) -> None:

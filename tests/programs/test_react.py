@@ -249,7 +249,7 @@ def test_nothing_of_a_tool_or_model_controls_the_terminal_that_shows_the_log() -
     )
 
 
-@pytest.mark.parametrize("module", ["react"])
+@pytest.mark.parametrize("module", ["react", "code"])
 def test_the_standard_library_and_the_sdk_are_enough(module: str) -> None:
     code = f"import sys; sys.path.insert(0, sys.argv[1]); import agentk.programs.{module}"
     subprocess.run([sys.executable, "-I", "-S", "-W", "error", "-c", code, str(TOP)], check=True)
