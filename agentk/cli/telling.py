@@ -23,7 +23,10 @@ def describe(problem: errors.AgentkError) -> list[str]:
         if cause.message == problem.message and len(problem.causes) == 1:
             lines += _place_and_hint(cause.file or problem.file, cause.line, cause.column, cause.hint, "  ")
             continue
-        lines.append(f"  {cause.field}: {cause.message}" if cause.field else f"  {cause.message}")
+        told = f"{cause.field}: {cause.message}" if cause.field else cause.message
+        if told in problem.message:
+            continue
+        lines.append(f"  {told}")
         lines += _place_and_hint(cause.file, cause.line, cause.column, cause.hint, "    ")
     return lines
 

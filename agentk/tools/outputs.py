@@ -19,6 +19,7 @@ class Ran:
     stderr: bytes = b""
     truncated: bool = False
     why: str = ""  # DeadlineExceeded, OOMKilled …; "" when it ended by itself
+    seconds: float = 0.0  # that it was given; 0: nobody says
 
 
 def outcome(command: Mapping[str, Any], ran: Ran) -> Outcome:
@@ -38,7 +39,7 @@ def outcome(command: Mapping[str, Any], ran: Ran) -> Outcome:
             return _json(told, said, ran.truncated)
         case "Lines":
             return made(told, said, structured={"lines": told.splitlines()})
-    return made(told, said)
+    return made(told or _end(ran.stderr), said)  # git push, for one, says on stderr alone what it did
 
 
 def made(told: str, said: list[str] | None = None, *, structured: Any = None, wrong: bool = False) -> Outcome:
@@ -50,13 +51,17 @@ def made(told: str, said: list[str] | None = None, *, structured: Any = None, wr
 def failed(ran: Ran, message: str = "") -> Outcome:
     why = message or {
         "": f"it ended with exit code {ran.exit_code}",
-        "DeadlineExceeded": "it took longer than it may",
+        "DeadlineExceeded": f"it took longer than it may{_limit(ran.seconds)}",
         "OOMKilled": "it needed more memory than it may",
         "PidsExceeded": "it made more processes than it may",
         "Cancelled": "it was ended",
     }.get(ran.why, ran.why)
     pieces = [_end(ran.stderr), _end(ran.stdout)]
     return made("\n".join(piece for piece in pieces if piece), [why], wrong=True)
+
+
+def _limit(seconds: float) -> str:
+    return f": {seconds:g} s" if seconds else ""
 
 
 def _json(told: str, said: list[str], truncated: bool) -> Outcome:

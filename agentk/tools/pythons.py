@@ -36,7 +36,8 @@ def offered(ran: outputs.Ran, functions: Sequence[str]) -> tuple[Offered, ...]:
     told = _told(ran)
     listed = told.get("offers")
     if "error" in told or not isinstance(listed, list):
-        raise errors.UpstreamError(f"its functions cannot be read: {_short(told.get('error'))}{_said(ran)}")
+        why = _short(told["error"]) if told.get("error") else f"no answer{_said(ran)}"
+        raise errors.UpstreamError(f"its functions cannot be read: {why}")
     wanted = [one.rpartition(":")[2] for one in functions]
     if [one.get("name") if isinstance(one, dict) else None for one in listed] != wanted:
         raise errors.UpstreamError("its functions cannot be read: they are others than it names")
@@ -58,7 +59,7 @@ def outcome(ran: outputs.Ran) -> Outcome:
     try:
         told = _told(ran)
     except errors.UpstreamError:
-        return outputs.failed(ran, "it ended without an answer")
+        return outputs.failed(ran, f"it ended with exit code {ran.exit_code}, and without an answer")
     if "error" in told or "result" not in told:
         return outputs.made("", [_short(told.get("error", "it ended without an answer"))], wrong=True)
     result = told["result"]

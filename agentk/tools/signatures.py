@@ -245,7 +245,17 @@ def answer(order: dict[str, Any]) -> dict[str, Any]:
         import traceback
 
         traceback.print_exc()
-        return {"error": f"{type(error).__name__}: {error}"}
+        return {"error": f"{type(error).__name__}: {error}{_place(error, order)}"}
+
+
+def _place(error: Exception, order: dict[str, Any]) -> str:
+    """The line of the tool's own files that it comes from, if one of them is to blame."""
+    import traceback
+
+    files, path = order.get("files") or {}, order.get("path")
+    lines = traceback.extract_tb(error.__traceback__)
+    own = [one for one in lines if one.filename in files or (path and one.filename.startswith(f"{path}/"))]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
 def main() -> None:

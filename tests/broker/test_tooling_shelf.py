@@ -169,6 +169,29 @@ def test_what_was_judged_or_approved_is_what_is_called() -> None:
     told(story)
 
 
+def test_a_wrong_name_says_what_was_meant_and_a_grant_of_nothing_that_it_is_one() -> None:
+    async def story() -> None:
+        rig = Rig(tool("many", "get", "put"), tool("one", "f"))
+        who = guest(grant("many", allow=["get"]), grant("one"), grant("gone"))
+        await rig.shelf.granted(who, 10)
+
+        hints = {"get": "did you mean 'many__get'?", "onee": "did you mean 'one'?"}
+        for called, hint in hints.items():
+            with pytest.raises(errors.NotFound) as caught:
+                await rig.shelf.found(who, called)
+            assert caught.value.hint == hint
+        with pytest.raises(errors.NotFound) as caught:
+            await rig.shelf.found(who, "put")
+        assert "many__put" not in caught.value.hint, "what it may not call is not proposed"
+        for called in ("gone", "gone__x"):
+            with pytest.raises(
+                errors.NotFound, match='grants Tool "gone", but there is none in namespace "team"'
+            ):
+                await rig.shelf.found(who, called)
+
+    told(story)
+
+
 def test_what_cannot_say_keeps_no_other_from_being_told() -> None:
     async def story() -> None:
         broken = tool("broken")

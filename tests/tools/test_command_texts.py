@@ -63,6 +63,14 @@ def test_an_exit_code_says_what_came_of_it() -> None:
         "no such file",
     ]
     assert outputs.outcome(command, outputs.Ran(0, why="OOMKilled")).is_error
+    late = outputs.outcome(command, outputs.Ran(0, why="DeadlineExceeded", seconds=2.5))
+    assert "2.5 s" in late.content[0]["text"]
+
+
+def test_what_was_said_on_standard_error_alone_is_not_lost() -> None:
+    assert outputs.outcome({}, outputs.Ran(0, b"", b"pushed\n")).content[0]["text"] == "pushed"
+    assert outputs.outcome({}, outputs.Ran(0, b"a\n", b"warning")).content[0]["text"] == "a\n"
+    assert outputs.outcome({"output": "Lines"}, outputs.Ran(0, b"", b"warning")).structured == {"lines": []}
 
 
 def test_output_is_read_as_it_is_meant() -> None:

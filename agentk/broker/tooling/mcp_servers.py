@@ -28,7 +28,7 @@ BACKOFF_SECONDS = 1.0  # before it is started again, doubled each time …
 BACKOFF_SECONDS_MAX = 60.0
 LASTED_SECONDS = 300.0  # … until it stayed for so long
 _WAIT_SECONDS = 5.0  # what a caller waits for that; with more to wait it is told instead
-_HINT = "what it said on stderr is in the log of its box: agentk logs -l agentk.dev/tool=NAME"
+_HINT = "what it said on stderr is in the log of its box: agentk logs -l agentk.dev/tool={}"
 _LINE_BYTES = 8 * 1024  # of stderr: what is longer is several lines
 
 Say = Callable[[str, bytes], Awaitable[None]]  # box id, line
@@ -127,8 +127,9 @@ class Servers:
         try:
             session = await rooms.worker.over_pipes(ends.says, ends.hears)
         except errors.AgentkError as error:
-            how = await _ended_how(entering)
-            raise errors.Unavailable(f"{error.message}{how}", hint=_HINT) from None
+            how = await _ended_how(entering, argv[0])
+            hint = _HINT.format(words.name(tool))
+            raise errors.Unavailable(f"{error.message}{how}", hint=hint) from None
         except BaseException:
             entering.cancel()
             raise
@@ -269,7 +270,7 @@ class _Server:
             task.exception()
 
 
-async def _ended_how(entering: "asyncio.Task[Any]") -> str:
+async def _ended_how(entering: "asyncio.Task[Any]", program: str) -> str:
     """How the program ended that never spoke sense; one that still runs is ended."""
     done, _ = await asyncio.wait((entering,), timeout=1)
     if not done:
@@ -281,7 +282,9 @@ async def _ended_how(entering: "asyncio.Task[Any]") -> str:
     if (wrong := entering.exception()) is not None:
         return f" ({wrong})"
     code = entering.result().code
-    return " (there is no such program)" if code == exec_orders.NOT_FOUND else f" (exit code {code})"
+    return (
+        f" (there is no {program} in its jail)" if code == exec_orders.NOT_FOUND else f" (exit code {code})"
+    )
 
 
 async def _tell(say: Say, box_id: str, said: int) -> None:

@@ -71,6 +71,7 @@ class Runner:
             result.stderr,
             result.stdout_truncated,
             "" if why in ("Completed", "Error") else why,
+            seconds,
         )
 
 

@@ -151,19 +151,35 @@ class Shelf:
         for name, inner in _readings(called):
             grant = granting.of(guest.spec, name)
             tool = self.find(guest.namespace, name) if grant else None
-            if grant is None or tool is None:
+            if grant is None:
                 continue
+            if tool is None:
+                raise errors.NotFound(
+                    f'spec.tools grants Tool "{name}", but there is none in namespace "{guest.namespace}"',
+                    hint=f"agentk get tools -n {guest.namespace}  # shows those there are",
+                    field="params.name",
+                )
             if not inner:
                 names = self.names(tool)
                 if names is not None and len(names) == 1:
                     inner = names[0]
             return tool, grant, inner
-        names = [one.tool for one in granting.grants(guest.spec)]
         raise errors.NotFound(
             f"no tool {json.dumps(called[:200])} among those that this agent is granted",
-            hint=kinds.did_you_mean(called, names, "tools") if names else "its spec.tools names none",
+            hint=self._meant(guest, called),
             field="params.name",
         )
+
+    def _meant(self, guest: Guest, called: str) -> str:
+        """What may have been meant, as far as that is known without asking a tool."""
+        names: list[str] = []
+        for grant in granting.grants(guest.spec):
+            tool = self.find(guest.namespace, grant.tool)
+            inner = [one for one in (self.names(tool) if tool else None) or () if grant.offers(one)]
+            if called in inner:
+                return f"did you mean '{grant.tool}{BETWEEN}{called}'?"
+            names.append(grant.tool)
+        return kinds.did_you_mean(called, names, "tools") if names else "its spec.tools names none"
 
     async def found(self, guest: Guest, called: str) -> Found:
         """Raises NotFound for what is not offered, or not granted: the two are not told apart."""
