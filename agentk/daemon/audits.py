@@ -98,7 +98,7 @@ def as_json(one: telling.Called, bodies: bool) -> Object:
         "run": begun.run,
         "attempt": begun.attempt,
         "method": begun.method,
-        "status": one.status,
+        "status": status(one),
         "key": begun.key,
         "trace": begun.trace,
         "reserved": amounts(begun.amounts) if begun.kind == "intent" else {},
@@ -134,9 +134,14 @@ def about(conn: Any, one: telling.Called) -> str:
     return _about(asked)[:_ABOUT] if isinstance(asked, dict) else ""
 
 
+def status(one: telling.Called) -> str:
+    """`failed` is a call that was made, of something that then said that it failed."""
+    return "failed" if one.status == "ok" and one.meta.get("failed") else one.status
+
+
 def why(conn: Any, one: telling.Called) -> str:
     """What a guest was told of a call that did not end well."""
-    if one.status == "ok":
+    if status(one) == "ok":
         return ""
     try:
         told = json.loads(telling.small_body(conn, one.last, "answer", _SMALL) or b"null")
@@ -144,7 +149,19 @@ def why(conn: Any, one: telling.Called) -> str:
         return ""
     if isinstance(told, dict) and isinstance(told.get("error"), dict):
         told = told["error"]  # of an answer that was cut short
-    return str(told.get("message") or told.get("reason") or "")[:_WHY] if isinstance(told, dict) else ""
+    if not isinstance(told, dict):
+        return ""
+    if status(one) == "failed":
+        return _failure(told)[:_WHY]
+    return str(told.get("message") or told.get("reason") or "")[:_WHY]
+
+
+def _failure(told: Mapping[str, Any]) -> str:
+    """Of a program how it ended; of a tool the first that it says."""
+    if "exitCode" in told:
+        return ", ".join(str(one) for one in (told.get("reason"), f"exit code {told['exitCode']}") if one)
+    texts = [one["text"] for one in told.get("content") or () if isinstance(one, dict) and one.get("text")]
+    return " ".join(" ".join(map(str, texts)).split()[:60])
 
 
 def moment(at: float) -> str:

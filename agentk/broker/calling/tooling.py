@@ -147,6 +147,8 @@ class Calls:
         )
         outcome = await called(self.shelf.kind(found.tool), found.tool, calling)
         crash.crashpoint("tool.ran")
+        if outcome.is_error:
+            context.meta["failed"] = 1  # the call was made; what it was for was not done
         seen = await context.seen(results.answer(outcome))
         outcome = Outcome(tuple(seen["content"]), seen.get("structured"), outcome.is_error)
         return Done(await self._answer(context, found, outcome))
