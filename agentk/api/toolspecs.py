@@ -14,6 +14,12 @@ Names = frozenset[str] | None  # of arguments; None: there may be any
 
 KINDS = ("command", "python", "http", "mcp", "agent")
 EVERYWHERE = "default"  # the namespace whose Tools may be for everybody
+LABEL = "agentk.dev/tool"  # of a box of a Tool's own: whose it is
+
+
+def label(name: str) -> str:
+    """A Tool's name as a value of LABEL, which is shorter."""
+    return name[:63].rstrip("-.")
 
 
 def kind(spec: Spec) -> str:

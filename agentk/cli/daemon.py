@@ -50,6 +50,19 @@ def stop(
 
 
 @app.command()
+def restart() -> int:
+    """End it and start it anew, after an upgrade or a change of config.yaml; agents go on.
+
+    Example: agentk daemon restart
+    """
+    where = connect.here()
+    lifecycle.stop(where, kill_agents=False)
+    lifecycle.ensure_daemon(where, os.environ)
+    print(f"restarted: {where.socket}")
+    return 0
+
+
+@app.command()
 def status(output: options.Output = "") -> int:
     """Tell how it is; ends with 1 when it does not run. Example: agentk daemon status -o json"""
     form = show.parse(output, ("json", "yaml"))

@@ -12,7 +12,10 @@ from agentk.cli import amounts, columns, connect, options, show
 app = typer.Typer(**options.APP)
 
 _COLOURS = {
-    **{"ok": "green", "failed": "red", "error": "red", "denied": "red"},
+    "ok": "green",
+    "failed": "red",
+    "error": "red",
+    "denied": "red",
     **dict.fromkeys(("cancelled", "unknown"), "yellow"),
 }
 

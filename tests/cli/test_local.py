@@ -28,6 +28,13 @@ def test_every_verb_has_a_file_and_its_help_an_example(agentk: Run, verb: str) -
     assert f"agentk {verb}" in ran.out.split("Example", 1)[1]
 
 
+def test_a_verb_of_kubectl_says_what_does_it_here(agentk: Run) -> None:
+    for verb in main.ELSEWHERE:
+        ran = agentk(verb, "x")
+        assert ran.code == 2 and f"hint: {main.ELSEWHERE[verb]}" in ran.err
+    assert not set(main.ELSEWHERE) & set(main.NAMES)
+
+
 def test_every_file_with_an_app_is_a_verb() -> None:
     folder = Path(main.__file__).parent
     files = {

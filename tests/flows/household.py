@@ -226,10 +226,10 @@ class Space:
     def agentk(self, *words: str, stdin: str = "", code: int | None = 0, **env: str) -> Ran:
         return self.home.agentk(*words, stdin=stdin, code=code, **{"AGENTK_NAMESPACE": self.name, **env})
 
-    def begin(self, *words: str, **env: str) -> "subprocess.Popen[str]":
+    def begin(self, *words: str, stderr: int | None = None, **env: str) -> "subprocess.Popen[str]":
         """The command, not waited for; its output can be read while it runs."""
         told = self.home.environment | {"AGENTK_NAMESPACE": self.name} | env
-        return subprocess.Popen([*AGENTK, *words], env=told, text=True, stdout=subprocess.PIPE)
+        return subprocess.Popen([*AGENTK, *words], env=told, text=True, stdout=subprocess.PIPE, stderr=stderr)
 
     def apply(self, *objects: Object, code: int | None = 0) -> Ran:
         """`agentk apply` of all of them."""

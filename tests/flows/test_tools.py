@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,17 @@ def test_a_box_of_its_own_has_what_is_the_tools_and_goes_when_idle(space: Space)
     household.until("it is idle", lambda: agents(space) == ["a"])
 
 
+def test_who_waits_for_a_box_of_a_tool_is_told_what_it_waits_for(space: Space) -> None:
+    secret = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "late", "key": "k"}}}
+    space.apply(command("own", "printenv", "KEY", jail={"env": [secret]}))
+    with space.begin("tool", "call", "own", stderr=subprocess.PIPE) as asking:
+        assert asking.stderr is not None
+        assert 'has not started yet: env KEY: Secret "late" does not exist' in asking.stderr.readline()
+        space.apply(household.manifest("Secret", "late", stringData={"k": "in-time"}))
+        out, _ = asking.communicate(timeout=household.SECONDS)
+    assert (asking.returncode, out.strip()) == (0, "in-time")
+
+
 FUNCTIONS = """
 import os
 seen = []
@@ -242,6 +254,7 @@ def test_a_person_calls_tests_and_lists_tools(space: Space) -> None:
     )
     assert "NotFound" not in space.agentk("tool", "call", "words", "--args", asked, "--as", "a", code=1).out
     assert "Is." in space.agentk("tool", "list", "letters").out
+    assert space.agentk("tool", "call", "letters__f").code == 0
     tried = space.agentk("tool", "test", "words", "letters", code=1).lines
     assert tried[:3] == ["words: offers 1", "words: words: ok", "words: examples[0]: ok"]
     assert tried[3].startswith("words: examples[1]: '7' is not in") and tried[4] == "letters: offers 1"

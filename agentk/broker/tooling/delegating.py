@@ -107,7 +107,7 @@ class Delegates:
             "metadata": {
                 "name": f"{short}-{digest}",
                 "namespace": namespace,
-                "labels": {"agentk.dev/tool": words.name(tool)[:63].rstrip("-.")},
+                "labels": {toolspecs.LABEL: toolspecs.label(words.name(tool))},
                 "ownerReferences": [objects.owner_reference(dict(owner))],
             },
             "spec": {

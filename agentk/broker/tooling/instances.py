@@ -13,7 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-from agentk.api import admit, errors, kinds, mcptools, objects, ownership
+from agentk.api import admit, errors, kinds, mcptools, objects, ownership, toolspecs
 from agentk.broker import admitting, crash
 from agentk.broker.guests import Guests
 from agentk.broker.tooling import kinds as words
@@ -21,16 +21,12 @@ from agentk.broker.tooling.kinds import Object
 from agentk.broker.words import Guest
 from agentk.store import store as stores
 
-TOOL, FOR = (
-    "agentk.dev/tool",
-    "agentk.dev/tool-for",
-)  # labels of an instance: its Tool, and its agent if it has one
+TOOL, FOR = toolspecs.LABEL, "agentk.dev/tool-for"  # of an instance: its Tool, and its agent if it has one
 MANAGER = "agentk-gate"
 POLICY = "tool"  # of an instance whose Tool names none
 MOST = 100  # of one Tool
 _COMMAND = ["sleep", "infinity"]  # what is called is put beside it
 _NAME_MAX = 40  # letters of the Tool's name in an instance's; 63 together
-_LABEL_MAX = 63
 _SWEEP_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -169,7 +165,7 @@ class Instances:
         spec = agent_spec(tool)
         runtime = (spec.get("runtimeRef") or {}).get("name") or "nsjail"
         found = await self._store.find(kinds.RUNTIME, None, runtime)
-        labels = {TOOL: words.name(tool)[:_LABEL_MAX].rstrip("-.")}
+        labels = {TOOL: toolspecs.label(words.name(tool))}
         whose = _whose(tool, guest)
         if whose:
             labels[FOR] = whose
