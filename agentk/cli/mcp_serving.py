@@ -14,6 +14,7 @@ from mcp_types import ToolAnnotations
 from agentk.cli import mcp_serving_runs as runs
 from agentk.cli import mcp_serving_tasks as tasks
 from agentk.cli import mcp_serving_words as words
+from agentk.cli import version
 
 _RUN_SECONDS_MAX = 3600
 
@@ -26,7 +27,7 @@ _INSTRUCTIONS = (
 
 
 def serve(namespace: str, read_only: bool) -> int:
-    server = MCPServer("agentk", instructions=_INSTRUCTIONS, log_level="ERROR")
+    server = MCPServer("agentk", instructions=_INSTRUCTIONS, version=version.ours(), log_level="ERROR")
     verbs = _Verbs(namespace)
     for verb, hints in _offered(verbs, read_only):
         server.add_tool(verb, annotations=hints)

@@ -25,6 +25,7 @@ _VARIABLE = re.compile(r"\$\{(?:env:|input:)?([^}:]+)(?::-([^}]*))?\}")
 _BEARER = re.compile(r"(Bearer |Basic |token )(.+)", re.IGNORECASE)
 _EXACT = re.compile(r"[0-9]+\.[0-9A-Za-z.+_-]+")
 _SCRIPTS = (".js", ".mjs", ".cjs", ".py")
+_SHOWN = ("/usr/", "/bin/")  # of the host, in a jail
 _NPX = frozenset({"npx", "npx.cmd", "bunx", "pnpx"})
 _UVX = frozenset({"uvx", "uvx.exe", "pipx"})
 
@@ -190,7 +191,12 @@ class _Reading:
                 )
             else:
                 made.append(arg)
-        return _stdio({}, command.rpartition("/")[2] if command.startswith("/") else command, made)
+        short = command.rpartition("/")[2] if command.startswith("/") else command
+        if short != command and not command.startswith(_SHOWN):
+            self._note(
+                f"{command} is not in its jail: install it below /usr, or name its folder in spec.jail.source"
+            )
+        return _stdio({}, short, made)
 
     def _env(self, name: str, value: str) -> dict[str, Any]:
         if self._is_secret(name, value):

@@ -57,6 +57,12 @@ def test_runners_become_packages_in_one_version(
     assert stdio(found) == {"package": package, **more}
 
 
+def test_a_program_that_no_jail_shows_is_told_of() -> None:
+    found = read({"s": {"command": "/home/me/bin/server"}, "t": {"command": "/usr/bin/server"}})
+    (note,) = [one for one in found.notes if "is not in its jail" in one]
+    assert note.startswith("s: /home/me/bin/server ") and "spec.jail.source" in note
+
+
 def test_what_looks_like_a_secret_becomes_a_reference_and_is_never_in_the_tool() -> None:
     env = {
         "API_KEY": "hidden-1",
