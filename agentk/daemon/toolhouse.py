@@ -4,6 +4,7 @@ A kind of tool is a line here. What of it goes on in the background is run by `r
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,7 @@ _NAMES_TOLD = 5  # of tools that drifted
 
 class Toolhouse:
     def __init__(self, house: "Gatehouse", now: Callable[[], float]) -> None:
-        self._store, self._execute = house.store, house.boxes.exec
+        self._store, self._execute, self._guests = house.store, house.boxes.exec, house.guests
         self.instances = instances.Instances(house.store, house.guests, self._all, self._tell, now)
         runner = running.Runner(house.boxes.exec, self.instances)
         self._worker = mcp_worker.Worker()
@@ -66,7 +67,9 @@ class Toolhouse:
             "mcp": self._mcps,
             "agent": delegating.Delegates(house.store, house.guests, house.accounts.remember),
         }
-        self.shelf = shelf.Shelf(self.kinds, self._tell)
+        self.shelf = shelf.Shelf(self.kinds, self._tell, missed=self._missing)
+        self._missed: dict[str, set[str]] = {}  # by uid of an agent: Tools that it was told are not there
+        self._noting: set[asyncio.Task[None]] = set()
         self.counts = counting.Counts(house.journal, house.guests.of)
         self._telling = asyncio.Lock()
         self._news: dict[str, Object] = {}  # by uid
@@ -97,6 +100,8 @@ class Toolhouse:
     def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
         """After `Guests.hear`."""
         self.shelf.hear(kind, obj, gone)
+        if gone and kind is kinds.AGENT:
+            self._missed.pop(words.uid(obj), None)
         if gone and kind is kinds.TOOL:
             self._mcps.forget(words.uid(obj))
             self._requests.forget(words.uid(obj))
@@ -135,6 +140,22 @@ class Toolhouse:
         await self.shelf.close()
         await self._mcps.close()
         await self._worker.close()
+
+    def _missing(self, guest: Guest, tool: str) -> None:
+        """Once an agent and Tool: whoever looks at the agent sees it. No more names than its spec has."""
+        agent = self._guests.of(guest.uid)
+        if agent is None or tool in self._missed.get(guest.uid, ()):
+            return
+        self._missed.setdefault(guest.uid, set()).add(tool)
+        message = f'spec.tools names Tool "{tool}", and there is none in namespace "{guest.namespace}"'
+        noting = asyncio.create_task(self._note(agent, message), name=f"missing tool of {guest.name}")
+        self._noting.add(noting)
+        noting.add_done_callback(self._noting.discard)
+
+    async def _note(self, agent: Object, message: str) -> None:
+        with contextlib.suppress(errors.AgentkError):
+            now = stores.now_text()
+            await self._store.record_event(agent, "Warning", "ToolNotFound", message, now, "agentk-gate")
 
     def _all(self) -> list[Object]:
         return self.shelf.all()

@@ -11,6 +11,7 @@ import mcp
 from mcp.client.stdio import StdioServerParameters
 
 from agentk.api import kinds
+from agentk.cli import version
 from tests.flows import household
 from tests.flows.household import Space, manifest, shell
 from tests.flows.test_mcp_clients import INSPECTOR, got_by_npm
@@ -49,6 +50,7 @@ def test_an_editor_applies_runs_looks_and_calls_but_reads_no_secret(space: Space
 
     async def work(client: mcp.Client) -> None:
         names = {one.name for one in (await client.list_tools()).tools}
+        assert client.server_info is not None and client.server_info.version == version.ours()
         assert {"get", "apply", "run", "logs", "call_tool", "delete", "explain"} <= names
         wrong, text = await said(client, "apply", manifests=household.text(shell("a", "echo hello")))
         assert not wrong and "agent.agentk.dev/a created" in text

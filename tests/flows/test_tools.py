@@ -101,6 +101,8 @@ def test_a_command_runs_beside_its_caller_and_what_it_is_not_granted_is_not_ther
         ("nobody", {}),
     )
     assert told[0] == [["words"], [{"tool": "missing", "message": "there is no such Tool"}]]
+    missing = 'spec.tools names Tool "missing", and there is none'
+    household.until("it is told", lambda: missing in space.agentk("events", "--for", "agent/a").out)
     assert told[1][0] == ["rows", "words", "write"]
     assert told[2] == {**TEXT, "additionalProperties": False}
     assert told[3] == [False, "$(id); --x", None, None]

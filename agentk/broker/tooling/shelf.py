@@ -54,9 +54,11 @@ class Shelf:
         makers: Mapping[str, words.Kind],
         set_status: SetStatus,
         now: Callable[[], float] = time.monotonic,
+        missed: Callable[[Guest, str], None] = lambda guest, tool: None,
     ) -> None:
-        """`makers` by the field of the spec that says the kind."""
-        self._makers, self._set_status = makers, set_status
+        """`makers` by the field of the spec that says the kind; `missed` hears of Tools that are granted and not
+        there."""
+        self._makers, self._set_status, self._missed = makers, set_status, missed
         self._patience = patience.Patience(now)
         self._tools: dict[tuple[str, str], Object] = {}
         self._known: dict[str, _Known] = {}  # by uid of the Tool
@@ -154,6 +156,7 @@ class Shelf:
             if grant is None:
                 continue
             if tool is None:
+                self._missed(guest, name)
                 raise errors.NotFound(
                     f'spec.tools grants Tool "{name}", but there is none in namespace "{guest.namespace}"',
                     hint=f"agentk get tools -n {guest.namespace}  # shows those there are",
@@ -212,6 +215,7 @@ class Shelf:
     async def _of_grant(self, guest: Guest, grant: granting.Grant, seconds: float) -> list[Found] | str:
         tool = self.find(guest.namespace, grant.tool)
         if tool is None:
+            self._missed(guest, grant.tool)
             return "there is no such Tool"
         try:
             async with asyncio.timeout(seconds):
