@@ -16,7 +16,7 @@ def test_no_argument_hides_or_looks_like_another() -> None:
     told = asked({"buckets": [{"leMs": "all of it", "count": 0}], "filter": {}, "force": None, "only": []})
     assert "all of it" in told
     shown = {line.partition(":")[0].strip(): line.partition(":")[2].strip() for line in told.splitlines()}
-    assert (shown["Filter"], shown["Force"], shown["Only"]) == ("{}", "null", "[]")
+    assert (shown["filter"], shown["force"], shown["only"]) == ("{}", "null", "[]")
     assert asked({"a": ["x, y"]}) != asked({"a": ["x", "y"]})
     assert "hidden" in asked({"buckets": [7, {"x": "hidden"}]})
     assert "\u202e" not in asked({"a": "rm \u202e x"})
