@@ -17,7 +17,7 @@ from mcp.client._transport import Transport
 from mcp.client.session import ClientSession
 from mcp.shared.exceptions import MCPError
 
-from agentk.tools import mcp_sieve, offers
+from agentk.tools import mcp_sieve, offers, speaking
 
 PAGES = 50  # of one listing
 KEY = "agentk.dev/idempotency-key"  # in the _meta of a call of a tool that is idempotent by key
@@ -198,14 +198,19 @@ class Session:
 
     def _result(self, result: mcp_types.CallToolResult) -> dict[str, Any]:
         self._share.begin()
-        content = [
-            block.model_dump(by_alias=True, mode="json", exclude_none=True) for block in result.content
-        ]
-        self._share.end()
+        try:
+            content = [
+                block.model_dump(by_alias=True, mode="json", exclude_none=True) for block in result.content
+            ]
+            told = speaking.spoken([content, result.structured_content])
+        except ValueError as error:
+            return _wrong("nonsense", f"the server's answer is none: {error}")
+        finally:
+            self._share.end()
         return {
             "t": "result",
-            "content": content,
-            "structured": result.structured_content,
+            "content": told[0],
+            "structured": told[1],
             "error": bool(result.is_error),
         }
 

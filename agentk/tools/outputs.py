@@ -1,10 +1,10 @@
 """What came of a program, as the answer of a tool: by its exit code, and as text, lines or JSON. Pure."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agentk.tools import speaking
 from agentk.tools.offers import Outcome
 
 _SAID_BYTES = 8 * 1024  # of what a program that failed said
@@ -66,15 +66,11 @@ def _limit(seconds: float) -> str:
 
 def _json(told: str, said: list[str], truncated: bool) -> Outcome:
     try:
-        structured = json.loads(told, parse_constant=_none)
-    except (ValueError, RecursionError):
+        structured = speaking.parsed(told)
+    except ValueError:
         why = "it wrote more than is taken" if truncated else "it wrote something that is no JSON"
         return made(told[:_SAID_BYTES], [why], wrong=True)
     return made(told.strip(), said, structured=structured)
-
-
-def _none(constant: str) -> None:
-    """Infinity and NaN are nothing that JSON can hold."""
 
 
 def _end(data: bytes) -> str:

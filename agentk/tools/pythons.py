@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from agentk.api import errors
-from agentk.tools import offers, outputs
+from agentk.tools import offers, outputs, speaking
 from agentk.tools.offers import Offered, Outcome
 
 PYTHON = "python"
@@ -71,8 +71,8 @@ def outcome(ran: outputs.Ran) -> Outcome:
 
 def _told(ran: outputs.Ran) -> dict[str, Any]:
     try:
-        told = json.loads(ran.stdout)
-    except (ValueError, RecursionError):
+        told = speaking.parsed(ran.stdout.decode("utf-8", "replace"))
+    except ValueError:
         told = None
     if not isinstance(told, dict):
         why = "it took too long" if ran.why == "DeadlineExceeded" else f"exit code {ran.exit_code}"

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from agentk.api import errors
-from agentk.tools import argvs, outputs, results, searching
+from agentk.sdk import wire
+from agentk.tools import argvs, outputs, pythons, requests, results, searching
 from agentk.tools.offers import Outcome
 
 GREP = ["grep", "{recursive?-r}", "--max-count={max}", "-e", "{pattern}", "--", "{files}"]
@@ -126,3 +127,26 @@ def test_tools_are_found_by_words() -> None:
     long = searching.Entry("x__y", "x", "many words " * 500 + "weather")
     assert searching.found([long], "weather") == [], "what a stranger writes at length costs nobody's time"
     assert searching.line("One.\nTwo.") == "One." and len(searching.line("x" * 900)) == 200
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ('{"mean": NaN, "max": Infinity, "n": 3}', {"mean": None, "max": None, "n": 3}),
+        ("[1e999, -1e999, 1.5]", [None, None, 1.5]),
+        ('{"\\ud800": "\\udfff"}', {"?": "?"}),
+        ('{"a": 1, "a": 2}', {"a": 2}),
+        ("[" * 150 + "]" * 150, "nothing"),
+    ],
+)
+def test_what_a_program_writes_can_be_said_on_every_wire(written: str, told: Any) -> None:
+    command = outputs.outcome({"output": "Json"}, outputs.Ran(0, written.encode()))
+    assert command.is_error if told == "nothing" else command.structured == told
+    python = pythons.outcome(outputs.Ran(0, b'{"result": %b}' % written.encode()))
+    assert python.is_error if told == "nothing" else python.structured == told
+    came = requests.Came(200, {"content-type": "application/json"}, written.encode(), False)
+    http = requests.outcome(came, "http://host/")
+    assert http.structured == (None if told == "nothing" else told)
+    for outcome in (command, python, http):
+        line = wire.response(1, results.answer(outcome))
+        assert isinstance(wire.read_answer(line), wire.Response)

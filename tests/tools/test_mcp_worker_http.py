@@ -86,6 +86,18 @@ def test_answers_come_whole_or_as_events_and_nothing_but_headers_of_the_protocol
     run(story)
 
 
+def test_what_json_has_not_is_not_told() -> None:
+    async def story(bench: Bench) -> None:
+        told = (
+            b'{"jsonrpc":"2.0","id":%d,"result":{"content":[],"structuredContent":{"mean":NaN,"most":1e999}}}'
+        )
+        fetch, _ = server(lambda number: Answer(200, EVENTS, b"data: " + told % number + b"\n\n"))
+        session = await bench.worker.over_http(fetch)
+        assert (await session.call("echo", {}, 30)).structured == {"mean": None, "most": None}
+
+    run(story)
+
+
 REDIRECT = Answer(307, [("location", "http://169.254.169.254/latest")], b"")
 HUGE = Answer(200, JSON, [b'"' + b"x" * 65_536])
 FLOOD = Answer(200, EVENTS, [b": nothing\n\n" * 6_000])

@@ -13,6 +13,7 @@ from agentk.api import errors, skillspecs
 from agentk.broker import exec_orders
 from agentk.broker.methods import Params
 from agentk.runtime import box
+from agentk.tools import speaking
 
 _WORKSPACE = "/workspace"
 _INTERPRETERS = {".py": "python3", ".sh": "sh", ".js": "node", ".mjs": "node"}
@@ -91,7 +92,7 @@ def answer(told: dict[str, Any], params: Params) -> dict[str, Any]:
     made["stdout"], made["stdoutTruncated"] = "", False
     if made["exitCode"] == 0:
         try:
-            made["result"] = json.loads(text)
-        except (ValueError, RecursionError):
+            made["result"] = speaking.parsed(text)
+        except ValueError:
             made["stdout"] = text
     return made
