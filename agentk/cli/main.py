@@ -12,6 +12,7 @@ from agentk.cli import telling, usage
 VERBS: dict[str, dict[str, str]] = {
     "Everyday": {
         "apply": "Create or change objects from manifests",
+        "diff": "Tell what apply would change",
         "get": "List objects, or show some",
         "describe": "Tell everything about an object, with its events",
         "logs": "Print what agents wrote",
@@ -75,8 +76,8 @@ ELSEWHERE = {
 }
 HIDDEN = frozenset({"complete"})  # asked by the completion scripts
 NAMES = tuple(name for group in VERBS.values() for name in group)
-# These give the program's own code, so their own failures need one that no program means.
-FAILURE = {"run": 125, "exec": 125, "attach": 125}
+# Codes of these mean something else, so their own failures need one that does not.
+FAILURE = {"run": 125, "exec": 125, "attach": 125, "diff": 2}
 
 HELP = """agentk: kubectl for AI agents, without the cluster.
 
