@@ -60,12 +60,13 @@ class Toolhouse:
         )
         self._mcps = mcps.Mcps(mcp_servers.Servers(rooms), self._tell, self._now)
         self._requests = requesting.Requests(house.fetcher, house.rules, house.store, house.secrecy.value)
+        self._delegates = delegating.Delegates(house.store, house.guests, house.accounts.remember)
         self.kinds: dict[str, words.Kind] = {
             "command": commands.Commands(runner),
             "python": pythons.Pythons(runner, house.store),
             "http": self._requests,
             "mcp": self._mcps,
-            "agent": delegating.Delegates(house.store, house.guests, house.accounts.remember),
+            "agent": self._delegates,
         }
         self.shelf = shelf.Shelf(self.kinds, self._tell, missed=self._missing)
         self._missed: dict[str, set[str]] = {}  # by uid of an agent: Tools that it was told are not there
@@ -121,6 +122,7 @@ class Toolhouse:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.instances.run(), name="tools: boxes")
             group.create_task(self._describe(), name="tools: what they offer")
+            group.create_task(self._delegates.run(), name="tools: agents that were asked")
 
     async def _describe(self) -> None:
         """What the manifest alone says is in the status before anybody asks, and so is what is wrong with it."""

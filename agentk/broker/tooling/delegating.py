@@ -14,6 +14,7 @@ from agentk.api import admit, errors, kinds, objects, ownership, taskspecs, tool
 from agentk.broker import admitting, crash
 from agentk.broker.calling import agents, children
 from agentk.broker.guests import Guests
+from agentk.broker.tooling import abandoned
 from agentk.broker.tooling import kinds as words
 from agentk.broker.tooling.kinds import Calling, Object
 from agentk.broker.words import Guest
@@ -37,6 +38,11 @@ class Delegates:
     ) -> None:
         """`spawned` (uid, uids of its parents, nearest first): remember it."""
         self._store, self._guests, self._spawned = store, guests, spawned
+        self._waited: set[tuple[str, str]] = set()  # namespaces and names of Tasks
+
+    async def run(self) -> None:
+        """What an earlier daemon left."""
+        await abandoned.run(self._store, lambda task: _at(task) in self._waited)
 
     def names(self, tool: Object) -> Sequence[str]:
         return (words.name(tool),)
@@ -55,7 +61,15 @@ class Delegates:
         return (offers.offered(words.name(tool), spec.get("description", ""), schema),)
 
     async def call(self, tool: Object, calling: Calling) -> Outcome:
-        task = await self._sent(tool, calling)
+        obj = await self._task(tool, calling)
+        self._waited.add(_at(obj))
+        try:
+            return await self._called(tool, calling, obj)
+        finally:
+            self._waited.discard(_at(obj))
+
+    async def _called(self, tool: Object, calling: Calling, obj: dict[str, Any]) -> Outcome:
+        task = await self._sent(obj)
         try:
             async with asyncio.timeout(calling.seconds):
                 ended = await self._ended(task, calling.guest)
@@ -70,13 +84,8 @@ class Delegates:
 
     # sending
 
-    async def _sent(self, tool: Object, calling: Calling) -> Object:
+    async def _sent(self, obj: dict[str, Any]) -> Object:
         """The Task of this call. Repeatable: the same call has the same."""
-        ref = words.spec(tool)["agent"]["agentRef"]["name"]
-        shape = await self._store.find(kinds.AGENT, words.namespace(tool), ref)
-        if shape is None:
-            raise errors.Unavailable(f'Agent "{ref}" of Tool "{words.name(tool)}" does not exist')
-        obj = await self._task(tool, calling, shape)
         crash.crashpoint("tool.making")
         try:
             made = await self._store.create(obj, in_live_namespace=True)
@@ -88,15 +97,21 @@ class Delegates:
         crash.crashpoint("tool.made")
         return made
 
-    async def _task(self, tool: Object, calling: Calling, shape: Object) -> dict[str, Any]:
+    async def _task(self, tool: Object, calling: Calling) -> dict[str, Any]:
+        ref = words.spec(tool)["agent"]["agentRef"]["name"]
+        shape = await self._store.find(kinds.AGENT, words.namespace(tool), ref)
+        if shape is None:
+            raise errors.Unavailable(f'Agent "{ref}" of Tool "{words.name(tool)}" does not exist')
         given: Any = dict(calling.arguments)
         given = given if "parameters" in words.spec(tool)["agent"] else given.get("input")
         template: dict[str, Any] = {"spec": dict(shape["spec"])}
         owner, namespace, seconds = tool, words.namespace(tool), calling.seconds
+        called: dict[str, str] = {}
         if calling.guest is not None:
             owner, namespace = await self._parent(calling.guest), calling.guest.namespace
             child = await self._child(owner, shape, calling.effect)
             template = {"metadata": {"annotations": child["metadata"]["annotations"]}, "spec": child["spec"]}
+            called = {abandoned.ATTEMPT: str(calling.guest.attempt)}
             seconds = min(seconds, float(child["spec"].get("activeDeadlineSeconds", seconds)))
         template["spec"] = {k: v for k, v in template["spec"].items() if k not in taskspecs.OWN}
         short = words.name(tool)[:_NAME_LETTERS].rstrip("-.")
@@ -107,6 +122,7 @@ class Delegates:
             "metadata": {
                 "name": f"{short}-{digest}",
                 "namespace": namespace,
+                "annotations": called,
                 "labels": {toolspecs.LABEL: toolspecs.label(words.name(tool))},
                 "ownerReferences": [objects.owner_reference(dict(owner))],
             },
@@ -170,6 +186,10 @@ class Delegates:
             if change.type == "DELETED":
                 break
         raise errors.Unavailable("its Task was deleted before it had ended")
+
+
+def _at(task: Object) -> tuple[str, str]:
+    return words.namespace(task), words.name(task)
 
 
 def _outcome(status: Mapping[str, Any]) -> Outcome:
