@@ -217,7 +217,10 @@ class Approvals:
             verdict = asking.again()
             obj = await self._store.find(kinds.APPROVAL, *place)
             if obj is None or uid not in ("", obj["metadata"]["uid"]):
-                raise errors.ApprovalDenied("the Approval was deleted before anybody answered")
+                raise errors.ApprovalDenied(
+                    "the Approval was deleted before anybody answered",
+                    hint="make the call again to be asked again",
+                )
             uid = str(obj["metadata"]["uid"])
             if verdict.effect == "Deny":
                 await self._moot(place, "its Policy denies the call by now")
@@ -288,7 +291,10 @@ class Approvals:
 
         def change(live: Object | None) -> Object:
             if live is None or live["metadata"]["uid"] != obj["metadata"]["uid"]:
-                raise errors.ApprovalDenied("the Approval was deleted before it was used")
+                raise errors.ApprovalDenied(
+                    "the Approval was deleted before it was used",
+                    hint="make the call again to be asked again",
+                )
             had = live["status"]
             if phase(live) != phase(obj) or (phase(live) == "Approved" and had.get("used")):
                 raise errors.Conflict("the Approval was used by another call")

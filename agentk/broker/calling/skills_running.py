@@ -88,7 +88,11 @@ def answer(told: dict[str, Any], params: Params) -> dict[str, Any]:
     text = made.pop("stdout")
     cut = made.pop("stdoutTruncated")
     if made["exitCode"] == 0 and cut:
-        raise errors.TooLarge("what it returned is longer than outputBytes", field="params.outputBytes")
+        raise errors.TooLarge(
+            "what it returned is longer than outputBytes",
+            hint="raise outputBytes, or let it write a file into the workspace",
+            field="params.outputBytes",
+        )
     made["stdout"], made["stdoutTruncated"] = "", False
     if made["exitCode"] == 0:
         try:

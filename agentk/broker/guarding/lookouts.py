@@ -77,7 +77,8 @@ class Lookouts:
                 "guardrails: it could not be looked through", hint="make it smaller, or simpler"
             ) from None
         except NotStarted as error:
-            raise errors.Denied(f"guardrails: nobody can look through it: {error.message}") from None
+            told = f"guardrails: nobody can look through it: {error.message}"
+            raise errors.Denied(told, hint="agentk doctor, on the machine") from None
         if "refused" in answer:
             raise errors.Denied(f"guardrails: {answer['refused']}", hint="make it smaller, or simpler")
         return answer

@@ -76,7 +76,8 @@ class Delegates:
         except TimeoutError:
             await self._store.amend(kinds.TASK, task, taskspecs.cancelled)
             told = f'the agent of Tool "{words.name(tool)}" did not end within {calling.seconds:g} s'
-            raise errors.Timeout(f"{told}, and was ended") from None
+            hint = "spec.timeout of the Tool and timeoutSeconds of the call say how long it has"
+            raise errors.Timeout(f"{told}, and was ended", hint=hint) from None
         except asyncio.CancelledError:
             await asyncio.shield(self._store.amend(kinds.TASK, task, taskspecs.cancelled))
             raise
@@ -93,7 +94,10 @@ class Delegates:
             metadata = obj["metadata"]
             made = await self._store.get(kinds.TASK, metadata["namespace"], metadata["name"])
             if objects.owner_uids(made) != objects.owner_uids(obj):
-                raise errors.Unavailable(f'task "{metadata["name"]}" is in the way') from None
+                raise errors.Unavailable(
+                    f'task "{metadata["name"]}" is in the way',
+                    hint=f"agentk get task {metadata['name']} -n {metadata['namespace']}",
+                ) from None
         crash.crashpoint("tool.made")
         return made
 
@@ -101,7 +105,10 @@ class Delegates:
         ref = words.spec(tool)["agent"]["agentRef"]["name"]
         shape = await self._store.find(kinds.AGENT, words.namespace(tool), ref)
         if shape is None:
-            raise errors.Unavailable(f'Agent "{ref}" of Tool "{words.name(tool)}" does not exist')
+            raise errors.Unavailable(
+                f'Agent "{ref}" of Tool "{words.name(tool)}" does not exist',
+                hint=f"agentk get agents -n {words.namespace(tool)}  # one that is only a shape has spec.suspend: true",
+            )
         given: Any = dict(calling.arguments)
         given = given if "parameters" in words.spec(tool)["agent"] else given.get("input")
         template: dict[str, Any] = {"spec": dict(shape["spec"])}
@@ -150,7 +157,10 @@ class Delegates:
         eldest = guest.parents[-1] if guest.parents else guest.uid
         for uid, most in ((guest.uid, agents.CHILDREN_MAX), (eldest, agents.FAMILY_MAX)):
             if len(self._guests.family(uid)) > most:
-                raise errors.TooManyRequests(f"there are {most} agents below this one, and may be no more")
+                raise errors.TooManyRequests(
+                    f"there are {most} agents below this one, and may be no more",
+                    hint="agent.list shows them; wait for some to end",
+                )
         return parent
 
     async def _child(self, parent: Object, shape: Object, effect: str) -> dict[str, Any]:
@@ -166,7 +176,10 @@ class Delegates:
             return await asyncio.to_thread(children.child, wish, parent, effect, defaults)
         except errors.Invalid as error:
             told = "; ".join(f"{one.field} {one.message}" for one in error.causes) or error.message
-            raise errors.Denied(f"the tool's agent would be wider than this one: {told}") from None
+            raise errors.Denied(
+                f"the tool's agent would be wider than this one: {told}",
+                hint="give the caller what its tool needs, or the tool's agent less",
+            ) from None
 
     # its end
 
@@ -185,7 +198,10 @@ class Delegates:
                 return status
             if change.type == "DELETED":
                 break
-        raise errors.Unavailable("its Task was deleted before it had ended")
+        raise errors.Unavailable(
+            "its Task was deleted before it had ended",
+            hint="somebody deleted it: look what it did before that",
+        )
 
 
 def _at(task: Object) -> tuple[str, str]:

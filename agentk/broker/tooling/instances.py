@@ -151,7 +151,10 @@ class Instances:
                 retry_after_seconds=1,
             )
         if len(self.of(tool)) >= MOST:
-            raise errors.TooManyRequests(f'Tool "{words.name(tool)}" has {MOST} boxes, and may have no more')
+            raise errors.TooManyRequests(
+                f'Tool "{words.name(tool)}" has {MOST} boxes, and may have no more',
+                hint="spec.sharing: Shared gives all callers one; spec.idleSeconds says how long they stay",
+            )
         made = await self._admitted(tool, guest)
         crash.crashpoint("tool.making")
         try:

@@ -68,7 +68,10 @@ class Mcps:
             if refusal := pins.refusal(tool, name, judged.drift):
                 raise refusal
             if name not in {one.name for one in session.listing.tools}:
-                raise errors.NotFound(f'the server of Tool "{words.name(tool)}" offers no "{name}" any more')
+                raise errors.NotFound(
+                    f'the server of Tool "{words.name(tool)}" offers no "{name}" any more',
+                    hint="tool.list says what it offers by now",
+                )
             progress = _Progress(calling)
             try:
                 return await session.call(

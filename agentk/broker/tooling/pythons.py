@@ -79,7 +79,10 @@ class Pythons:
         name = str(source["configMapRef"]["name"])
         found: dict[str, Any] | None = await self.store.find(kinds.CONFIGMAP, words.namespace(tool), name)
         if found is None:
-            raise errors.NotFound(f'ConfigMap "{name}" of Tool "{words.name(tool)}" does not exist')
+            raise errors.NotFound(
+                f'ConfigMap "{name}" of Tool "{words.name(tool)}" does not exist',
+                hint=f"agentk get configmaps -n {words.namespace(tool)}",
+            )
         return {str(key): str(text) for key, text in (found.get("data") or {}).items()}
 
 

@@ -169,7 +169,10 @@ class Requests:
         found = await self._store.find(kinds.CONFIGMAP, words.namespace(tool), ref["name"])
         text = ((found or {}).get("data") or {}).get(ref["key"])
         if text is None:
-            raise errors.NotFound(f'ConfigMap "{ref["name"]}" with key "{ref["key"]}" does not exist')
+            raise errors.NotFound(
+                f'ConfigMap "{ref["name"]}" with key "{ref["key"]}" does not exist',
+                hint=f"agentk get configmaps -n {words.namespace(tool)}",
+            )
         return str(text)
 
 

@@ -262,7 +262,10 @@ class Shelf:
 
 
 def _unusable(tool: Object, why: offers.Unusable) -> errors.AgentkError:
-    return errors.Invalid(f'Tool "{words.name(tool)}" cannot be used: {why}')
+    return errors.Invalid(
+        f'Tool "{words.name(tool)}" cannot be used: {why}',
+        hint=f"agentk tool test {words.name(tool)} -n {words.namespace(tool)}",
+    )
 
 
 def called_as(tool: Object, offered: Offered, among: Sequence[Offered]) -> str:
