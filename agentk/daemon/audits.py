@@ -171,8 +171,10 @@ def moment(at: float) -> str:
 def _about(asked: Mapping[str, Any]) -> str:
     if isinstance(asked.get("argv"), list):
         return " ".join(map(str, asked["argv"][:8]))
-    if "code" in asked:
+    if isinstance(asked.get("code"), str):
         return str(asked.get("language") or "python")
+    if isinstance(asked.get("code"), int):  # of exit
+        return str(asked.get("reason") or f"code {asked['code']}")
     found = next((str(asked[key]) for key in _TELLING if asked.get(key)), "")
     return f"{asked['method']} {found}" if "url" in asked and "method" in asked else found
 
