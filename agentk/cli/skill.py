@@ -137,7 +137,9 @@ def test(
     timeout: options.Timeout = "",
     namespace: options.Namespace = "",
 ) -> int:
-    """Run the tests of a Skill in a jail that reaches nothing: tests/test_*.py, with unittest.
+    """Run the tests of a Skill in a jail that reaches nothing: functions and classes of unittest in tests/test_*.py.
+
+    They import it as agents do, with '_' for '-': from skills.text_statistics.scripts import count.
 
     A folder is tested in a daemon of its own, so CI needs no other. Ends with 1 when a test fails.
 
