@@ -23,7 +23,7 @@ from agentk.runtime.ends import Ends
 
 PER_AGENT = 1  # at once: each keeps all that its code made
 IDLE_SECONDS = 600.0
-HELD_LETTERS = 256 * 1024  # of the code that one had
+HELD_LETTERS, HELD_PIECES = 256 * 1024, 5000  # of the code that one had
 _READ_BYTES = 64 * 1024
 _PROGRAM = "import sys; sys.path = [one for one in sys.path if one]; import agentk.sdk.session as _; _.main()"
 _ARGV = ("python3", "-u", "-c", _PROGRAM)
@@ -134,7 +134,8 @@ class _Session:
         self.turn = asyncio.Lock()
         self.steps = 0
         self.began = False  # it has said something of ours
-        self.had: list[str] | None = []
+        self.had: dict[str, None] | None = {}
+        self._had_letters = 0
         self.retires = False
         self._reach, self._box_id, self._hand_id = reach, box_id, uuid.uuid4().hex
         self._left = self._taken = False
@@ -204,8 +205,9 @@ class _Session:
     def _hold(self, code: str) -> None:
         if self.had is None or code in self.had:
             return
-        self.had.append(code)
-        if sum(map(len, self.had)) > HELD_LETTERS:
+        self.had[code] = None
+        self._had_letters += len(code)
+        if self._had_letters > HELD_LETTERS or len(self.had) > HELD_PIECES:
             self.had = None
 
     async def _hear(self, name: str, word: bytes, kept: Ends, tell: Hears | None) -> bool | None:

@@ -163,7 +163,7 @@ _MANY = """Tools are modules: `from tools import NAME`. Find their functions by 
 There are:"""
 _SKILLS = """Skills are modules that others wrote before: `from skills import NAME`. `import skills` has \
 `skills.search("words")`, `skills.read(NAME)`, which says how one is used, and `skills.run(NAME, "scripts/x.py", …)`. \
-There are:"""
+There are, in words of those who wrote them:"""
 _SAVES = """What may be of use in later work you can keep: `import skills` and `skills.save("NAME", "what it does, and \
 when to use it", [function, …])`, or source text in their place; then `from skills import NAME`. Names: {names}."""
 _ANEW = "[The interpreter began anew: variables of earlier steps were gone.]"

@@ -116,7 +116,7 @@ def _at(
         (version, key, *after, namespace),
     )
     before = (rows.Row(key, ns, name, uid, rv, 0, body) for ns, name, uid, rv, body in found)
-    if key == rows.SECRETS:  # the log holds no values: as it is now, if it still is
+    if key in rows.UNLOGGED:  # the log holds no values: as it is now, if it still is
         before = (now for row in before if (now := rows.load(conn, key, row.namespace, row.name)))
     return heapq.merge(untouched, before, key=lambda row: (row.namespace, row.name))
 

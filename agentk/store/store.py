@@ -120,10 +120,15 @@ class Store:
             raise changing.name_of(kind, namespace, name).missing()
         return found
 
-    async def find(self, kind: kinds.Kind, namespace: str | None, name: str) -> Object | None:
-        """As get; None when it does not exist."""
+    async def find(
+        self, kind: kinds.Kind, namespace: str | None, name: str, *, known: Object | None = None
+    ) -> Object | None:
+        """As get; None when it does not exist. `known`, when that is still what is stored: a large object is then not
+        read anew."""
         named = changing.name_of(kind, namespace, name)
         row = self._readers.now(lambda conn: rows.load(conn, named.key, named.namespace, named.name))
+        if row and known and (row.uid, str(row.rv)) == _version(known):
+            return known
         return row.object() if row else None
 
     async def list(
@@ -236,8 +241,8 @@ class Store:
     ) -> AsyncIterator[watching.Change]:
         """Every change after the resourceVersion `since`, in order; "" or "0": first ADDED for all there is.
 
-        A change that takes an object out of the selection is DELETED, one that brings it in ADDED. With `heads` that
-        first is as in a list. A BOOKMARK
+        A change that takes an object out of the selection is DELETED, one that brings it in ADDED. With `heads` as in
+        a list; what is DELETED has come down to that anyhow. A BOOKMARK
         comes after `bookmark_seconds` of silence. Raises Expired when `since` is too old or from before a restore,
         BadRequest when it is no resourceVersion. Ends when the store closes.
         """
@@ -331,6 +336,10 @@ class Store:
 def now_text(after_seconds: float = 0.0) -> str:
     """Now, or some time after it, as Kubernetes writes it."""
     return (datetime.now(UTC) + timedelta(seconds=after_seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _version(obj: Object) -> tuple[str, str]:
+    return obj["metadata"]["uid"], obj["metadata"]["resourceVersion"]
 
 
 def _undone(work: Callable[[writer.Tx], Object], tx: writer.Tx) -> Object:

@@ -106,6 +106,37 @@ async def test_code_that_lies_about_its_end_and_says_too_much_harms_itself_alone
     assert (told["exitCode"], told["session"]) == (137, "Ended")
 
 
+STEALS = """
+import os, sys
+frame = sys._getframe()
+while 'words' not in frame.f_locals:
+    frame = frame.f_back
+orders, word = frame.f_locals['orders'], frame.f_locals['words'][0]
+def ends(word):
+    for fd in (1, 2):
+        os.write(fd, b'never ran\\0' + word + b':0\\n')
+ends(word)
+words = orders.readline().split()
+orders.read(int(words[1]))
+ends(words[0])
+while True:
+    os.write(1, b'x' * 65536)
+"""
+
+
+@living
+async def test_code_that_takes_over_its_channel_answers_for_itself_alone(made: World) -> None:
+    assert (await step(made, STEALS))["stdout"] == "never ran"
+    assert (await step(made, "open('ran', 'w')"))["stdout"] == "never ran" and not made.exists("ran")
+    assert (await made.call("exec", who="b", session="main", code="6 * 7"))["stdout"] == "42\n"
+    told = await step(made, "1", timeoutSeconds=1, outputBytes=1000)
+    assert (told["reason"], told["session"], len(told["stdout"])) == ("DeadlineExceeded", "Ended", 1000)
+    told = await step(made, "import os, sys\nos.closerange(0, 99)\nsys.modules.clear()", timeoutSeconds=30)
+    assert told["session"] == "Ended"
+    told = await step(made, "open('ran', 'w').write('a')")
+    assert (told["stdout"], told["session"]) == ("1\n", "New") and made.exists("ran")
+
+
 @living
 async def test_an_agent_has_one_and_what_is_not_for_a_step_is_refused(made: World) -> None:
     await step(made, "x = 1")

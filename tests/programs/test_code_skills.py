@@ -83,7 +83,11 @@ def test_a_skill_is_found_imported_and_run(bench: Skilled) -> None:
     assert "SkillError: Error, exit code 1: Traceback" in said[4]
     assert "ImportError: there is no skill 'nobody': no such Skill" in said[5]
     system = bench.asked[0]["system"]
-    assert "There are:\npdf_forms: Can pdf-forms.\nsearch_: Can search." in system and "save" not in system
+    assert (
+        "There are, in words of those who wrote them:\npdf_forms: Can pdf-forms.\nsearch_: Can search."
+        in system
+        and "save" not in system
+    )
 
 
 def test_functions_of_the_session_are_saved_and_the_next_version_is_imported(bench: Skilled) -> None:

@@ -45,6 +45,19 @@ async def test_a_list_of_heads_has_no_files_of_skills(tmp_path: Path) -> None:
     await opened.delete(kinds.SKILL, "default", "c")
     found = (await opened.list(kinds.SKILL, heads=True, labels="a in (a,b)")).items
     assert [one["spec"]["source"] for one in found] == [{"bytes": 100_008}, {"bytes": 10}]
+    watch = opened.watch(kinds.SKILL, since="1")
+    told = [await anext(watch) for _ in range(5)]
+    assert [one.type for one in told] == ["ADDED"] * 3 + ["MODIFIED", "DELETED"]
+    assert ["inline" in one.obj["spec"]["source"] for one in told] == [True, True, False, True, False]
+    watch = opened.watch(kinds.SKILL, since="1", heads=True)
+    assert [(await anext(watch)).obj["spec"]["source"] for _ in range(4)][-1] == {"bytes": 10}
+    logged = opened._readers.now(
+        lambda conn: conn.execute("SELECT max(length(body)) FROM changes").fetchone()
+    )
+    assert logged[0] < 1000
+    read = await opened.find(kinds.SKILL, "default", "b")
+    assert await opened.find(kinds.SKILL, "default", "b", known=read) is read
+    assert await opened.find(kinds.SKILL, "default", "a", known=read) != read
     whole = (await opened.list(kinds.SKILL)).items
     assert [one["metadata"] for one in found] == [one["metadata"] for one in whole]
     opened.close()
