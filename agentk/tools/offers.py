@@ -47,6 +47,7 @@ class Outcome:
     content: tuple[Mapping[str, Any], ...]
     structured: Any | None = None
     is_error: bool = False
+    is_json: bool = False  # its text is JSON of so many values that nobody here took it apart
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agentk.sdk import wire
 from agentk.tools import speaking
 from agentk.tools.offers import Outcome
 
@@ -38,7 +39,8 @@ def outcome(command: Mapping[str, Any], ran: Ran) -> Outcome:
         case "Json":
             return _json(told, said, ran.truncated)
         case "Lines":
-            return made(told, said, structured={"lines": told.splitlines()})
+            few = told.count("\n") <= wire.VALUES
+            return made(told, said, structured={"lines": told.splitlines()} if few else None)
     return made(told or _end(ran.stderr), said)  # git push, for one, says on stderr alone what it did
 
 
@@ -46,6 +48,11 @@ def made(told: str, said: list[str] | None = None, *, structured: Any = None, wr
     """A text, and what else is to be said of it."""
     texts = [*(said or ()), told] if told or not said else said
     return Outcome(tuple({"type": "text", "text": one} for one in texts), structured, wrong)
+
+
+def many(told: str, wrong: bool = False) -> Outcome:
+    """JSON as it was written: programs read it, nobody here does."""
+    return Outcome(({"type": "text", "text": told},), None, wrong, is_json=True)
 
 
 def failed(ran: Ran, message: str = "") -> Outcome:
@@ -67,6 +74,8 @@ def _limit(seconds: float) -> str:
 def _json(told: str, said: list[str], truncated: bool) -> Outcome:
     try:
         structured = speaking.parsed(told)
+    except speaking.TooMany:
+        return many(told.strip())
     except ValueError:
         why = "it wrote more than is taken" if truncated else "it wrote something that is no JSON"
         return made(told[:_SAID_BYTES], [why], wrong=True)

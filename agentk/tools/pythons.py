@@ -15,6 +15,7 @@ from agentk.tools.offers import Offered, Outcome
 PYTHON = "python"
 _ASIDE = "import sys\nsys.path[:] = [one for one in sys.path if one]\n"  # not what lies where it starts
 _SAID_CHARS = 4000
+_BEGINS = '{"result": '  # as json.dumps has it
 
 
 def argv() -> list[str]:
@@ -33,7 +34,10 @@ def order(files: Mapping[str, str], path: str, **asked: Any) -> bytes:
 
 def offered(ran: outputs.Ran, functions: Sequence[str]) -> tuple[Offered, ...]:
     """Raises UpstreamError with what was wrong in the functions' own words."""
-    told = _told(ran)
+    try:
+        told = _told(ran)
+    except speaking.TooMany as error:
+        raise errors.UpstreamError(f"its functions cannot be read: {error}") from None
     listed = told.get("offers")
     if "error" in told or not isinstance(listed, list):
         why = _short(told["error"]) if told.get("error") else f"no answer{_said(ran)}"
@@ -58,6 +62,9 @@ def outcome(ran: outputs.Ran) -> Outcome:
         return outputs.failed(ran)
     try:
         told = _told(ran)
+    except speaking.TooMany:
+        text = ran.stdout.decode("utf-8", "replace").strip()
+        return outputs.many(text[len(_BEGINS) : -1] if text.startswith(_BEGINS) else text)
     except errors.UpstreamError:
         return outputs.failed(ran, f"it ended with exit code {ran.exit_code}, and without an answer")
     if "error" in told or "result" not in told:
@@ -72,6 +79,8 @@ def outcome(ran: outputs.Ran) -> Outcome:
 def _told(ran: outputs.Ran) -> dict[str, Any]:
     try:
         told = speaking.parsed(ran.stdout.decode("utf-8", "replace"))
+    except speaking.TooMany:
+        raise
     except ValueError:
         told = None
     if not isinstance(told, dict):

@@ -97,6 +97,8 @@ def outcome(came: Came, url: str) -> Outcome:
     if (kind == _JSON or kind.endswith("+json")) and not came.truncated:
         try:
             structured = speaking.parsed(text)
+        except speaking.TooMany:
+            return outputs.made(text, said, wrong=True) if wrong else outputs.many(text)
         except ValueError:
             structured = None  # it is told as the text that it is
     return outputs.made(text, said, structured=structured, wrong=wrong)

@@ -12,8 +12,15 @@ from agentk.sdk import wire
 _AROUND = 4  # levels that an answer has around a tool's
 
 
+class TooMany(ValueError):
+    """Taken apart it would be hundreds of megabytes, and nobody else would have a turn meanwhile."""
+
+
 def parsed(text: str) -> Any:
-    """null for what is no number, `?` for half a letter. ValueError for what is no JSON, or nested too deep."""
+    """null for what is no number, `?` for half a letter. ValueError for what is no JSON, or nested too deep; TooMany
+    for more values than anybody may send."""
+    if _is_too_much(text):
+        raise TooMany(f"more than {wire.VALUES} values")
     try:
         made = json.loads(text, parse_constant=_none, parse_float=_number)
         told = json.dumps(made, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
@@ -34,6 +41,16 @@ def spoken(value: Any) -> Any:
     except RecursionError:
         raise ValueError("nested too deep") from None
     return parsed(text)
+
+
+def _is_too_much(text: str) -> bool:
+    if text.count(",") <= wire.VALUES // 2 and text.count("[") + text.count("{") <= wire.VALUES // 2:
+        return False
+    try:
+        wire.bound(text.encode("utf-8", "replace"), wire.VALUES)
+    except ValueError as error:
+        return str(error).startswith("more than")  # else it is something else that is wrong with it
+    return False
 
 
 def _none(constant: str) -> None:

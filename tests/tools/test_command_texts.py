@@ -82,6 +82,24 @@ def test_output_is_read_as_it_is_meant() -> None:
     assert outputs.outcome({"output": "Json"}, outputs.Ran(0, b'{"a": NaN}')).structured == {"a": None}
 
 
+def test_json_of_countless_values_stays_as_it_was_written() -> None:
+    """Taken apart, 4 MiB of it would be hundreds of megabytes, with nobody else having a turn."""
+    written = "[" + ",".join(["[1]"] * 100_000) + "]"
+    came = requests.Came(200, {"content-type": "application/json"}, written.encode(), False)
+    for outcome in (
+        outputs.outcome({"output": "Json"}, outputs.Ran(0, written.encode())),
+        pythons.outcome(outputs.Ran(0, b'{"result": %b}\n' % written.encode())),
+        requests.outcome(came, "http://host/"),
+    ):
+        assert outcome.structured is None and outcome.is_json and not outcome.is_error
+        _, file = results.limited(outcome, 1000, "id")
+        assert file is not None and file.path == ".tools/id.json" and file.data == written.encode()
+    lines = outputs.outcome({"output": "Lines"}, outputs.Ran(0, b"\n" * 1_000_000))
+    assert lines.structured is None and not lines.is_error
+    with pytest.raises(errors.UpstreamError, match="more than 100000"):
+        pythons.offered(outputs.Ran(0, written.encode()), ["m:f"])
+
+
 def test_a_short_answer_is_told_and_a_long_one_is_a_file() -> None:
     short = Outcome(({"type": "text", "text": "hi"},), {"n": 1})
     assert results.limited(short, 1000, "id") == (

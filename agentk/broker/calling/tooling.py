@@ -150,7 +150,7 @@ class Calls:
         if outcome.is_error:
             context.meta["failed"] = 1  # the call was made; what it was for was not done
         seen = await context.seen(results.answer(outcome))
-        outcome = Outcome(tuple(seen["content"]), seen.get("structured"), outcome.is_error)
+        outcome = replace(outcome, content=tuple(seen["content"]), structured=seen.get("structured"))
         return Done(await self._answer(context, found, outcome))
 
     async def _answer(self, context: Context, found: Found, outcome: Outcome) -> dict[str, Any]:

@@ -16,7 +16,7 @@ _TOLD_CHARS = 2000
 async def kept(offered: Offered, outcome: Outcome) -> Outcome:
     """The outcome, or the error that it is. What a tool says of a failure of its own is bound by no schema."""
     schema = offered.output_schema
-    if schema is None or outcome.is_error:
+    if schema is None or outcome.is_error or outcome.is_json:
         return outcome
     if outcome.structured is None:
         return _broken("it promised structuredContent by its outputSchema, and gave none")
