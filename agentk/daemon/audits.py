@@ -21,7 +21,7 @@ _LIMIT, _LIMIT_MAX = 100, 1000
 _SMALL = 64 * 1024  # a body of which a few words are shown is not worth reading when it is larger
 _ABOUT = 120
 _WHY = 300
-_TELLING = ("url", "to", "name", "queue", "key", "type", "language", "id", "model", "path")
+_TELLING = ("url", "to", "name", "tool", "queue", "key", "type", "language", "id", "model", "path")
 _verifying = asyncio.Semaphore(1)  # it reads the whole journal: one at a time
 
 

@@ -91,11 +91,13 @@ async def _as_person(
     record = await journal.intend(intent)
     status: entries.Status = "cancelled"
     answer: dict[str, Any] = {}
+    meta: dict[str, Any] = {}
     try:
         own = quantities.parse_duration(str(tool["spec"].get("timeout", "60s")))
         calling = words.Calling(offered, given, None, effect, effect, min(own, seconds) if seconds else own)
         outcome: Outcome = await tooling.called(house.shelf.kind(tool), tool, calling)
         answer, status = results.answer(outcome), "ok"
+        meta = {"failed": 1} if outcome.is_error else {}
         return answer
     except errors.AgentkError as error:
         status = "unknown" if isinstance(error, errors.OutcomeUnknown) else "error"
@@ -103,7 +105,7 @@ async def _as_person(
         raise
     finally:
         body = json.dumps(answer, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        await journal.settle(record, entries.Outcome(status, body))
+        await journal.settle(record, entries.Outcome(status, body, meta=meta))
 
 
 def _one(tool: words.Object, told: tuple[Offered, ...], inner: str) -> Offered:

@@ -81,6 +81,8 @@ def test_completion_scripts(agentk: Run, shell: str) -> None:
         (["get", "--sel"], "--selector"),
         (["get", "ag", "-o", "j"], "json"),
         (["daemon", "sta"], "status"),
+        (["tool", "ca"], "call"),
+        (["task", ""], "cancel"),
         (["run", "--time"], "--timeout"),
     ],
 )
@@ -92,6 +94,15 @@ def test_completion_offers_names(daemon: Any, agentk: Run) -> None:
     daemon.api.create(kinds.AGENT, "default", {"metadata": {"name": "web"}, "spec": {"command": ["x"]}})
     assert agentk("complete", "--", "logs", "").lines == ["web"]
     assert agentk("complete", "--", "get", "ag/w").lines == ["ag/web"]
+    assert agentk("complete", "--", "task", "run", "").lines == ["web"]
+    schedule = {"schedule": "@daily", "taskTemplate": {"spec": {"agentRef": {"name": "web"}}}}
+    daemon.api.create(kinds.SCHEDULE, "default", {"metadata": {"name": "nightly"}, "spec": schedule})
+    daemon.api.create(
+        kinds.TOOL, "default", {"metadata": {"name": "words"}, "spec": {"command": {"argv": ["wc"]}}}
+    )
+    assert agentk("complete", "--", "suspend", "sched/").lines == ["sched/nightly"]
+    assert agentk("complete", "--", "tool", "call", "w").lines == ["words"]
+    assert agentk("complete", "--", "approve", "").lines == []
 
 
 @pytest.mark.parametrize(

@@ -264,6 +264,10 @@ def test_a_person_calls_tests_and_lists_tools(space: Space) -> None:
     assert "Counts words." in told and "Offers:" in told
     (made, *_) = space.agentk("audit", "mine", "-o", "json").json["items"]
     assert made["method"] == "people.tool.call" and "uid" in json.dumps(made)
+    space.apply(command("oops", "sh", "-c", "echo it broke >&2; exit 3"))
+    assert "it broke" in space.agentk("tool", "call", "oops", code=1).out
+    told = space.agentk("audit", "oops", "--no-headers").out
+    assert "failed" in told and "it broke" in told
     may = space.agentk("auth", "can-i", "--as", "agent/a", "tool.call", "name=mine").out
     assert may.startswith("yes:") and "mine/mine" in may
     assert space.agentk("auth", "can-i", "--as", "agent/a", "tool.call", "name=words", code=1).err
