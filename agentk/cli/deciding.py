@@ -20,7 +20,8 @@ Match = Annotated[
     typer.Option(
         "--match",
         metavar="NAME=GLOB",
-        help="With --remember: calls like it too, whose argument NAME fits and whose others are the same. Repeatable.",
+        help="With --remember: calls like it too, whose argument NAME fits and whose others are the same. Of a program "
+        "(code, command) no * stands for what begins another, such as ';' or a new line. Repeatable.",
     ),
 ]
 _AGENT = "agentk.dev/agent"  # label of an Approval: who asks

@@ -327,6 +327,20 @@ async def test_what_is_remembered_of_calls_alike_is_of_no_others(world: World) -
 
 
 @told
+async def test_what_is_remembered_of_a_command_is_of_no_other_behind_it(world: World) -> None:
+    uid = await world.agent()
+    call = world.call(uid, "ls a")
+    (asked,) = await world.asked()
+    await world.answer(asked, remember=True, matching=(("code", "ls *"),))
+    assert await ended(call) and await ended(world.call(uid, "ls b c"))
+    others = ("ls; rm -rf .", "ls a\nrm b", "ls $(rm a)", "ls `rm a`", "ls a > b", "ls & rm a")
+    calls = [world.call(uid, other) for other in others]
+    await world.asked(count=len(others))
+    for one in calls:
+        one.cancel()
+
+
+@told
 async def test_a_denial_of_calls_alike_comes_first(world: World) -> None:
     uid = await world.agent()
     for phase, code, glob in (("Denied", "git push", "git push*"), ("Approved", "git log", "git *")):
