@@ -3,7 +3,6 @@
 Every refusal is a ToolError, whose words the model reads.
 """
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,8 +44,11 @@ def judge(text: str) -> None:
         said = str(one.obj.get("kind", ""))
         if said.lower().rstrip("s") + "s" in _APART:
             raise ToolError(f"a {said} is for a person to write: agentk apply -f FILE")
-        with contextlib.suppress(errors.NotFound):  # `apply` says it better
-            _of_namespace(kinds.find(str(one.obj.get("apiVersion", "")), said))
+        try:
+            found_kind = kinds.find(str(one.obj.get("apiVersion", "")), said)
+        except errors.AgentkError as error:
+            raise ToolError(str(error)) from None
+        _of_namespace(found_kind)
         if field := _reaches_out(one.obj):
             raise ToolError(field)
 

@@ -76,6 +76,9 @@ def test_an_editor_applies_runs_looks_and_calls_but_reads_no_secret(space: Space
         for more in ({"source": {"path": "/etc"}}, {"volumes": [host]}, {"env": [key]}, {"context": [text]}):
             wrong, text = await said(client, "apply", manifests=household.text(shell("c", "true", **more)))
             assert wrong and "a person" in text
+        for wrongly, why in (("kind: Agent\nfoo: 1", "agentk.dev/v1alpha1"), ("kind: Pod", "unknown kind")):
+            wrong, told = await said(client, "apply", manifests=wrongly)
+            assert wrong and why in told
         loose = manifest("Policy", "loose", spec={"level": "privileged"})
         assert "every namespace" in (await said(client, "apply", manifests=household.text(loose)))[1]
         assert "every namespace" in (await said(client, "delete", kind="namespace", name="default"))[1]
