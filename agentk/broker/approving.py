@@ -11,7 +11,6 @@ Policy lets it have waiting.
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -45,8 +44,6 @@ from agentk.store.journal import Journal
 _LOOK_SECONDS = 60.0  # a loop's timer does not count while the machine sleeps: look again after so long
 _APART_BYTES = 64 * 1024  # what is longer is looked through in a thread
 _UNANSWERED = "nobody answered until the deadline"
-
-_log = logging.getLogger(__name__)
 
 Redact = Callable[[bytes], bytes]
 Awaits = Callable[[str, tuple[str, ...]], None]  # uid of an agent, what it waits for

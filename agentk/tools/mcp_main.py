@@ -132,7 +132,10 @@ class Worker:
 
     async def _pair(self, number: int) -> tuple[int, int]:
         """The pipes of a session, which may come before or after its `open`."""
-        return await self._given.setdefault(number, asyncio.get_running_loop().create_future())
+        try:
+            return await self._given.setdefault(number, asyncio.get_running_loop().create_future())
+        finally:
+            del self._given[number]
 
     def _take(self) -> None:
         taken = mcp_wire.take(self._hand)

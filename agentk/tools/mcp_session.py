@@ -6,7 +6,6 @@ hours, so an answer is not compared here with the schema that was promised: the 
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -24,11 +23,8 @@ KEY = "agentk.dev/idempotency-key"  # in the _meta of a call of a tool that is i
 LISTING_BYTES = 4 * 1024 * 1024  # of all that it says of its tools
 LISTED_SECONDS = 60.0  # how old a listing may be when a tool is called: not every server says that it changed
 _PROGRESS_SECONDS = 0.1  # between two words of one call's progress
-_LEAVING_SECONDS = 5.0
 _CLOSED = (mcp_types.CONNECTION_CLOSED,)
 _OTHER_ERA = (mcp_types.UNSUPPORTED_PROTOCOL_VERSION, mcp_types.METHOD_NOT_FOUND)
-
-_log = logging.getLogger(__name__)
 
 Say = Callable[[Mapping[str, Any]], None]
 

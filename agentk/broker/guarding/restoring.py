@@ -79,7 +79,6 @@ class Events:
 
     def __init__(self, held: Tokens) -> None:
         self._parser, self._pieces = sse.Parser(), Pieces(held)
-        self._names: dict[str, bytes] = {}
 
     def feed(self, data: bytes) -> bytes:
         return b"".join(self._told(event) for event in self._parser.feed(data))
