@@ -43,7 +43,8 @@ def call(
 ) -> int:
     """Call a tool and print what it answers. Ends with 1 when the tool says that it failed.
 
-    Without --as it runs in a box of its own, which is made for it. Calls are in the journal.
+    Without --as it runs in a box of its own, which is made for it. Calls are in the journal:
+    agentk audit NAME, or of the agent.
 
     Examples:
 

@@ -150,14 +150,16 @@ class Toolhouse:
             return
         self._missed.setdefault(guest.uid, set()).add(tool)
         message = f'spec.tools names Tool "{tool}", and there is none in namespace "{guest.namespace}"'
-        noting = asyncio.create_task(self._note(agent, message), name=f"missing tool of {guest.name}")
+        noting = asyncio.create_task(
+            self._note(agent, "ToolNotFound", message), name=f"missing tool of {guest.name}"
+        )
         self._noting.add(noting)
         noting.add_done_callback(self._noting.discard)
 
-    async def _note(self, agent: Object, message: str) -> None:
+    async def _note(self, obj: Object, reason: str, message: str) -> None:
         with contextlib.suppress(errors.AgentkError):
             now = stores.now_text()
-            await self._store.record_event(agent, "Warning", "ToolNotFound", message, now, "agentk-gate")
+            await self._store.record_event(obj, "Warning", reason, message, now, "agentk-gate")
 
     def _all(self) -> list[Object]:
         return self.shelf.all()
@@ -183,6 +185,15 @@ class Toolhouse:
             status["observedGeneration"] = tool["metadata"].get("generation")
             status["conditions"] = _conditions(there, status)
             await self._store.set_status(kinds.TOOL, *at, words.uid(tool), status)
+            if _pinned(status) == "False" and _pinned(there.get("status") or {}) != "False":
+                # Always in the same words: however often a server turns, it is one Event that counts.
+                drift = f"it lists other tools than were pinned: agentk tool accept {words.name(tool)}"
+                await self._note(there, "ToolDrift", drift)
+
+
+def _pinned(status: Mapping[str, Any]) -> str:
+    found = (one["status"] for one in status.get("conditions") or () if one["type"] == "Pinned")
+    return str(next(found, "Unknown"))
 
 
 def _uses(tool: Object, secret: Object) -> bool:

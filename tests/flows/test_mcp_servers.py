@@ -147,6 +147,7 @@ def test_a_tool_that_changed_is_refused_until_somebody_accepts_it(space: Space) 
     assert drift[0]["description"] == "Sends it to somebody else."
     pinned = next(one for one in status(space, "shifty")["conditions"] if one["type"] == "Pinned")
     assert pinned["status"] == "False" and "echo" in pinned["message"]
+    household.until("it is told", lambda: "ToolDrift" in space.agentk("events", "--for", "tool/shifty").out)
     listed = call(
         space, granted("shifty"), ("tool.describe", {"name": "shifty__echo"}), ("tool.list", {}), name="b"
     )
