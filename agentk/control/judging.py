@@ -84,7 +84,7 @@ def _record(case: deciding.Case, seen: boxes.Seen, newest: bool) -> None:
     status.pop("result", None)
     status.pop("steps", None)
     status.update(said.for_status if said else {})
-    if said is None and newest and case.observed.answered is not None:
+    if "steps" not in status and newest and case.observed.answered is not None:
         status["steps"] = case.observed.answered
     if seen.exit is not None:
         status["counters"] = exits.counters(seen.exit.counters)

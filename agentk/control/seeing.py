@@ -86,7 +86,7 @@ class Eyes:
         sight.observed = replace(
             sight.observed,
             said=said,
-            answered=None if said else await self._answered(agent, newest, seen),
+            answered=None if said and said.steps is not None else await self._answered(agent, newest, seen),
             overdrawn=self._lives.overdrawn(uid),
             awaited=self._lives.awaited(uid),
             usage=self._lives.usage(uid),

@@ -213,7 +213,7 @@ def _note_end(case: _Case, status: Object) -> None:
     said, used = case.seen.said, case.seen.usage or status.get("usage") or {}
     if said is not None and said.result is not None:
         case.status["result"] = said.result.decode()
-    steps = status.get("steps") if said is None else said.steps
+    steps = status.get("steps") if said is None or said.steps is None else said.steps
     if steps is not None:
         case.status["steps"] = steps
     if used:

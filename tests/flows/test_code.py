@@ -133,6 +133,23 @@ def test_the_daemon_dies_while_code_runs_and_nobody_knows_what_it_did(alone: Spa
     assert told == "[The interpreter began anew: variables of earlier steps were gone.]\nFalse", log
 
 
+def test_hostile_code_harms_its_own_agent_and_nothing_else(space: Space) -> None:
+    hostile = {
+        "kills": "import os\nos.kill(-1, 9)",
+        "forges": "from agentk.sdk import client\nclient.connect().exit(result='forged')",
+        "breaks": "import agentk.sdk.client as c, sys\nc.Agent.call = sys.stdout = None\nsys.settrace(len)\n",
+    }
+    for name, code in hostile.items():
+        rules = [writes(code, turn=1), writes("6 * 7", turn=2), says("{{toolResult}}")]
+        made = household.manifest("ModelRoute", name, spec={"scripted": {"rules": rules}})
+        space.apply(made, coder(name, task="Do it.", modelRef={"name": name}))
+    ended = {name: space.phase(name, "Succeeded", "Failed") for name in hostile}
+    assert (ended["kills"]["reason"], ended["kills"]["steps"]) == ("Error", 1)
+    assert (ended["forges"]["result"], ended["forges"]["steps"]) == ('"forged"', 1)
+    assert json.loads(ended["breaks"]["result"]).endswith("42") and ended["breaks"]["steps"] == 3
+    assert all(one["usage"]["tokens"] > 0 for one in ended.values())
+
+
 @pytest.mark.parametrize("program", ["code", "react"])
 def test_what_it_took_is_told_of_one_that_was_killed(space: Space, program: str) -> None:
     waits = "touch /workspace/began; sleep 1000"
