@@ -45,6 +45,19 @@ const refused = await client.callTool({ name: "echo", arguments: { text: "a secr
 console.log(JSON.stringify([tools, said.content[0].text.trim(), refused.isError]));
 await client.close();
 """
+LISTENING = """
+import json, urllib.request
+url = "http://127.0.0.1:8700/mcp"
+ask = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+urllib.request.urlopen(urllib.request.Request(url, json.dumps(ask).encode(), headers)).read()
+with urllib.request.urlopen(urllib.request.Request(url, headers={"accept": "text/event-stream"})) as events:
+    print("listening", flush=True)
+    for line in events:
+        if line.startswith(b"data: "):
+            print(line[6:].decode().strip(), flush=True)
+            break
+"""
 GRANT = [
     {"ref": {"name": "echo"}, "arguments": [{"argument": "text", "deny": ["*secret*"]}]},
     *granted("other"),
@@ -88,6 +101,17 @@ def tools(space: Space) -> None:
         command("other", "true"),
         command("ungranted", "true"),
     )
+
+
+def test_a_client_in_a_jail_hears_that_its_tools_changed(space: Space) -> None:
+    """Without packages: what a client reads of the wire."""
+    tools(space)
+    space.apply(python("a", LISTENING, tools=GRANT))
+    space.logged("a", "listening")
+    space.apply(command("ungranted", "false"))
+    space.apply(command("echo", "printf", "%s!", "{text}", parameters=TEXT, description="Says it louder."))
+    assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", space.log("a")
+    assert json.loads(space.log("a")[-1]) == {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
 
 
 def test_the_official_python_client_in_both_eras(space: Space) -> None:

@@ -4,9 +4,10 @@ Why not the SDK's server: it would run in the daemon for every guest (0.7 s to i
 a request; a call with its client takes 2.8 ms of CPU there and 0.3 ms here), or in a process between guest and gate,
 which would have to say whose call it is. And a guest is hostile: here every bound is the gate's own.
 
-What is offered is tools and nothing else. No session is kept: a call stands for itself, in both eras of the protocol
-(`initialize` up to 2025-11-25, the envelope in `_meta` since 2026-07-28). `Mcp-Session-Id` is given out once so that
-two clients of one jail, who number their calls alike, cannot take back each other's.
+What is offered is tools and nothing else, and word of it when they change. No session is kept: a call stands for
+itself, in both eras of the protocol (`initialize` up to 2025-11-25, the envelope in `_meta` since 2026-07-28).
+`Mcp-Session-Id` is given out once so that two clients of one jail, who number their calls alike, cannot take back each
+other's.
 """
 
 import base64
@@ -42,7 +43,7 @@ Id = int | str
 class Asked:
     """One message of a client, read and not yet judged."""
 
-    kind: Literal["initialize", "discover", "ping", "list", "call", "cancel", "heard"]
+    kind: Literal["initialize", "discover", "ping", "list", "call", "cancel", "heard", "listen"]
     id: Id | None = None
     name: str = ""  # of the tool
     arguments: Mapping[str, Any] = field(default_factory=dict)
@@ -53,6 +54,7 @@ class Asked:
     events: bool = False  # the client reads a stream of events
     session: str = ""
     taken_back: Id | None = None
+    wants_changes: bool = False  # of `listen`: to hear that the tools changed
 
 
 class Refused(Exception):
@@ -102,6 +104,13 @@ def read(request: Request) -> Asked:
         events=events,
         session=session,
     )
+
+
+def listens(request: Request) -> bool:
+    """Whether a GET asks for what is said unasked, as clients up to 2025-11-25 do."""
+    version = request.headers.get("mcp-protocol-version", "")
+    wanted = {one.partition(";")[0].strip().lower() for one in request.headers.get("accept", "").split(",")}
+    return _EVENTS in wanted and (not version or version in GREETED)
 
 
 def _accepts(headers: Mapping[str, str]) -> bool:
@@ -175,6 +184,11 @@ def _asked(method: str, params: Mapping[str, Any], id: Any, enveloped: bool) -> 
         return {"kind": "discover", "id": id}
     if method == "ping" and not enveloped:
         return {"kind": "ping", "id": id}
+    if method == "subscriptions/listen" and enveloped:
+        wanted = params.get("notifications")
+        if not isinstance(wanted, dict):
+            raise Refused(400, INVALID_PARAMS, "notifications is an object", id)
+        return {"kind": "listen", "id": id, "wants_changes": wanted.get("toolsListChanged") is True}
     if method == "tools/list":
         cursor = params.get("cursor", "")
         if not isinstance(cursor, str):
@@ -195,7 +209,7 @@ def _asked(method: str, params: Mapping[str, Any], id: Any, enveloped: bool) -> 
 def initialized(asked: Asked, version: str) -> dict[str, Any]:
     return {
         "protocolVersion": asked.version if asked.version in GREETED else GREETED[-1],
-        "capabilities": {"tools": {}},
+        "capabilities": _CAN,
         "serverInfo": _self(version),
     }
 
@@ -203,7 +217,7 @@ def initialized(asked: Asked, version: str) -> dict[str, Any]:
 def discovered(version: str) -> dict[str, Any]:
     return {
         "supportedVersions": [*GREETED, *ENVELOPED],
-        "capabilities": {"tools": {}},
+        "capabilities": _CAN,
         "_meta": {_META + "serverInfo": _self(version)},
         **_PRIVATE,
     }
@@ -253,6 +267,24 @@ def progressed(token: Id, number: int, item: Any) -> bytes:
     return _packed({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
 
 
+def acknowledged(asked: Asked) -> bytes:
+    """The first word of a `listen`: what will be heard on it."""
+    honoured = {"toolsListChanged": True} if asked.wants_changes else {}
+    params = {"notifications": honoured, "_meta": _of_listening(asked)}
+    method = "notifications/subscriptions/acknowledged"
+    return _packed({"jsonrpc": "2.0", "method": method, "params": params})
+
+
+def changed(asked: Asked | None) -> bytes:
+    """Word that the tools are others by now, for a `listen`, or for a GET."""
+    told: dict[str, Any] = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+    return _packed(told if asked is None else {**told, "params": {"_meta": _of_listening(asked)}})
+
+
+def _of_listening(asked: Asked) -> dict[str, Any]:
+    return {_META + "subscriptionId": asked.id}
+
+
 def event(message: bytes) -> bytes:
     return b"event: message\ndata: " + message + b"\n\n"
 
@@ -285,4 +317,5 @@ def _packed(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode("ascii")
 
 
+_CAN: dict[str, Any] = {"tools": {"listChanged": True}}
 _PRIVATE: dict[str, Any] = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}

@@ -5,10 +5,11 @@ who ask at once wait for one answer. Names and descriptions are the tool's own w
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +64,7 @@ class Shelf:
         self._tools: dict[tuple[str, str], Object] = {}
         self._known: dict[str, _Known] = {}  # by uid of the Tool
         self._asking: dict[str, asyncio.Task[tuple[Offered, ...]]] = {}
+        self._bells: set[asyncio.Event] = set()
 
     # Tools
 
@@ -76,6 +78,7 @@ class Shelf:
             self._patience.forget(words.uid(obj))
         else:
             self._tools[at] = obj
+        self._ring()
 
     def find(self, namespace: str, name: str) -> Object | None:
         """The Tool that the name means there."""
@@ -90,6 +93,38 @@ class Shelf:
 
     def kind(self, tool: Object) -> words.Kind:
         return self._makers[toolspecs.kind(tool["spec"])]
+
+    # what changes
+
+    @contextlib.contextmanager
+    def ringing(self, bell: asyncio.Event) -> Iterator[None]:
+        """Set it whenever a Tool is another, or offers something else."""
+        self._bells.add(bell)
+        try:
+            yield
+        finally:
+            self._bells.discard(bell)
+
+    def state(self, guest: Guest) -> list[Any]:
+        """The same as long as what it is granted is, as far as that is known without asking."""
+        found: list[Any] = []
+        for grant in granting.grants(guest.spec):
+            tool = self.find(guest.namespace, grant.tool)
+            status = (tool or {}).get("status") or {}
+            known = self._known.get(words.uid(tool)) if tool else None
+            listed = (
+                [(one.name, one.digest) for one in known.offers]
+                if known is not None
+                else [(one.get("name"), one.get("digest")) for one in status.get("tools") or ()]
+            )
+            may = sorted(one for one in listed if grant.offers(str(one[0])))
+            about = words.uid(tool) if tool else "", status.get("listing"), status.get("drift")
+            found.append((grant.tool, *about, may))
+        return found
+
+    def _ring(self) -> None:
+        for bell in self._bells:
+            bell.set()
 
     # what they offer
 
@@ -245,6 +280,7 @@ class Shelf:
             await self._tell(tool, {"lastError": _why(failure), "nextTryTime": again})
             raise error from None
         self._known[words.uid(tool)] = _Known(fingerprint, told)
+        self._ring()
         self._patience.forget(words.uid(tool))
         await self._tell(tool, {"lastError": "", "nextTryTime": None, **status_of(told, fingerprint)})
         return told
