@@ -5,13 +5,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from agentk.api import manifest
+from agentk.api import kinds, manifest
 from agentk.cli import show
 from agentk.data import files
 
 _SHOWN = ("/usr/", "/bin/")  # of the host, in a jail
 _FILE = "programs.yaml"
-_SHIPPED = "50-tools.yaml"
 
 
 def discover(programs: Sequence[str]) -> int:
@@ -41,8 +40,9 @@ def read() -> list[dict[str, Any]]:
 
 def shipping() -> list[dict[str, Any]]:
     """The Tools that agentk comes with, as every installation begins with them."""
-    path = files.folder("manifests") / _SHIPPED
-    return [one.obj for one in manifest.parse(path.read_bytes(), _SHIPPED)]
+    paths = sorted(files.folder("manifests").glob("*.yaml"))
+    found = (one.obj for path in paths for one in manifest.parse(path.read_bytes(), path.name))
+    return [obj for obj in found if obj["kind"] == kinds.TOOL.kind]
 
 
 def program(obj: dict[str, Any]) -> str:

@@ -42,7 +42,9 @@ def test_a_tool_that_agentk_comes_with_is_brought_back_by_its_name(
     assert main.main(["tool", "discover", "calculator"]) == 0
     (back,) = manifest.parse(capsys.readouterr().out, "stdin")
     shipped = {one["metadata"]["name"]: one for one in tool_discovering.shipping()}
-    assert back.obj == shipped["calculator"] and {"files", "shell", "ask-human"} <= set(shipped)
+    assert back.obj == shipped["calculator"] and {"files", "ask-human", "web-search", "memory"} <= set(
+        shipped
+    )
     gone = errors.NotFound('tools.agentk.dev "calculator" not found', kind="tools", name="calculator")
     assert "agentk tool discover calculator | agentk apply -f -" in telling.describe(gone)[1]
 
