@@ -54,6 +54,7 @@ def test_tools_are_called_by_code_that_keeps_what_they_answered(space: Space) ->
     assert "12497500" in thought and "only-for-code" not in thought
 
 
+@household.on_both
 def test_what_code_learns_is_imported_at_once_and_in_later_sessions(space: Space) -> None:
     space.apply(
         route(
