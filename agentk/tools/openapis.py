@@ -102,8 +102,9 @@ def _made(document: Node, path: str, method: str, listed: list[Any], found: Node
 
 def _server(document: Node, found: Node, given: str) -> str:
     servers = _list_of(found.get("servers")) or _list_of(document.get("servers"))
-    url = given or (str(servers[0].get("url", "")) if servers and isinstance(servers[0], Mapping) else "")
-    for name, variable in _map(servers[0].get("variables") if servers and not given else None).items():
+    first = _map(servers[0]) if servers and not given else {}
+    url = given or str(first.get("url", ""))
+    for name, variable in _map(first.get("variables")).items():
         url = url.replace(f"{{{name}}}", str(_map(variable).get("default", "")))
     if not url.startswith(("http://", "https://")) or "{" in url:
         raise errors.Invalid(

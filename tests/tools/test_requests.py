@@ -128,6 +128,13 @@ def test_an_operation_that_cannot_be_says_why(name: str, why: str) -> None:
         openapis.operation(openapis.read(DOCUMENT, "d"), name)
 
 
+@pytest.mark.parametrize("servers", [[5], [[]], [{"url": 5, "variables": [1]}], "x", {}])
+def test_a_document_that_is_none_says_so(servers: Any) -> None:
+    paths = {"/": {"get": {"operationId": "x"}}}
+    with pytest.raises(errors.Invalid, match="where its server is"):
+        openapis.operation({"openapi": "3.0.0", "servers": servers, "paths": paths}, "x")
+
+
 def test_a_bomb_of_references_is_refused() -> None:
     schemas = {f"S{n}": {"allOf": [{"$ref": f"#/components/schemas/S{n + 1}"}] * 8} for n in range(12)}
     schemas["S12"] = {"type": "string"}
