@@ -44,6 +44,89 @@ def problems(schema: Schema, value: Any) -> Iterator[Any]:
     return iter(_made()(held).iter_errors(value))
 
 
+def wrong(schema: Any) -> str:
+    """Where it is no JSON Schema, and why; "" when it is one. As long as it is, and no longer: the library takes a
+    millisecond for each object of it."""
+    waiting: list[tuple[str, Any]] = [("", schema)]
+    while waiting:
+        at, one = waiting.pop()
+        if isinstance(one, bool):
+            continue
+        if not isinstance(one, Mapping):
+            return f"{at or 'it'}: expected a schema"
+        for word, below in one.items():
+            where = f"{at}.{word}" if at else str(word)
+            expected, fits = _SHAPED.get(word, _ANYTHING)
+            if not fits(below):
+                return f"{where}: expected {expected}"
+            if word in _ONE_BELOW:
+                waiting.append((where, below))
+            elif word in _ALL_BELOW:
+                waiting += [(f"{where}[{number}]", part) for number, part in enumerate(below)]
+            elif word in _NAMED_BELOW:
+                waiting += [(f"{where}.{name}", part) for name, part in below.items()]
+    return ""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    whole = value.is_integer() if isinstance(value, float) else _is_number(value)
+    return bool(whole and value >= 0)
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def _is_type(value: Any) -> bool:
+    names = value if isinstance(value, list) else [value]
+    return bool(names) and all(isinstance(one, str) and one in _TYPES for one in names)
+
+
+def _is_map(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+_TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
+_ONE_BELOW = frozenset({*_ONE, "not", "if", "then", "else", "contains", "propertyNames", "contentSchema"}) | {
+    "unevaluatedItems",
+    "unevaluatedProperties",
+}
+_ALL_BELOW = frozenset({*_ALL, "oneOf"})
+_NAMED_BELOW = frozenset({"properties", "$defs", "definitions", "patternProperties", "dependentSchemas"})
+_Shaped = tuple[str, Callable[[Any], bool]]
+_ANYTHING: _Shaped = ("anything", lambda value: True)
+_SHAPED: dict[str, _Shaped] = {
+    "type": ("array, boolean, integer, null, number, object or string, or a list of them", _is_type),
+    "enum": ("a list", lambda value: isinstance(value, list)),
+    "examples": ("a list", lambda value: isinstance(value, list)),
+    "required": ("a list of names", _is_names),
+    "dependentRequired": (
+        "lists of names by name",
+        lambda value: _is_map(value) and all(map(_is_names, value.values())),
+    ),
+    "multipleOf": ("a number above 0", lambda value: _is_number(value) and value > 0),
+    **dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"), ("a number", _is_number)),
+    **dict.fromkeys(
+        ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties"),
+        ("a whole number, 0 or more", _is_count),
+    ),
+    **dict.fromkeys(_ALL_BELOW, ("a list of schemas", lambda value: isinstance(value, list) and bool(value))),
+    **dict.fromkeys(_NAMED_BELOW, ("schemas by name", _is_map)),
+    **dict.fromkeys(
+        ("title", "description", "$comment", "$schema", "$id", "$ref", "pattern", "format"),
+        ("a text", lambda value: isinstance(value, str)),
+    ),
+    **dict.fromkeys(
+        ("deprecated", "readOnly", "writeOnly", "uniqueItems"),
+        ("true or false", lambda value: isinstance(value, bool)),
+    ),
+}
+
+
 def _held(schema: Any, depth: int) -> tuple[Any, bool]:
     """The part of it that is looked at, and whether that is all it says."""
     if not isinstance(schema, Mapping):

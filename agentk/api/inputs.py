@@ -1,8 +1,8 @@
 """JSON Schemas of a tool's arguments, and arguments held against one. Pure, and bounded whoever wrote the schema.
 
 What is checked here takes so many steps at most (`holding`): a pattern, a reference or a search for equals could take
-for ever, so those are for the tool itself to check. A schema that a person writes may not
-have them at all, for nothing may look as if it were held when it is not.
+for ever, so those are for the tool itself to check. A schema that a person writes may not have them at all, for nothing
+may look as if it were held when it is not.
 """
 
 import itertools
@@ -48,7 +48,8 @@ def _problem(schema: Any, ours: bool) -> str:
             return f"{at}{key} leads out of the schema"
         if ours and key in LEFT_OUT:
             return f"{at}{key} is not checked by the gate"
-    return _invalid(schema)
+    why = holding.wrong(schema)
+    return f"is no JSON Schema: {why[:200]}" if why else ""
 
 
 def check(schema: Schema, arguments: Any, field: str = "params.arguments") -> None:
@@ -153,17 +154,6 @@ def _words(schema: Any) -> Iterator[tuple[str, str, Any]]:
                 waiting.append((f"{at}{key}.", held, not named))
         elif isinstance(value, list):
             waiting += [(at, held, is_schema) for held in value]
-
-
-def _invalid(schema: Schema) -> str:
-    import jsonschema  # 75 ms: a listing does not pay for it
-
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except (jsonschema.SchemaError, RecursionError, ValueError) as error:
-        told = str(getattr(error, "message", "it cannot be read"))
-        return f"is no JSON Schema: {told[:200]}"
-    return ""
 
 
 def _count(value: Any) -> int:

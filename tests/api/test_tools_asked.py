@@ -170,6 +170,28 @@ def test_no_schema_takes_for_ever_nor_refuses_what_it_does_not_say(
     inputs.check(schema, arguments)
 
 
+@pytest.mark.parametrize(
+    ("schema", "where"),
+    [
+        ({"anyOf": [{}] * 20_000}, ""),  # as much as fits: the library takes 17 s for it
+        (
+            {"properties": {"a": {"type": ["string", "null"], "maxLength": 3.0, "x-mine": 5}}, "not": False},
+            "",
+        ),
+        ({"type": ["string", "text"]}, "type: expected array"),
+        ({"properties": {"a": {"items": [{}]}}}, "properties.a.items: expected a schema"),
+        ({"oneOf": []}, "oneOf: expected a list of schemas"),
+        ({"allOf": [{"required": ["a", 1]}]}, "allOf[0].required: expected a list of names"),
+        ({"multipleOf": 0}, "multipleOf: expected a number above 0"),
+        ({"minItems": True}, "minItems: expected a whole number"),
+        ({"dependentRequired": {"a": "b"}}, "dependentRequired: expected lists of names"),
+    ],
+)
+def test_a_schema_is_looked_at_once(schema: dict[str, Any], where: str) -> None:
+    told = inputs.problem_of_result(schema)
+    assert told.startswith(f"is no JSON Schema: {where}") if where else told == ""
+
+
 def test_choices_are_held_as_far_as_they_are_whole() -> None:
     one_of = {"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}
     partly = {"oneOf": [{"required": ["a"], "pattern": "x"}, {"required": ["b"]}]}
