@@ -61,7 +61,17 @@ class Gate:
                 {"name": f"t{n}", "description": "One", "inputSchema": {}} for n in range(begin, begin + 2)
             ]
             return {"items": items, **({"continue": str(begin + 2)} if begin < 4 else {})}
+        if call.method == "skill.search":
+            items = [{"name": "count", "description": "Counts."}] if "continue" not in call.params else []
+            return {"items": items, **({} if "continue" in call.params else {"continue": "1"})}
         name = call.params["name"]
+        if call.method == "skill.get":
+            if name != "count":
+                raise errors.NotFound("no Skill of that name")
+            if "file" in call.params:
+                return {"content": call.params["file"], "encoding": "utf-8", "bytes": 1}
+            files = [{"path": "SKILL.md", "bytes": 7}, {"path": "a b/x.py", "bytes": 1}]
+            return {"name": name, "text": "# Count", "files": files, "digest": "d"}
         if name == "counting":
             for step in range(3):
                 await emit({"progress": step, "total": 3, "message": f"step {step}"})
@@ -145,6 +155,28 @@ def test_the_official_client_lists_calls_and_is_told_of_progress(mode: str, vers
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
+def test_skills_are_read_as_resources(mode: str) -> None:
+    async def work(gate: Gate, port: int) -> None:
+        async with client(port, mode) as made:
+            first = await made.list_resources()
+            (skill,) = first.resources
+            assert (skill.uri, skill.name, skill.description) == ("skill://count", "count", "Counts.")
+            assert not (await made.list_resources(cursor=first.next_cursor)).resources
+            assert not (await made.list_resource_templates()).resource_templates
+            (whole,) = (await made.read_resource(skill.uri)).contents
+            assert whole.text == "# Count" and whole.meta  # type: ignore[union-attr]
+            assert whole.meta["agentk.dev/files"][1] == "skill://count/a%20b/x.py"
+            (file,) = (await made.read_resource(whole.meta["agentk.dev/files"][1])).contents
+            assert file.text == "a b/x.py"  # type: ignore[union-attr]
+            for wrong in ("skill://none", "file:///etc/passwd", "skill://", "skill://count?x"):
+                with pytest.raises(MCPError):
+                    await made.read_resource(wrong)
+        assert {call.method for call in gate.calls} == {"skill.search", "skill.get"}
+
+    story(work)
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
 def test_a_call_that_is_taken_back_or_hung_up_on_ends(mode: str) -> None:
     async def work(gate: Gate, port: int) -> None:
         async with client(port, mode) as made:
@@ -191,7 +223,7 @@ NEW_HEADERS = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/list"}
         (LIST | {"id": None}, {}, 400, -32600),
         (LIST | {"params": []}, {}, 400, -32600),
         (LIST | {"params": {"cursor": 5}}, {}, 200, -32602),
-        (LIST | {"method": "resources/list"}, {}, 200, -32601),
+        (LIST | {"method": "prompts/list"}, {}, 200, -32601),
         (LIST | {"method": "tools/call", "params": {"name": "a" * 500}}, {}, 200, -32602),
         (LIST | {"method": "tools/call", "params": {"name": "a", "arguments": []}}, {}, 200, None),
         (LIST | {"method": "tools/call", "params": {"name": "a", "arguments": [1]}}, {}, 200, -32602),

@@ -48,9 +48,14 @@ await client.close();
 LISTENING = """
 import json, urllib.request
 url = "http://127.0.0.1:8700/mcp"
-ask = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
-headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
-urllib.request.urlopen(urllib.request.Request(url, json.dumps(ask).encode(), headers)).read()
+def ask(method, **params):
+    told = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    request = urllib.request.Request(url, json.dumps(told).encode(), headers)
+    return json.load(urllib.request.urlopen(request))["result"]
+ask("tools/list")
+(skill,) = ask("resources/list")["resources"]
+print(ask("resources/read", uri=skill["uri"])["contents"][0]["text"].splitlines()[-1], flush=True)
 with urllib.request.urlopen(urllib.request.Request(url, headers={"accept": "text/event-stream"})) as events:
     print("listening", flush=True)
     for line in events:
@@ -103,11 +108,15 @@ def tools(space: Space) -> None:
     )
 
 
-def test_a_client_in_a_jail_hears_that_its_tools_changed(space: Space) -> None:
+def test_a_client_in_a_jail_reads_skills_and_hears_that_its_tools_changed(space: Space) -> None:
     """Without packages: what a client reads of the wire."""
     tools(space)
-    space.apply(python("a", LISTENING, tools=GRANT))
+    text = "---\nname: counting\ndescription: Counts.\n---\n# Count"
+    source = {"inline": {"files": {"SKILL.md": text}}}
+    counting = household.manifest("Skill", "counting", spec={"description": "Counts.", "source": source})
+    space.apply(counting, python("a", LISTENING, tools=GRANT, skills={"use": [{"name": "counting"}]}))
     space.logged("a", "listening")
+    assert space.log("a")[0] == "# Count"
     space.apply(command("ungranted", "false"))
     space.apply(command("echo", "printf", "%s!", "{text}", parameters=TEXT, description="Says it louder."))
     assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", space.log("a")

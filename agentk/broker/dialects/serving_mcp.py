@@ -1,7 +1,8 @@
 """/mcp at a guest's door: an MCP client's requests become calls of the gate, and its answers messages.
 
-It decides nothing and knows no tool: what is listed and what is done, the gate says. A client that hangs up, or takes a
-call back, ends its own call. One that listens is told that its tools are others by now, and asks itself which.
+It decides nothing and knows no tool and no Skill: what is listed and what is done, the gate says. A client that hangs
+up, or takes a call back, ends its own call. One that listens is told that its tools are others by now, and asks itself
+which.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ from typing import Any, Protocol
 
 from agentk.api import errors
 from agentk.broker.dialects import asked as asking
-from agentk.broker.dialects import mcp
+from agentk.broker.dialects import mcp, mcp_resources
 from agentk.broker.dialects.http import Handler, Respond
 from agentk.broker.dialects.http_reading import Request
 from agentk.broker.words import Call, Guest
@@ -104,14 +105,26 @@ class _Serving:
         elif told.kind == "ping":
             result = {}
         else:
-            params = {"continue": told.cursor} if told.cursor else {}
             try:
-                page = await self._gate.call(self._asked(request, "tool.list", params, LIST), _unheard)
+                result = await self._shown(request, told)
             except errors.AgentkError as error:
                 respond.whole(200, headers, _failure(told.id, error))
                 return
-            result = mcp.listed(told, page["items"], str(page.get("continue", "")))
         respond.whole(200, headers, mcp.success(told.id, result))
+
+    async def _shown(self, request: Request, told: mcp.Asked) -> dict[str, Any]:
+        """What there is of tools and of resources, or one of these."""
+        page = {"continue": told.cursor} if told.cursor else {}
+        if told.kind == "list":
+            found = await self._gate.call(self._asked(request, "tool.list", page, LIST), _unheard)
+            return mcp.listed(told, found["items"], str(found.get("continue", "")))
+        if told.kind == "resources":
+            found = await self._gate.call(self._asked(request, "skill.search", page), _unheard)
+            return mcp.complete(told, mcp_resources.listed(found))
+        if told.kind == "templates":
+            return mcp.complete(told, {"resourceTemplates": []})
+        found = await self._gate.call(self._asked(request, "skill.get", told.arguments), _unheard)
+        return mcp.complete(told, mcp_resources.read(told.name, found))
 
     async def _listen(self, told: mcp.Asked | None, respond: Respond) -> None:
         """Until the client hangs up."""
