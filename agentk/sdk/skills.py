@@ -118,9 +118,11 @@ class Package(types.ModuleType):
         """The folder that holds it as it is now."""
         here = os.path.join(self._shown, module)
         try:
-            got = self._agent.skill_get(name_of(module))
+            got = self._agent.skill_get(name_of(module), importing=True)
         except errors.Disconnected:
             raise
+        except errors.Denied as error:  # also of what the box shows
+            raise ImportError(error.message, name=f"{PACKAGE}.{module}") from None
         except errors.CallError as error:
             if os.path.isdir(here):
                 return self._shown  # what the box shows may be read

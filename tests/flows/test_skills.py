@@ -212,6 +212,16 @@ def test_guardrails_look_at_what_is_saved_and_again_at_what_runs(space: Space) -
         name="strict",
         policyRef={"name": space.name},
     )
+    importing = "try:\n    from skills import bad\nexcept ImportError as e:\n    print(e)"
+    program = (
+        "import sys\nfrom agentk.sdk import client\n"
+        "print(client.connect().exec(sys.argv[1], session='s').stdout)"
+    )
+    agent = python("imports", program, skills=ALL, policyRef={"name": space.name})
+    agent["spec"]["command"].append(importing)
+    space.apply(agent)
+    space.phase("imports", "Succeeded", "Failed")
+    assert "import of subprocess is not allowed (__init__.py)" in space.log("imports")[0]
     assert [one[0] for one in told[:4]] == ["PolicyDenied"] * 4 and told[5][0] == "PolicyDenied"
     assert "subprocess" in told[0][1] and "(__init__.py)" in told[0][1] and "subprocess" in told[5][1]
     assert names(space) == {"bad", "mail"}

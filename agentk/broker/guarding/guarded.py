@@ -108,15 +108,16 @@ class Guarded:
 
     async def _checked(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         rails, surface = self.rails, self._surface
+        runs = self._method == "skill.run" or (self._method == "skill.get" and params.get("importing"))
+        if runs and rails.code is not None:
+            files = await self._skill(self._call.guest, str(params["name"]))
+            await skills.check_code(self._call.guest.uid, rails.code, files, self._lookouts)
         if surface is None:
             return params
         if rails.rate is not None and self._method not in _UNCOUNTED:
             self._rates.take(self._whose(), rails.rate)
         if self._method == "exec" and rails.code is not None and not self._call.form:
             await self._check_code(rails.code, params)
-        if self._method == "skill.run" and rails.code is not None:
-            files = await self._skill(self._call.guest, str(params["name"]))
-            await skills.check_code(self._call.guest.uid, rails.code, files, self._lookouts)
         if self._method == "tool.call" and rails.code is not None:
             command = self._command(self._call.guest, str(params["name"]))
             if command is not None:
