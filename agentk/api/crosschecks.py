@@ -14,6 +14,7 @@ from agentk.api import (
     images,
     kinds,
     parts,
+    policyspecs,
     pools,
     programs,
     quantities,
@@ -326,6 +327,7 @@ def _moved(found: Checks, where: Path) -> Checks:
 
 
 def _policy(obj: Mapping[str, Any]) -> Checks:
+    yield from policyspecs.problems(obj.get("spec") or {})
     isolation = (obj.get("spec") or {}).get("isolation") or {}
     for at, allowed in enumerate(isolation.get("hostPaths") or ()):
         if "pathPrefix" in allowed:

@@ -136,7 +136,9 @@ def _unknown(path: Path, key: str, schema: schemas.Schema, root: schemas.Schema)
     known = sorted(schema.get("properties", {}))
     hint = kinds.did_you_mean(key, known, "fields")
     if not hint.startswith("did you mean"):
-        places = _places(root, key.lower(), ())
+        above = tuple(step for step in path if isinstance(step, str))
+        # One below where it was written is meant rather than one elsewhere.
+        places = sorted(_places(root, key.lower(), ()), key=lambda one: one[: len(above)] != above)
         if places and places[0] != path:
             hint = f"did you mean '{'.'.join((*places[0], key))}'?"
     return Problem((*path, key), "unknown field", hint, True, "FieldValueInvalid")

@@ -220,3 +220,8 @@ def test_choices_are_held_as_far_as_they_are_whole() -> None:
 def test_what_a_stranger_calls_a_schema_refuses_the_call_and_nothing_else(schema: dict[str, Any]) -> None:
     with pytest.raises(errors.BadRequest):
         inputs.check(schema, {"a": 1})
+
+
+def test_a_field_below_is_meant_before_one_elsewhere() -> None:
+    with pytest.raises(errors.Invalid, match=r"did you mean 'spec\.mcp\.stdio\.command'"):
+        admit.admit(tool(mcp={"command": "npx"}))
