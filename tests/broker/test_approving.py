@@ -114,6 +114,24 @@ async def _waiting(world: World, waits: bool) -> bool:
 
 
 @told
+async def test_that_nobody_waits_any_more_is_told_once_it_can_be_written(world: World) -> None:
+    _, call, _ = await world.parked()
+    await world.until(lambda: _waiting(world, True))
+    note, failed = world.approvals.answers.note, asyncio.Event()
+
+    async def full(namespace: str, name: str, waits: bool) -> None:
+        failed.set()
+        world.approvals.answers.note = note  # type: ignore[method-assign]
+        raise errors.Unavailable("the disk is full")
+
+    world.approvals.answers.note = full  # type: ignore[method-assign]
+    await world.hangs_up(call)
+    await world.until(failed.is_set)
+    world.approvals.changed.set()
+    await world.until(lambda: _waiting(world, False))
+
+
+@told
 async def test_a_daemon_that_comes_later_goes_on_where_the_call_waited(world: World) -> None:
     uid, call, asked = await world.parked(key="k")
     await world.until(lambda: _waiting(world, True))
