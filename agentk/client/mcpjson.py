@@ -60,8 +60,9 @@ def read(text: str, versions: Versions, files: Files) -> Found:
         try:
             if not isinstance(server, dict):
                 raise _Cannot("it is no object")
-            if server.get("disabled") is True:
-                raise _Cannot("it is disabled")
+            if server.get("disabled") is True:  # as its owner wants it: no failure
+                found.notes.append(f"{name}: is disabled, and left out")
+                continue
             found.tools.append(_Reading(own, server, found, versions, files).tool())
         except _Cannot as why:
             found.left_out.append(f"{name}: {why}")

@@ -57,6 +57,11 @@ def test_runners_become_packages_in_one_version(
     assert stdio(found) == {"package": package, **more}
 
 
+def test_one_that_is_disabled_is_left_out_and_is_no_failure() -> None:
+    found = read({"s": {"command": "x", "disabled": True}})
+    assert not found.tools and not found.left_out and found.notes == ["s: is disabled, and left out"]
+
+
 def test_a_program_that_no_jail_shows_is_told_of() -> None:
     found = read({"s": {"command": "/home/me/bin/server"}, "t": {"command": "/usr/bin/server"}})
     (note,) = [one for one in found.notes if "is not in its jail" in one]
@@ -108,7 +113,6 @@ def test_a_script_of_this_machine_is_packed(tmp_path: Path) -> None:
         ({"command": "npx", "args": ["--evil", "x"]}, "--evil"),
         ({"command": "npx", "args": ["git+https://x/y"]}, "registry"),
         ({"command": "uvx", "args": ["git+https://x/y"]}, "no package"),
-        ({"command": "x", "disabled": True}, "disabled"),
         ({"command": "x", "args": "--all in one"}, "args is no list"),
         ({"command": "x", "args": [["--deep"]]}, "one of args is no text"),
         ({"command": "x", "env": {"A": {}}}, "env.A is no text"),
