@@ -67,6 +67,14 @@ def test_every_example_is_admitted(path: Path) -> None:
         admit.admit(written.obj, written)
 
 
+def test_links_within_the_readme_lead_somewhere() -> None:
+    text = (TOP / "README.md").read_text()
+    heads = re.findall(r"^#+ (.+)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    anchors = {head.lower().replace(" ", "-").replace(",", "").replace("'", "") for head in heads}
+    linked = set(re.findall(r"\]\(#([^)]+)\)", text.replace("\n", " ")))
+    assert linked and linked <= anchors, linked - anchors
+
+
 def test_every_shipped_object_is_admitted() -> None:
     for path in files.folder("manifests").glob("*.yaml"):
         for written in manifest.parse(path.read_bytes(), path.name):

@@ -10,6 +10,7 @@ import pytest
 
 from agentk.api import kinds
 from agentk.cli import columns, completion, main, options, run, targets, usage
+from agentk.cli.daemon import systemds
 from agentk.client import outcome, units
 
 Run = Callable[..., Any]
@@ -193,6 +194,13 @@ def test_a_command_line_becomes_an_agent(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_a_wrong_run_is_agentks_own_failure(agentk: Run, words: list[str]) -> None:
     assert agentk(*words).code == outcome.AGENTK
+
+
+def test_a_daemon_of_systemd_is_restarted_by_systemd() -> None:
+    assert systemds("0::/system.slice/agentk.service\n") == "systemctl restart agentk"
+    own = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/agentk.service/keeper\n"
+    assert systemds(own) == "systemctl --user restart agentk"
+    assert systemds("0::/user.slice/user-0.slice/session-1.scope\n") == ""
 
 
 def test_the_unit_delegates_and_lets_agents_live() -> None:

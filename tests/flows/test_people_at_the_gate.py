@@ -116,3 +116,5 @@ def test_verify_names_the_record_that_was_changed_while_the_daemon_was_down() ->
         ran = space.agentk("audit", "verify", code=1)
         assert ran.out.startswith(f"record {record}: is not what was written")
         assert json.loads(space.agentk("audit", "verify", "-o", "json", code=1).out)["ok"] is False
+        assert home.agentk("daemon", "restart").out.startswith("restarted: ")
+        assert space.agentk("get", "agent", "a").code == 0
