@@ -26,6 +26,8 @@ def tools():
     found = [{"name": "echo", "description": said, "inputSchema": {"type": "object"}}]
     found.append({"name": "act", "description": "Does it.", "inputSchema": {"type": "object"}})
     return found
+if os.path.exists("/workspace/sulks"):
+    os._exit(9)
 print("a greeting on stderr", file=sys.stderr, flush=True)
 calls = 0
 for line in sys.stdin:
@@ -39,6 +41,9 @@ for line in sys.stdin:
     elif method == "tools/call":
         calls += 1
         given = params["arguments"]
+        if given.get("act") == "sulk":
+            open("/workspace/sulks", "w").close()
+            os._exit(9)
         if given.get("act") == "die":
             os._exit(3)
         if given.get("act") == "flood":
@@ -221,7 +226,7 @@ def test_a_server_that_does_not_start_is_told_of_with_its_exit_code(space: Space
     told = call(space, granted("broken", "missing"), *[("tool.list", {})] * 30)
     for _, refused in told:
         why = {one["tool"]: one["message"] for one in refused}
-        assert "exit code 7" in why["broken"] and "no such program" in why["missing"]
+        assert "exit code 7" in why["broken"] and "there is no not-there" in why["missing"]
     assert "exit code 7" in status(space, "broken")["lastError"] and status(space, "broken")["nextTryTime"]
     (box,) = (one for one in agents(space) if one.startswith("tool-broken"))
     tried = space.log(box).count("why")
@@ -230,6 +235,22 @@ def test_a_server_that_does_not_start_is_told_of_with_its_exit_code(space: Space
         said = space.agentk("tool", "test", "broken", code=1)
         assert "exit code 7" in said.err and "not asked" not in said.err
         household.until("it was tried", lambda times=times: space.log(box).count("why") == tried + times)
+
+
+def test_a_server_that_no_longer_starts_is_told_of_until_it_does(space: Space) -> None:
+    space.apply(server("moody"))
+    told = call(
+        space, granted("moody"), ("tool.list", {}), ("moody__act", {"act": "sulk"}), ("moody__echo", {})
+    )
+    assert told[1][0] == "OutcomeUnknown" and "exit code 9" in told[2][1]
+    household.until("why is told", lambda: "exit code 9" in status(space, "moody")["lastError"])
+    assert status(space, "moody")["nextTryTime"]
+    (box,) = (one for one in agents(space) if one.startswith("tool-moody"))
+    space.agentk("exec", box, "--", "rm", "/workspace/sulks")
+    again = call(space, granted("moody"), ("moody__echo", {}), name="b")
+    assert again[0][0] is False
+    household.until("it is well", lambda: "nextTryTime" not in status(space, "moody"))
+    assert status(space, "moody")["lastError"] == ""
 
 
 class Far(loopback.Answering):

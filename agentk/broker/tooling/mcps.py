@@ -2,19 +2,21 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from agentk.api import errors
 from agentk.broker.tooling import kinds as words
 from agentk.broker.tooling import mcp_pins as pins
 from agentk.broker.tooling.kinds import Calling, Object
-from agentk.broker.tooling.mcp_servers import Servers, Spoken
+from agentk.broker.tooling.mcp_servers import BACKOFF_SECONDS, Servers, Spoken
 from agentk.broker.words import Guest
+from agentk.store import store as stores
 from agentk.tools.mcp_worker import Listing, Unasked
 from agentk.tools.offers import Offered, Outcome
 
 _REFUSED_TOLD = 20
+_WHY_CHARS = 500
 
 SetStatus = Callable[[Object, dict[str, Any]], Awaitable[None]]
 
@@ -62,7 +64,7 @@ class Mcps:
             return await self._call(tool, calling)
 
     async def _call(self, tool: Object, calling: Calling) -> Outcome:
-        async with self._servers.spoken(tool, calling.guest) as spoken:
+        async with self._spoken(tool, calling.guest) as spoken:
             name, session = calling.offered.name, spoken.session
             judged = await self._judged(self._now(tool), session.listing.tools)
             if refusal := pins.refusal(tool, name, judged.drift):
@@ -83,6 +85,29 @@ class Mcps:
                 )
             finally:
                 await progress.end()
+
+    @contextlib.asynccontextmanager
+    async def _spoken(self, tool: Object, guest: Guest | None) -> AsyncIterator[Spoken]:
+        """The server of a tool whose listing is known. That it does not start is told in the status, and that it does
+        by now."""
+        before = str((self._now(tool).get("status") or {}).get("lastError") or "")
+        async with contextlib.AsyncExitStack() as held:
+            try:
+                spoken = await held.enter_async_context(self._servers.spoken(tool, guest))
+            except words.NotYet:
+                raise
+            except errors.Unavailable as error:
+                if error.message[:_WHY_CHARS] != before:
+                    again = stores.now_text(error.retry_after_seconds or BACKOFF_SECONDS)
+                    await self._note(tool, error.message[:_WHY_CHARS], again)
+                raise
+            if before:
+                await self._note(tool, "", None)
+            yield spoken
+
+    async def _note(self, tool: Object, why: str, again: str | None) -> None:
+        with contextlib.suppress(errors.AgentkError):
+            await self._set_status(tool, {"lastError": why, "nextTryTime": again})
 
     async def _judged(self, tool: Object, told: Sequence[Offered]) -> pins.Judged:
         async with self._first:  # of two first listings one is pinned
