@@ -236,6 +236,13 @@ def test_amounts_given_as_numbers_become_text(given_: object, kept: str) -> None
     assert made["spec"]["hard"] == {"cpu": kept}
 
 
+def test_a_flood_of_unknown_fields_is_told_without_guessing_at_each() -> None:
+    with pytest.raises(errors.Invalid) as caught:
+        admit.admit(agent(**{f"u{number}": 1 for number in range(500)}))
+    assert len(caught.value.causes) == 500
+    assert sum(bool(cause.hint) for cause in caught.value.causes) == 50
+
+
 def test_without_strict_unknown_fields_are_dropped() -> None:
     obj = agent(zzz=1, env=[{"name": "A", "vlaue": "x"}])
     assert "zzz" not in admit.admit(obj, strict=False)["spec"]
