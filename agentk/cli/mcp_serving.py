@@ -52,7 +52,7 @@ def _offered(verbs: "_Verbs", read_only: bool) -> list[tuple[Callable[..., Any],
         (one, looks)
         for one in (
             verbs.get, verbs.describe, verbs.logs, verbs.events, verbs.explain,
-            verbs.list_skills, verbs.read_skill,
+            verbs.diff, verbs.list_skills, verbs.read_skill,
         )
     ]  # fmt: skip
     found.append((verbs.list_tools, asks))
@@ -112,6 +112,11 @@ class _Verbs:
             "apply", "-f", "-", *(["--dry-run=server"] if dry_run else []), stdin=manifests
         )
 
+    async def diff(self, manifests: str) -> str:
+        """Show what apply would change; nothing when all is as the manifests say."""
+        words.judge(manifests)
+        return await self._agentk("diff", "-f", "-", stdin=manifests, most=1)  # 1: there are differences
+
     async def delete(self, kind: str, name: str) -> str:
         """Delete one object, and wait until it is gone."""
         return await self._agentk("delete", words.changed_kind(kind), *words.plain(name))
@@ -146,7 +151,12 @@ class _Verbs:
         )
 
     async def _agentk(
-        self, *said: str, stdin: str = "", seconds: float = runs.SECONDS, namespaced: bool = True
+        self,
+        *said: str,
+        stdin: str = "",
+        seconds: float = runs.SECONDS,
+        namespaced: bool = True,
+        most: int = 0,
     ) -> str:
         where = ("-n", self._namespace) if namespaced else ()
-        return await runs.run(*said, *where, stdin=stdin, seconds=seconds)
+        return await runs.run(*said, *where, stdin=stdin, seconds=seconds, most=most)

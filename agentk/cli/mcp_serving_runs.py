@@ -15,8 +15,8 @@ _LEAVING_SECONDS = 15.0  # for one that is ended and puts in order what it began
 _LINE_BYTES = 64 * 1024
 
 
-async def run(*words: str, stdin: str = "", seconds: float = SECONDS) -> str:
-    """What it prints. Raises ToolError with its words when it fails."""
+async def run(*words: str, stdin: str = "", seconds: float = SECONDS, most: int = 0) -> str:
+    """What it prints. Raises ToolError with its words when it fails: ends with a code above `most`."""
     async with _begun(*words) as process:
         try:
             async with asyncio.timeout(seconds):
@@ -24,7 +24,7 @@ async def run(*words: str, stdin: str = "", seconds: float = SECONDS) -> str:
         except TimeoutError:
             raise ToolError(f"agentk {words[0]} did not end within {seconds:g} s") from None
     said = _cut(out) + ("\n" + _cut(err) if err.strip() else "")
-    if process.returncode:
+    if not 0 <= (process.returncode or 0) <= most:
         raise ToolError(said.strip() or f"agentk {words[0]} ended with {process.returncode}")
     return said
 

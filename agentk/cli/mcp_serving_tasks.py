@@ -4,6 +4,7 @@ Whoever asked may go away at any time: then the Task is given up. If this progra
 bounds it.
 """
 
+import contextlib
 import json
 import secrets
 import time
@@ -12,9 +13,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
+import anyio.to_thread
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 
+from agentk.api import errors, kinds
+from agentk.cli import connect
 from agentk.cli import mcp_serving_runs as runs
 from agentk.cli import mcp_serving_words as words
 
@@ -34,7 +38,7 @@ async def run(namespace: str, agent: str, given: Any, seconds: int, context: Con
     name = f"{words.word(agent)[:_NAME_LETTERS].rstrip('-.')}-{secrets.token_hex(4)}"
     where = ("-n", namespace)
     await runs.run("get", "agent", agent, "-o", "name", *where)  # a Task would wait until there is one
-    async with _given_up(name, where):
+    async with _given_up(name, namespace):
         own = [f"--name={name}", f"--task-timeout={seconds}s", f"--ttl={_KEPT}"]
         inputs = ["--each=-", "--json"] if given is not None else []
         await runs.run("task", "run", f"agent/{agent}", *own, *inputs, *where, stdin=f"{said}\n")
@@ -63,15 +67,18 @@ async def _tell(name: str, where: tuple[str, ...], context: Context[Any, Any]) -
 
 
 @asynccontextmanager
-async def _given_up(name: str, where: tuple[str, ...]) -> AsyncIterator[None]:
+async def _given_up(name: str, namespace: str) -> AsyncIterator[None]:
     """Cancelled when the block does not end by itself: also a Task of which nobody heard yet whether it was made."""
     try:
         yield
     except BaseException as error:
         if not isinstance(error, ToolError):
             with anyio.CancelScope(shield=True):
-                try:
-                    await runs.run("task", "cancel", "--no-wait", name, *where)
-                except ToolError:
-                    pass  # it had ended, or was never made
+                await anyio.to_thread.run_sync(_cancel, name, namespace)
         raise
+
+
+def _cancel(name: str, namespace: str) -> None:
+    """By a request of its own: a client that has hung up leaves no time for the command line to start."""
+    with contextlib.suppress(errors.AgentkError):  # it had ended, or was never made
+        connect.connect(starts=False).patch(kinds.TASK, namespace, name, {"spec": {"cancel": True}})

@@ -17,6 +17,7 @@ from tests.flows.household import Space, manifest, shell
 from tests.flows.test_mcp_clients import INSPECTOR, got_by_npm
 from tests.flows.test_mcp_servers import server
 from tests.flows.test_tasks import BEGIN, shape, tasks
+from tests.flows.test_tools import agents
 
 pytestmark = household.needs
 
@@ -27,11 +28,14 @@ def ended(space: Space) -> dict[str, str]:
     }
 
 
+def program(space: Space, *options: str) -> StdioServerParameters:
+    args = ["-m", "agentk.cli.main", "mcp", "serve", "-n", space.name, *options]
+    return StdioServerParameters(command=sys.executable, args=args, env=dict(space.home.environment))
+
+
 def editor(space: Space, work: Any, *options: str) -> None:
     async def whole() -> None:
-        args = ["-m", "agentk.cli.main", "mcp", "serve", "-n", space.name, *options]
-        started = StdioServerParameters(command=sys.executable, args=args, env=dict(space.home.environment))
-        async with asyncio.timeout(300), mcp.Client(started) as client:
+        async with asyncio.timeout(300), mcp.Client(program(space, *options)) as client:
             await work(client)
 
     asyncio.run(whole())
@@ -56,6 +60,10 @@ def test_an_editor_applies_runs_looks_and_calls_but_reads_no_secret(space: Space
         assert not wrong and "agent.agentk.dev/a created" in text
         await asyncio.to_thread(space.phase, "a", "Succeeded")
         assert "hello" in (await said(client, "logs", agent="a"))[1]
+        louder = household.text(shell("a", "echo LOUDER"))
+        for manifests, differs in ((louder, True), (household.text(shell("a", "echo hello")), False)):
+            wrong, text = await said(client, "diff", manifests=manifests)
+            assert not wrong and ("LOUDER" in text) is differs, text
         assert "phase: Succeeded" in (await said(client, "get", kind="agent", name="a"))[1]
         wrong, text = await said(client, "run", agent=household.text(shell("b", "echo ran; exit 3")))
         assert wrong and "ran" in text
@@ -119,6 +127,14 @@ def test_an_editor_gives_work_is_told_of_progress_and_takes_it_back(space: Space
         await begun.wait()
         call.cancel()
         await asyncio.gather(call, return_exceptions=True)
+        sleeper = household.text(shell("once", "sleep 1000", terminationGracePeriodSeconds=1))
+        run = asyncio.create_task(client.call_tool("run", {"agent": sleeper}), name="a run")
+        there = "the run is there", lambda: "once" in agents(space)
+        await asyncio.to_thread(household.until, *there)
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        gone = "the run is gone", lambda: "once" not in agents(space)
+        await asyncio.to_thread(household.until, *gone)
         phases = (
             "the one is done, the other given up",
             lambda: ended(space) == {"double": "Succeeded", "slow": "Cancelled"},
@@ -126,6 +142,26 @@ def test_an_editor_gives_work_is_told_of_progress_and_takes_it_back(space: Space
         await asyncio.to_thread(household.until, *phases)
 
     editor(space, work)
+
+
+def test_an_editor_that_goes_away_leaves_no_work_behind(space: Space) -> None:
+    space.apply(shape("slow", 'import time\nprint("begun", flush=True)\ntime.sleep(1000)'))
+
+    async def whole() -> None:
+        begun = asyncio.Event()
+
+        async def hears(done: float, total: float | None, text: str | None) -> None:
+            if text == "begun":
+                begun.set()
+
+        async with asyncio.timeout(300), mcp.Client(program(space)) as client:
+            call = client.call_tool("run_task", {"agent": "slow"}, progress_callback=hears)
+            waiting = asyncio.create_task(call, name="a call nobody takes back")
+            await begun.wait()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+    asyncio.run(whole())
+    household.until("its work is given up", lambda: ended(space) == {"slow": "Cancelled"})
 
 
 def test_the_inspector_of_npm_gives_work_too(space: Space) -> None:
