@@ -24,7 +24,8 @@ from agentk.store import store as stores
 TOOL, FOR = toolspecs.LABEL, "agentk.dev/tool-for"  # of an instance: its Tool, and its agent if it has one
 MANAGER = "agentk-gate"
 POLICY = "tool"  # of an instance whose Tool names none
-MOST = 100  # of one Tool
+MOST = 100  # of one Tool …
+FAMILY_MOST = 50  # and of these, where each agent has its own, of one agent with all that it spawned
 _COMMAND = ["sleep", "infinity"]  # what is called is put beside it
 _NAME_MAX = 40  # letters of the Tool's name in an instance's; 63 together
 _SWEEP_SECONDS = 5.0
@@ -150,11 +151,7 @@ class Instances:
                 hint=f"agentk get agent {called} -n {namespace}",
                 retry_after_seconds=1,
             )
-        if len(self.of(tool)) >= MOST:
-            raise errors.TooManyRequests(
-                f'Tool "{words.name(tool)}" has {MOST} boxes, and may have no more',
-                hint="spec.sharing: Shared gives all callers one; spec.idleSeconds says how long they stay",
-            )
+        self._room(tool, guest)
         made = await self._admitted(tool, guest)
         crash.crashpoint("tool.making")
         try:
@@ -163,6 +160,24 @@ class Instances:
             return await self._made(tool, guest)
         crash.crashpoint("tool.made")
         return made
+
+    def _room(self, tool: Object, guest: Guest | None) -> None:
+        """Raises TooManyRequests. Whoever spawns many takes no others' boxes by it."""
+        there, most, whose = self.of(tool), MOST, ""
+        if guest is not None and _whose(tool, guest) and len(there) < MOST:
+            eldest = (guest.uid, *guest.parents)[-1]
+            there = [one for one in there if self._eldest(one) == eldest]
+            most, whose = FAMILY_MOST, " for this agent and those it is spawned with"
+        if len(there) >= most:
+            raise errors.TooManyRequests(
+                f'Tool "{words.name(tool)}" has {most} boxes{whose}, and may have no more',
+                hint="spec.sharing: Shared gives all callers one; spec.idleSeconds says how long they stay",
+            )
+
+    def _eldest(self, instance: Object) -> str:
+        """Of whose it is."""
+        whose = str((instance["metadata"].get("labels") or {}).get(FOR) or "")
+        return (whose, *self._guests.parents(whose))[-1]
 
     async def _admitted(self, tool: Object, guest: Guest | None) -> dict[str, Any]:
         spec = agent_spec(tool)
