@@ -113,11 +113,25 @@ def _told(error: Any, path: Path, secret: bool) -> Iterator[Problem]:
         yield Problem(path, _out_of_bounds(rule, asked, value))
 
 
+def _needed(schema: schemas.Schema) -> list[str]:
+    return schema.get("required") or list(schema.get("properties", ()))
+
+
+def _shape(schema: schemas.Schema) -> str:
+    """The one field that it needs, and the one in that: {ref: {name: …}}."""
+    (field,) = _needed(schema)
+    below = schema.get("properties", {}).get(field) or {}
+    inner = _shape(below) if below.get("type") == "object" and len(_needed(below)) == 1 else "…"
+    return f"{{{field}: {inner}}}"
+
+
 def _wrong_type(schema: schemas.Schema, path: Path, value: Any, secret: bool) -> Problem:
     type_name = schema.get("type", "")
     expected = _TYPES.get(type_name, "a quantity such as 256Mi or 500m")
     hint = ""
-    if type_name == "string" and isinstance(value, bool | int | float):
+    if schema.get("format") == "duration" and isinstance(value, int) and not isinstance(value, bool):
+        hint = f"write {value}s"
+    elif type_name == "string" and isinstance(value, bool | int | float):
         hint = "put it in quotes"
     elif type_name == "boolean" and isinstance(value, str) and value.lower() in _YAML_1_1_BOOLS:
         hint = f"did you mean {_YAML_1_1_BOOLS[value.lower()]}?"
@@ -126,8 +140,7 @@ def _wrong_type(schema: schemas.Schema, path: Path, value: Any, secret: bool) ->
     elif type_name == "array" and isinstance(value, str | int | float):
         hint = "write a list: [first, second]"
     elif type_name == "object" and isinstance(value, str):
-        fields = schema.get("required") or list(schema.get("properties", ()))
-        hint = f"write {{{fields[0]}: …}}" if len(fields) == 1 else ""
+        hint = f"write {_shape(schema)}" if len(_needed(schema)) == 1 else ""
     return Problem(
         path, f"expected {expected}, found {shown(value, secret)}", hint, reason="FieldValueTypeInvalid"
     )

@@ -24,6 +24,7 @@ _MACROS = {
 _FIELD = re.compile(r"[0-9A-Za-z*,/#-]{1,256}")
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,3}")
 _HERE = "/etc/localtime"
+_RANGES = "minute 0-59, hour 0-23, day of month 1-31, month 1-12 or JAN-DEC, day of week 0-7 or SUN-SAT"
 _TICK = timedelta(microseconds=1)
 
 
@@ -61,7 +62,7 @@ def parse(expression: str, zone: tzinfo = UTC) -> Cron:
     try:
         cronsim.CronSim(text, datetime(2026, 1, 1, tzinfo=UTC))
     except cronsim.CronSimError as error:
-        raise errors.Invalid(f"{text!r}: {str(error).lower()}") from None
+        raise errors.Invalid(f"{text!r}: {str(error).lower()}", hint=_RANGES) from None
     made = Cron(text, zone)
     if made.after(datetime(2026, 1, 1, tzinfo=UTC)) is None:
         raise errors.Invalid(f"{text!r} never comes")
@@ -77,9 +78,21 @@ def zone(name: str) -> tzinfo:
             raise ValueError(name)
         return zoneinfo.ZoneInfo(name)
     except (ValueError, OSError, zoneinfo.ZoneInfoNotFoundError):
-        hint = "such as Europe/Berlin or UTC"
-        hint += "" if zoneinfo.available_timezones() else "; this machine has none: install tzdata"
-        raise errors.Invalid(f"no time zone {name!r}", hint=hint) from None
+        raise errors.Invalid(f"no time zone {name!r}", hint=_near(name)) from None
+
+
+def _near(name: str) -> str:
+    """Which one may have been meant; a city alone is enough."""
+    import difflib  # heavy, and only for errors
+
+    known = zoneinfo.available_timezones()
+    if not known:
+        return "this machine has none: install tzdata"
+    words = {one.rpartition("/")[2].lower(): one for one in sorted(known)} | {
+        one.lower(): one for one in known
+    }
+    near = difflib.get_close_matches(name.lower()[:64].replace(" ", "_"), words, n=1, cutoff=0.8)
+    return f"did you mean '{words[near[0]]}'?" if near else "such as Europe/Berlin or UTC"
 
 
 def _here() -> tzinfo:

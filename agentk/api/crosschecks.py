@@ -15,6 +15,7 @@ from agentk.api import (
     kinds,
     memoryspecs,
     parts,
+    policyspecs,
     pools,
     programs,
     quantities,
@@ -328,6 +329,7 @@ def _moved(found: Checks, where: Path) -> Checks:
 
 
 def _policy(obj: Mapping[str, Any]) -> Checks:
+    yield from policyspecs.problems(obj.get("spec") or {})
     isolation = (obj.get("spec") or {}).get("isolation") or {}
     for at, allowed in enumerate(isolation.get("hostPaths") or ()):
         if "pathPrefix" in allowed:

@@ -64,13 +64,14 @@ class AgentkError(Exception):
 
     def __str__(self) -> str:
         head = f"{self.field}: {self.message}" if self.field else self.message
-        if len(self.causes) == 1:
-            cause = self.causes[0]
+        causes = untold(self.message, self.causes)
+        if len(causes) == 1:
+            cause = causes[0]
             at = (cause.file or self.file, cause.line or self.line, cause.column or self.column)
             what = f"{cause.field}: {cause.message}" if cause.field else cause.message
             return _place(*at) + _with_hint(f"{head}: {what}", cause.hint or self.hint)
         text = _place(self.file, self.line, self.column) + _with_hint(head, self.hint)
-        return "\n".join([text, *(f"  {cause}" for cause in self.causes)])
+        return "\n".join([text, *(f"  {cause}" for cause in causes)])
 
     def to_status(self) -> dict[str, Any]:
         """As a Kubernetes `Status`; what it has no field for (hint, file, line) rides in `details`."""
@@ -327,8 +328,13 @@ def _place(file: str, line: int, column: int) -> str:
 
 # kubectl prints only the message, so on the wire hint and causes are part of it.
 def _with_causes(message: str, causes: Sequence[Cause]) -> str:
-    told = ", ".join(f"{c.field}: {c.message}" if c.field else c.message for c in causes)
+    told = ", ".join(f"{c.field}: {c.message}" if c.field else c.message for c in untold(message, causes))
     return f"{message}: {told}" if told else message
+
+
+def untold(message: str, causes: Sequence[Cause]) -> list[Cause]:
+    """Those that the message does not tell itself: said once is enough."""
+    return [c for c in causes if c.message != message and f"{c.field}: {c.message}" not in message]
 
 
 def _with_hint(message: str, hint: str) -> str:

@@ -1,24 +1,23 @@
 """JSON Schemas of a tool's arguments, and arguments held against one. Pure, and bounded whoever wrote the schema.
 
-What is checked here costs no more than the schema's size times that of the arguments: a pattern, a reference or a
-search for equals could take for ever, so those are for the tool itself to check. A schema that a person writes may not
-have them at all, for nothing may look as if it were held when it is not.
+What is checked here takes so many steps at most (`holding`): a pattern, a reference or a search for equals could take
+for ever, so those are for the tool itself to check. A schema that a person writes may not have them at all, for nothing
+may look as if it were held when it is not.
 """
 
-import functools
 import itertools
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agentk.api import errors
+from agentk.api import errors, holding
 
 Schema = Mapping[str, Any]
 
 MAX_BYTES = 64 * 1024
 MAX_DEPTH = 20
-_STEPS_MAX = 2_000_000  # of values of the schema times values of the arguments
 _TOLD_MAX = 5
+_QUICK = 2_000  # values of the schema times values of the arguments
 # Not checked here.
 LEFT_OUT = frozenset(
     {"$ref", "$dynamicRef", "pattern", "patternProperties", "format", "uniqueItems", "contains"}
@@ -49,27 +48,50 @@ def _problem(schema: Any, ours: bool) -> str:
             return f"{at}{key} leads out of the schema"
         if ours and key in LEFT_OUT:
             return f"{at}{key} is not checked by the gate"
-    return _invalid(schema)
+    why = holding.wrong(schema)
+    return f"is no JSON Schema: {why[:200]}" if why else ""
 
 
 def check(schema: Schema, arguments: Any, field: str = "params.arguments") -> None:
-    """Raises BadRequest naming each argument that does not fit; never its value."""
-    if _count(schema) * _count(arguments) > _STEPS_MAX:
-        return  # the tool itself looks at what it gets
-    _hold(schema, arguments, field, "the arguments are not what the tool takes")
+    """Raises BadRequest naming each argument that does not fit; never its value. What takes too long to be checked is
+    for the tool itself."""
+    try:
+        _hold(schema, arguments, field, "the arguments are not what the tool takes")
+    except holding.TooMuch:
+        return
 
 
 def check_result(schema: Schema, result: Any, field: str = "params.result") -> None:
     """Raises BadRequest naming each part of a result that does not fit. One that is too long to be held against it
     does not."""
-    if _count(schema) * _count(result) > _STEPS_MAX:
-        raise errors.BadRequest("is too long to be held against spec.output", field=field)
-    _hold(schema, result, field, "the result is not what spec.output asks for")
+    try:
+        _hold(schema, result, field, "the result is not what spec.output asks for")
+    except holding.TooMuch:
+        raise errors.BadRequest("is too long to be held against spec.output", field=field) from None
+
+
+def misfit(schema: Schema, result: Any) -> str:
+    """What of a result is not as its tool promised, never its value; "" when it is. What takes too long to be held
+    against the schema is not refused for it: it is too long for a model, too."""
+    try:
+        _hold(schema, result, "structuredContent", "it is not what outputSchema says")
+    except holding.TooMuch:
+        return ""
+    except errors.BadRequest as error:
+        return error.message
+    return ""
+
+
+def is_quick(schema: Schema, arguments: Any) -> bool:
+    """Whether `check` takes so little that nobody waits for it."""
+    return _count(schema) * _count(arguments) <= _QUICK
 
 
 def _hold(schema: Schema, value: Any, field: str, wrong: str) -> None:
     try:
-        found = list(itertools.islice(_validator(schema).iter_errors(value), _TOLD_MAX))
+        found = list(itertools.islice(holding.problems(schema, value), _TOLD_MAX))
+    except holding.TooMuch:
+        raise
     except Exception:  # noqa: BLE001 - the schema may be a stranger's, and no schema at all
         raise errors.BadRequest("its schema cannot be held against it", field=field) from None
     if not found:
@@ -134,42 +156,11 @@ def _words(schema: Any) -> Iterator[tuple[str, str, Any]]:
             waiting += [(at, held, is_schema) for held in value]
 
 
-def _invalid(schema: Schema) -> str:
-    import jsonschema  # 75 ms: a listing does not pay for it
-
-    try:
-        jsonschema.Draft202012Validator.check_schema(schema)
-    except (jsonschema.SchemaError, RecursionError, ValueError) as error:
-        told = str(getattr(error, "message", "it cannot be read"))
-        return f"is no JSON Schema: {told[:200]}"
-    return ""
-
-
 def _count(value: Any) -> int:
+    """Of its values and letters, about; no more than is needed to know that it is much."""
     waiting, count = [value], 0
-    while waiting and count < _STEPS_MAX:
+    while waiting and count <= _QUICK:
         one = waiting.pop()
-        count += 1
+        count += 1 + (len(one) // 64 if isinstance(one, str) else 0)
         waiting += one.values() if isinstance(one, Mapping) else one if isinstance(one, list) else ()
     return count
-
-
-def _validator(schema: Schema) -> Any:
-    return _made()(dict(schema))
-
-
-@functools.cache
-def _made() -> Any:
-    import jsonschema
-    from jsonschema import validators
-
-    base = jsonschema.Draft202012Validator
-    kinds_of = base.TYPE_CHECKER.redefine(
-        "integer", lambda _, value: isinstance(value, int) and not isinstance(value, bool)
-    )
-    extend: Any = validators.extend
-    return extend(base, dict.fromkeys(LEFT_OUT, _nothing), type_checker=kinds_of)
-
-
-def _nothing(*_: Any) -> Iterator[Any]:
-    return iter(())

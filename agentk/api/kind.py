@@ -12,7 +12,8 @@ ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "up
 
 @dataclass(frozen=True)
 class Column:
-    """One column of a listing. `json_path` is dotted (`.status.phase`); a `date` is printed as an age."""
+    """One column of a listing. `json_path` is dotted (`.status.phase`), of a condition with
+    its type (`.status.conditions.Ready`); a `date` is printed as an age."""
 
     name: str
     type: Literal["string", "integer", "boolean", "date"]

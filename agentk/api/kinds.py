@@ -161,9 +161,13 @@ TOOL = Kind(
     True,
     (
         _NAME,
+        Column("Ready", "string", ".status.conditions.Ready", description="Whether it could last be asked."),
         Column("Offers", "integer", ".status.offers", description="How many tools it offers, once known."),
         Column("Idempotent", "string", ".spec.idempotent", description="Whether a call may be made again."),
         _AGE,
+        Column(
+            "Pinned", "string", ".status.conditions.Pinned", True, "Whether a server lists what was pinned."
+        ),
         Column("Sharing", "string", ".spec.sharing", True, "Who shares a box of its own."),
         Column("Timeout", "string", ".spec.timeout", True, "Longest time of one call."),
         Column("Description", "string", ".spec.description", True, "What it is for."),

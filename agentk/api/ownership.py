@@ -189,7 +189,11 @@ def _owners(obj: Object, schema: schemas.Schema, now: str, *, first: bool = True
         if isinstance(entry, Mapping)
     ]
     if not owners and first:  # made before anybody kept track: somebody wanted it so
-        owners = [_Owner(_BEFORE, "Update", obj["apiVersion"], "", now, _fields(_ownable(obj), schema))]
+        metadata = {
+            key: value for key, value in obj["metadata"].items() if key != "finalizers"
+        }  # not by people
+        written = _fields(_ownable({**obj, "metadata": metadata}), schema)
+        owners = [_Owner(_BEFORE, "Update", obj["apiVersion"], "", now, written)]
     return owners
 
 

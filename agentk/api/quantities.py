@@ -52,6 +52,7 @@ def parse_duration(text: str) -> float:
     if end == 0 or end != len(text):
         days = re.fullmatch(r"(\d{1,6})d", text)
         hint = f"days are not a unit: write {int(days[1]) * 24}h" if days else ""
+        hint = f"write {text}s" if re.fullmatch(r"[0-9]{1,9}", text) else hint
         raise _bad(text, "a duration such as 30s, 5m or 1h30m", hint)
     if nanos > MAX:
         raise _bad(text, "a duration below 292 years")

@@ -10,6 +10,7 @@ from agentk.api.problems import Path, Problem
 
 MAX_DEPTH = 64
 MAX_VALUES = 200_000
+_HINTED = 50  # unknown fields of which it is said what was meant: that takes a millisecond each
 _ABSENT = object()
 
 
@@ -89,7 +90,8 @@ def _shaped(
         for key, held in value.items():
             below = schemas.child(schema, key)
             if below is None:
-                problems.append(_unknown(path, key, schema, root))
+                hint = _meant(path, key, schema, root) if len(problems) < _HINTED else ""
+                problems.append(Problem((*path, key), "unknown field", hint, True, "FieldValueInvalid"))
                 continue
             item = _shaped(held, below, (*path, key), problems, root)
             if item is not _ABSENT:
@@ -132,14 +134,16 @@ def _item_name(item: Any, keys: tuple[str, ...]) -> Any:
     return tuple(str(item[key]) for key in keys)
 
 
-def _unknown(path: Path, key: str, schema: schemas.Schema, root: schemas.Schema) -> Problem:
+def _meant(path: Path, key: str, schema: schemas.Schema, root: schemas.Schema) -> str:
     known = sorted(schema.get("properties", {}))
     hint = kinds.did_you_mean(key, known, "fields")
     if not hint.startswith("did you mean"):
-        places = _places(root, key.lower(), ())
+        above = tuple(step for step in path if isinstance(step, str))
+        # One below where it was written is meant rather than one elsewhere.
+        places = sorted(_places(root, key.lower(), ()), key=lambda one: one[: len(above)] != above)
         if places and places[0] != path:
             hint = f"did you mean '{'.'.join((*places[0], key))}'?"
-    return Problem((*path, key), "unknown field", hint, True, "FieldValueInvalid")
+    return hint
 
 
 def _places(schema: schemas.Schema, key: str, path: tuple[str, ...]) -> list[tuple[str, ...]]:

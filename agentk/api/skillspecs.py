@@ -152,6 +152,20 @@ def contents(skill: Object) -> dict[str, bytes]:
     return found
 
 
+def head(skill: Object) -> dict[str, Any]:
+    """It without its files, of which it says how large they are."""
+    return {**skill, "spec": {**skill["spec"], "source": {"bytes": size(skill)}}}
+
+
+def size(skill: Object) -> int:
+    """Of all its files, as they are written down."""
+    source = skill["spec"]["source"]
+    if "inline" not in source:
+        return int(source["bytes"])
+    held = [source["inline"].get(field) or {} for field in ("files", "binaryFiles")]
+    return sum(len(name) + len(text) for files in held for name, text in files.items())
+
+
 def inline(files: Mapping[str, bytes]) -> dict[str, dict[str, str]]:
     """`spec.source.inline` of these files."""
     texts: dict[str, str] = {}

@@ -6,6 +6,8 @@ from typing import Any
 
 from agentk.api import kinds, quantities
 
+_CONDITION = ".status.conditions."  # and its type: the status of it
+
 
 def table(
     kind: kinds.Kind,
@@ -71,6 +73,11 @@ def _cell(column: kinds.Column, obj: Mapping[str, Any], now: float | None) -> st
         return f"{str(about.get('kind', '')).lower()}/{about.get('name', '')}"
     if path == ".data":
         return len(obj.get("data") or ()) + len(obj.get("binaryData") or ())
+    if path.startswith(_CONDITION):
+        conditions = (obj.get("status") or {}).get("conditions") or ()
+        return next(
+            (str(one["status"]) for one in conditions if one["type"] == path[len(_CONDITION) :]), None
+        )
     value = _found(obj, path)
     if path == ".status.active":
         return len(value or ())

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from agentk.api import crons, errors, quantities
+from agentk.api import crons, errors, kinds, objects, quantities
 from agentk.api.problems import Path, Problem
 
 Spec = Mapping[str, Any]
@@ -61,6 +61,11 @@ def schedule_problems(spec: Spec) -> Iterator[Problem]:
                 read(text)
             except errors.Invalid as error:
                 yield Problem(("spec", field), error.message, error.hint)
+
+
+def cancelled(task: dict[str, Any]) -> dict[str, Any]:
+    """The Task, once somebody has taken it back."""
+    return objects.replace(kinds.TASK, task, {**task, "spec": {**task["spec"], "cancel": True}})
 
 
 def agent_spec(task: Spec, base: Spec) -> dict[str, Any]:

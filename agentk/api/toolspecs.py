@@ -14,6 +14,12 @@ Names = frozenset[str] | None  # of arguments; None: there may be any
 
 KINDS = ("command", "python", "http", "mcp", "agent")
 EVERYWHERE = "default"  # the namespace whose Tools may be for everybody
+LABEL = "agentk.dev/tool"  # of a box of a Tool's own: whose it is
+
+
+def label(name: str) -> str:
+    """A Tool's name as a value of LABEL, which is shorter."""
+    return name[:63].rstrip("-.")
 
 
 def kind(spec: Spec) -> str:
@@ -88,6 +94,7 @@ def _http(http: Spec, path: Path) -> Found:
         for field in ("query", "body", "parameters", "method"):
             if http.get(field, "GET") != "GET":
                 yield Problem((*path, field), "the operation of spec.http.openapi says it", at_key=True)
+        yield from _document(http, (*path, "openapi"))
         known: Names = None
     else:
         known = yield from _parameters(http, path)
@@ -107,6 +114,20 @@ def _http(http: Spec, path: Path) -> Found:
         yield from _template(http["body"], known, (*path, "body"))
         if http.get("method", "GET") in ("GET", "HEAD"):
             yield Problem((*path, "body"), f"a {http.get('method', 'GET')} has no body", "method: POST", True)
+
+
+def _document(http: Spec, path: Path) -> Found:
+    """A document is somebody else's: it does not say where Secrets go, nor what of this machine's network is asked."""
+    if (http.get("openapi") or {}).get("server"):
+        return
+    secret = any("valueFrom" in header for header in http.get("headers") or ())
+    if secret or http.get("privateAddresses"):
+        told = "is required: " + (
+            "no Secret is sent to where a document says"
+            if secret
+            else "a document names no private addresses"
+        )
+        yield Problem((*path, "server"), told, "https://…", reason="FieldValueRequired")
 
 
 def _address(text: str, template: templates.Template, http: Spec, path: Path) -> Found:

@@ -11,7 +11,6 @@ Policy lets it have waiting.
 
 import asyncio
 import contextlib
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -45,8 +44,6 @@ from agentk.store.journal import Journal
 _LOOK_SECONDS = 60.0  # a loop's timer does not count while the machine sleeps: look again after so long
 _APART_BYTES = 64 * 1024  # what is longer is looked through in a thread
 _UNANSWERED = "nobody answered until the deadline"
-
-_log = logging.getLogger(__name__)
 
 Redact = Callable[[bytes], bytes]
 Awaits = Callable[[str, tuple[str, ...]], None]  # uid of an agent, what it waits for
@@ -217,7 +214,10 @@ class Approvals:
             verdict = asking.again()
             obj = await self._store.find(kinds.APPROVAL, *place)
             if obj is None or uid not in ("", obj["metadata"]["uid"]):
-                raise errors.ApprovalDenied("the Approval was deleted before anybody answered")
+                raise errors.ApprovalDenied(
+                    "the Approval was deleted before anybody answered",
+                    hint="make the call again to be asked again",
+                )
             uid = str(obj["metadata"]["uid"])
             if verdict.effect == "Deny":
                 await self._moot(place, "its Policy denies the call by now")
@@ -288,7 +288,10 @@ class Approvals:
 
         def change(live: Object | None) -> Object:
             if live is None or live["metadata"]["uid"] != obj["metadata"]["uid"]:
-                raise errors.ApprovalDenied("the Approval was deleted before it was used")
+                raise errors.ApprovalDenied(
+                    "the Approval was deleted before it was used",
+                    hint="make the call again to be asked again",
+                )
             had = live["status"]
             if phase(live) != phase(obj) or (phase(live) == "Approved" and had.get("used")):
                 raise errors.Conflict("the Approval was used by another call")

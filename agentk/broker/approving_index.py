@@ -89,5 +89,5 @@ def _is_for(one: Known, identity: Identity, params: Mapping[str, Any], files: tu
     if not one.matching:
         return one.digest == identity.digest and not previews.changed(one.files, files)
     return likeness.unchanged(one.files, files) and likeness.alike(
-        one.parts, one.matching, identity.parts, params
+        one.parts, one.matching, identity.parts, params, one.phase != "Denied"
     )

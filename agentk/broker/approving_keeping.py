@@ -50,9 +50,16 @@ class Keeping:
 
     async def _note(self) -> None:
         """Whether somebody waits, in the objects."""
-        while self._approvals.noted:
-            place, waits = self._approvals.noted.popitem()
-            await self._approvals.answers.note(*place, waits)
+        noted = self._approvals.noted
+        while noted:
+            place, waits = noted.popitem()
+            try:
+                await self._approvals.answers.note(*place, waits)
+            except errors.AgentkError:
+                noted.setdefault(
+                    place, waits
+                )  # a disk that is full, say: again, unless it is otherwise by now
+                raise
 
     async def look(self) -> float:
         """End what has ended; seconds until it has to be looked at again."""

@@ -16,6 +16,9 @@ SORT = "."  # no argument's name: what call it is
 _MOST = 64  # arguments; a call with more is like no other
 _TEXT_MAX = 16 * 1024  # letters; what is longer fits no glob
 
+_PROGRAMS = frozenset({"code", "command", "cmd", "script", "shell", "stdin"})  # arguments that are one
+_JOINTS = ";&|`$()<>\n\r"  # what a shell ends one command and begins another by
+
 Matching = tuple[tuple[str, str], ...]  # name of an argument, glob
 StandIn = Callable[..., str]
 
@@ -43,14 +46,24 @@ def parts(stand_in: StandIn, sort: Sequence[bytes], params: Mapping[str, Any]) -
 
 
 def alike(
-    was: Mapping[str, str], matching: Matching, now: Mapping[str, str], params: Mapping[str, Any]
+    was: Mapping[str, str],
+    matching: Matching,
+    now: Mapping[str, str],
+    params: Mapping[str, Any],
+    allows: bool = True,
 ) -> bool:
-    """Whether a call is like the one that was answered."""
+    """Whether a call is like the one that was answered. `allows`: it is let through for that."""
     globs = dict(matching)
     if not was or set(was) != set(now):
         return False
     held = values(params)
-    return all(_fits(globs[name], held[name]) if name in globs else was[name] == now[name] for name in was)
+    for name in was:
+        if name not in globs:
+            if was[name] != now[name]:
+                return False
+        elif not _fits(globs[name], held[name]) or (allows and _goes_on(name, globs[name], held[name])):
+            return False
+    return True
 
 
 def unchanged(was: Sequence[File], now: Sequence[File]) -> bool:
@@ -62,6 +75,13 @@ def unchanged(was: Sequence[File], now: Sequence[File]) -> bool:
 def _fits(glob: str, value: Any) -> bool:
     told = text(value)
     return len(told) <= _TEXT_MAX and globbing.glob(glob).matches(told)
+
+
+def _goes_on(name: str, glob: str, value: Any) -> bool:
+    """Whether the program that a `*` stands for begins another one: `ls *` is about ls, not about `ls; rm -rf .`"""
+    if name.rpartition(".")[2] not in _PROGRAMS or not isinstance(value, str):
+        return False
+    return any(value.count(letter) > glob.count(letter) for letter in _JOINTS)
 
 
 def text(value: Any) -> str:

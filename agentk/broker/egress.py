@@ -7,6 +7,7 @@ rule opens, or to a host spelled so that the check and the resolver could read i
 
 import asyncio
 import ipaddress
+import os
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _TLS = (443,)
 _MOST_ANSWERS = 16
+_OPENING = "privateAddresses: true, beside the host or url in the manifest, opens such addresses"
 
 
 @dataclass(frozen=True)
@@ -153,7 +155,7 @@ def vetted(target: Target, addresses: Sequence[str]) -> tuple[str, ...]:
         if why:
             raise Denied(
                 f"{target.host} resolves to {why}",
-                hint="" if target.private else "a rule opens such addresses with privateAddresses: true",
+                hint="" if target.private else _OPENING,
             )
     return tuple(dict.fromkeys(addresses))
 
@@ -186,7 +188,7 @@ class Dialer:
             except TimeoutError:
                 problem = "it did not answer in time"
             except OSError as error:
-                problem = error.strerror or type(error).__name__
+                problem = os.strerror(error.errno) if error.errno else type(error).__name__
         raise UpstreamError(f"connecting to {target.host}:{target.port} failed: {problem}")
 
     async def look_up(self, target: Target) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ of the daemon's, share a connection between guests, nor quote in an error what a
 
 import contextlib
 import errno
+import os
 import re
 import socket
 import ssl
@@ -273,4 +274,4 @@ def _told(wrong: Exception, url: Url) -> UpstreamError | Timeout:
 
 
 def _reason(error: OSError) -> str:
-    return error.strerror if error.errno and error.strerror and "[" not in error.strerror else "no connection"
+    return os.strerror(error.errno) if error.errno and error.errno > 0 else "no connection"

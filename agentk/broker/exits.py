@@ -16,6 +16,16 @@ from agentk.store.journal import Journal
 
 # A status is written anew with each change: what is larger is told by agent.wait alone.
 _RESULT_IN_STATUS_BYTES = 16 * 1024
+_COUNTED_MAX = 50_000  # records of an attempt that are looked through
+_ANSWERED = """
+WITH RECURSIVE chain (before, kind, method, status, n) AS (
+    SELECT r.before, r.kind, r.method, r.status, 1 FROM runs JOIN records r ON r.id = runs.last
+    WHERE runs.uid = :uid AND r.attempt = :attempt
+    UNION ALL
+    SELECT r.before, r.kind, r.method, r.status, n + 1 FROM chain JOIN records r ON r.id = chain.before
+    WHERE r.attempt = :attempt AND n < :most)
+SELECT count(*) FROM chain WHERE kind = 'result' AND method = 'think' AND status = 'ok'
+"""
 FINAL = ("MaxSteps", "ApprovalDenied")  # starting again would come to the same end, and cost as much
 
 
@@ -62,6 +72,15 @@ class Exits:
             return Exit(*row) if row else None
 
         return self._journal.read(read)
+
+    async def answered(self, uid: str, attempt: int) -> int:
+        """How often its model answered in this attempt, as far as that is still on record."""
+        asked = {"uid": uid, "attempt": attempt, "most": _COUNTED_MAX}
+
+        def count(conn: sqlite3.Connection) -> int:
+            return int(conn.execute(_ANSWERED, asked).fetchone()[0])
+
+        return await self._journal.read_apart(count)
 
     def note(self, uid: str, attempt: int) -> None:
         """What `write` wrote is on the disk."""

@@ -80,7 +80,7 @@ class Gate:
         params = method.parse(call.params)
         running = Running(call, emit, rooms.journal, rooms.guard(call, method.name))
         params, kept, refusal = await running.leaving(params)
-        facts = method.facts(call.guest, params)
+        running.facts = facts = method.facts(call.guest, params)
         verdict = policy.decide(rooms.rules(call.guest), method.name, facts)
         if verdict.effect == "Allow" and method.recording == "none" and refusal is None:
             return await running.unrecorded(method.handle(running, params))
@@ -122,7 +122,12 @@ class Gate:
             running.call = replace(call, guest=guest)
             if not running.guarded_as(rooms.guard(running.call, method.name)):
                 return policy.Verdict("Deny", "", "the guardrails of its Policy changed while it waited")
-            return policy.decide(rooms.rules(guest), method.name, method.facts(guest, params))
+            facts = method.facts(guest, params)
+            if facts.tool != running.facts.tool:
+                return policy.Verdict(
+                    "Deny", "", "what it calls is another tool than when it was asked about"
+                )
+            return policy.decide(rooms.rules(guest), method.name, facts)
 
         running.parked = True
         try:

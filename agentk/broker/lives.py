@@ -169,6 +169,10 @@ class Lives:
         """How this attempt said that it ends."""
         return self._rooms.exits.of(uid, attempt) if self._rooms else None
 
+    async def answered(self, uid: str, attempt: int) -> int | None:
+        """How often the model of this attempt answered."""
+        return await self._rooms.exits.answered(uid, attempt) if self._rooms else None
+
     def overdrawn(self, uid: str) -> Overdrawn | None:
         """Why it may not go on; None when it may."""
         rooms = self._rooms

@@ -56,6 +56,7 @@ class Context(Protocol):
     )
     meta: dict[str, str | int]  # goes on record beside the answer
     approved: Approved  # by whom, when a person was asked
+    facts: policy.Facts  # that it was judged by
 
     async def emit(self, data: Any) -> None:
         """One item of the call's stream; waits while the guest does not read."""

@@ -18,15 +18,20 @@ Listed = Sequence[tuple[str, globbing.Globs]]
 
 
 def values(arguments: Mapping[str, Any] | None, name: str) -> list[str]:
-    """Every value that `a.b` means; none when it is not given. What holds for a list holds for each of its items."""
+    """Every value that `a.b` means; none when it is not given. What holds for a list holds for each of its items, and
+    an argument that is itself named `a.b` is meant too."""
     found: list[Any] = [arguments or {}]
-    for step in name.split("."):
+    whole: list[Any] = []
+    steps = name.split(".")
+    for at, step in enumerate(steps):
         below: list[Any] = []
         for one in _flat(found):
-            if isinstance(one, Mapping) and one.get(step) is not None:
-                below.append(one[step])
+            if isinstance(one, Mapping):
+                below += [one[step]] if one.get(step) is not None else []
+                rest = ".".join(steps[at:])
+                whole += [one[rest]] if rest != step and one.get(rest) is not None else []
         found = below
-    flat = _flat(found)
+    flat = _flat([*found, *whole])
     return [TOO_LONG] if len(flat) > _MAX_VALUES else [text(one) for one in flat]
 
 
@@ -46,7 +51,9 @@ def matches(globs: globbing.Globs, value: str, refuses: bool) -> bool:
 
 
 def text(value: Any) -> str:
-    """As globs see it: text as it is, anything else as JSON."""
+    """As globs see it: text as it is, anything else as JSON. 5.0 is 5: it is to whoever gets it."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, str):
         told = value
     else:

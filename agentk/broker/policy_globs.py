@@ -40,6 +40,11 @@ class Glob:
         return bool(state & self._end)
 
 
+def covers(wide: str, narrow: str) -> bool:
+    """Whether all that the glob `narrow` matches surely is matched by `wide`."""
+    return glob(wide).covers(narrow)
+
+
 def glob(text: str) -> Glob:
     """The pattern, ready to match. Any text is a pattern."""
     letters: dict[str, int] = {}

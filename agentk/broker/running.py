@@ -35,6 +35,7 @@ class Running:
     """One call while it runs: what its handler sees, and its records."""
 
     intent: entries.Intent  # of what is recorded
+    facts: policy.Facts = policy.NOTHING  # that it was judged by
 
     def __init__(self, call: Call, emit: Emit, journal: Journal, guard: Guarded | None = None) -> None:
         self.call, self._emit, self._guard = call, emit, guard

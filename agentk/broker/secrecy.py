@@ -41,7 +41,10 @@ class Secrecy:
         held = self._held.get((namespace, name))
         if held is None:
             raise errors.NotFound(
-                f'Secret "{name}" not found in namespace "{namespace}"', kind="secrets", name=name
+                f'Secret "{name}" not found in namespace "{namespace}"',
+                hint=f"apply one with stringData: {{{key}: …}}; nothing else has to be made anew",
+                kind="secrets",
+                name=name,
             )
         if key not in held:
             raise errors.NotFound(f'Secret "{name}" has no key "{key}"', kind="secrets", name=name)

@@ -23,6 +23,7 @@ from agentk.runtime.ends import Ends
 
 PER_AGENT = 1  # at once: each keeps all that its code made
 IDLE_SECONDS = 600.0
+HELD_LETTERS, HELD_PIECES = 256 * 1024, 5000  # of the code that one had
 _READ_BYTES = 64 * 1024
 _PROGRAM = "import sys; sys.path = [one for one in sys.path if one]; import agentk.sdk.session as _; _.main()"
 _ARGV = ("python3", "-u", "-c", _PROGRAM)
@@ -73,6 +74,16 @@ class Sessions:
                 if not session.is_over:
                     return await self._run(session, step)
 
+    def had(self, box_id: str) -> list[str] | None:
+        """The pieces of code that a box's session was given; None when they are more than it holds."""
+        found = [session.had for session in self._of(box_id)]
+        return None if None in found else [one for had in found for one in had or ()]
+
+    def retire(self, box_id: str) -> None:
+        """End a box's session as soon as nothing runs in it; what comes then begins another. Repeatable."""
+        for session in self._of(box_id):
+            session.retire()
+
     async def close(self) -> None:
         """End all of them. Repeatable."""
         sessions, self._open = list(self._open.values()), {}
@@ -88,12 +99,17 @@ class Sessions:
         finally:
             idle = asyncio.get_running_loop().call_later(self._idle_seconds, session.leave)
             session.idle = idle
+            if session.retires:
+                session.leave()
             if session.is_over:
                 idle.cancel()
         if exec_orders.exit_code(result) == exec_orders.NOT_FOUND and not session.began:
             hint = "its image needs a python3 in its PATH; on the host it is found below /usr"
             raise errors.RuntimeRefused("there is no python3 in this jail", hint=hint, field="params.session")
         return result, "Ended" if session.is_over else state
+
+    def _of(self, box_id: str) -> list["_Session"]:
+        return [one for (where, _), one in self._open.items() if where == box_id and not one.is_over]
 
     def _session(self, guest: Guest, name: str) -> "_Session":
         known = self._open.get((guest.box_id, name))
@@ -118,6 +134,9 @@ class _Session:
         self.turn = asyncio.Lock()
         self.steps = 0
         self.began = False  # it has said something of ours
+        self.had: dict[str, None] | None = {}
+        self._had_letters = 0
+        self.retires = False
         self._reach, self._box_id, self._hand_id = reach, box_id, uuid.uuid4().hex
         self._left = self._taken = False
         ends = self._ends = pipes.Pipes.made()
@@ -134,6 +153,12 @@ class _Session:
     @property
     def is_over(self) -> bool:
         return self._left or self._entering.done()
+
+    def retire(self) -> None:
+        """End it when nothing runs in it. Repeatable."""
+        self.retires = True
+        if not self.turn.locked():
+            self.leave()
 
     def leave(self) -> None:
         """End it, and wait for nothing. Repeatable."""
@@ -154,6 +179,7 @@ class _Session:
         kept = {"out": Ends(step.output_bytes), "err": Ends(step.output_bytes)}
         word, timed_out = secrets.token_hex(16).encode(), False
         self.steps += 1
+        self._hold(step.code)
         try:
             async with asyncio.timeout(step.timeout_seconds):
                 failed = None
@@ -175,6 +201,14 @@ class _Session:
         ended = box.Exit(int(bool(failed)), None, "none", "") if failed is not None else await self._entering
         out, err = kept["out"], kept["err"]
         return box.ExecResult(ended, out.kept(), err.kept(), timed_out, out.truncated, err.truncated)
+
+    def _hold(self, code: str) -> None:
+        if self.had is None or code in self.had:
+            return
+        self.had[code] = None
+        self._had_letters += len(code)
+        if self._had_letters > HELD_LETTERS or len(self.had) > HELD_PIECES:
+            self.had = None
 
     async def _hear(self, name: str, word: bytes, kept: Ends, tell: Hears | None) -> bool | None:
         """Whether the step failed; None when the interpreter is dead."""

@@ -35,8 +35,6 @@ class Entry:
 
 def entry(skill: Object) -> Entry:
     metadata, spec = skill["metadata"], skill["spec"]
-    inline = spec["source"]["inline"]
-    held = [*(inline.get("files") or {}).items(), *(inline.get("binaryFiles") or {}).items()]
     return Entry(
         str(metadata["namespace"]),
         str(metadata["name"]),
@@ -44,7 +42,7 @@ def entry(skill: Object) -> Entry:
         int(spec.get("version", 1)),
         frozenset(spec.get("namespaces") or ()),
         str((metadata.get("annotations") or {}).get(skillspecs.SAVED_BY, "")),
-        sum(len(name) + len(text) for name, text in held),
+        skillspecs.size(skill),
     )
 
 
@@ -76,6 +74,24 @@ def chosen(spec: Object, own: str, skills: Iterable[Entry]) -> list[Entry]:
     return [found[module][1] for module in sorted(found)]
 
 
+def missing(spec: Object, own: str, skills: Iterable[Entry]) -> list[Key]:
+    """What it names and may not use. A glob names none; what the agent may save itself is not there at first."""
+    there = {one.key for one in skills if may_use(spec, own, one)}
+    named = [(str(one.get("namespace") or own), str(one["name"])) for one in _uses(spec)]
+    return [
+        (namespace, name)
+        for namespace, name in dict.fromkeys(named)
+        if (namespace, name) not in there
+        and is_name(name)
+        and not (namespace == own and may_save(spec, skillspecs.base(name)))
+    ]
+
+
+def is_name(text: str) -> bool:
+    """Whether it is one name, and no glob of names."""
+    return not set(text) & set("*?")
+
+
 def may_save(spec: Object, name: str) -> bool:
     return any(policy_globs.glob(str(one)).matches(name) for one in _skills(spec).get("save") or ())
 
@@ -88,7 +104,7 @@ def wider(asked: Any, had: Any) -> Iterator[Problem]:
             told = ", ".join(shown(glob) for _, glob in parent[0]) or "none"
             yield _problem(("use", at), f"its parent has {told}, asked for {shown(name)}")
     for at, name in enumerate(child[1]):
-        if not any(policy_globs.glob(one).covers(name) for one in parent[1]):
+        if not any(policy_globs.covers(one, name) for one in parent[1]):
             told = ", ".join(map(shown, parent[1])) or "none"
             yield _problem(("save", at), f"its parent may save {told}, asked for {shown(name)}")
 
@@ -96,7 +112,7 @@ def wider(asked: Any, had: Any) -> Iterator[Problem]:
 def _covers(wide: Key, narrow: Key) -> bool:
     if _is_version(narrow[1]):  # a glob is about the latest alone
         return wide == narrow
-    return wide[0] == narrow[0] and policy_globs.glob(wide[1]).covers(narrow[1])
+    return wide[0] == narrow[0] and policy_globs.covers(wide[1], narrow[1])
 
 
 def _read(written: Any) -> tuple[list[Key], list[str]]:

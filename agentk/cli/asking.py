@@ -62,6 +62,10 @@ def tasks(
         if name:
             based = [_named(based[0], name)]
     else:
+        if origin.agent:
+            api.get(
+                kinds.AGENT, where, options.agent_names([origin.agent])[0]
+            )  # raises the daemon's own NotFound
         obj = _of_agent(origin.agent) if origin.agent else _of_schedule(api, where, origin.schedule)
         obj["metadata"]["name"] = name or _fresh(obj["metadata"]["name"])
         based = [manifests.resolve(manifest.Manifest(obj, "command line"), namespace_option, where)]

@@ -11,6 +11,7 @@ from agentk.cli import columns, show
 from agentk.client import client, watching
 
 _QUIET_SECONDS = 1.0
+_PENDING_TOLD = 10  # lines: of a thousand that wait for the same, the first ones tell it
 _HEADERS = ("Name", "Phase", "Reason", "Result")
 _RESULT_LETTERS = 60
 _TOLD = ("phase", "reason", "message", "exitCode", "attempts", "usage", "startTime", "completionTime")
@@ -28,8 +29,10 @@ def ended(
     fields = f"metadata.name={names[0]}" if len(wanted) == 1 else ""
     selection = client.Selection(kinds.TASK, namespace, "", fields)
     listing = api.list(selection)
+    pending = _Pending(wanted)
     for obj in listing.items:
         _note(found, wanted, obj)
+        pending.told(obj)
     there = {obj["metadata"]["name"] for obj in listing.items}
     for name in wanted - there:
         api.get(kinds.TASK, namespace, name)  # raises the daemon's own NotFound
@@ -38,6 +41,7 @@ def ended(
         for event in watching.watch(api, selection, listing, end) if wanted else ():
             name = event.obj["metadata"]["name"]
             _note(found, wanted, event.obj)
+            pending.told(event.obj)
             if event.type == "DELETED" and name in wanted:
                 raise errors.NotFound(f"task/{name} was deleted before it had ended")
             progress.told(found)
@@ -53,6 +57,25 @@ def _note(found: dict[str, show.Object | None], wanted: set[str], obj: show.Obje
     if name in wanted and (obj.get("status") or {}).get("phase") in kinds.ENDED_PHASES:
         found[name] = obj
         wanted.discard(name)
+
+
+class _Pending:
+    """Says what keeps Tasks from beginning, once each: who waits for them would not know."""
+
+    def __init__(self, wanted: set[str]) -> None:
+        self._wanted, self._told = wanted, set[tuple[str, str]]()
+
+    def told(self, obj: show.Object) -> None:
+        name, why = obj["metadata"]["name"], waits_for(obj)
+        if why and name in self._wanted and (name, why) not in self._told and len(self._told) < _PENDING_TOLD:
+            self._told.add((name, why))
+            show.say(columns.safe(f"task/{name} has not begun yet: {why}"))
+
+
+def waits_for(obj: show.Object) -> str:
+    """What a Task says that it waits for before it can begin."""
+    status = obj.get("status") or {}
+    return str(status.get("message") or "") if status.get("phase") == "Pending" else ""
 
 
 class _Progress:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
 GAP = "   "
@@ -71,6 +71,11 @@ def cell(value: Any) -> str:
 def safe(text: str) -> str:
     """Text that cannot move a terminal's cursor."""
     return _CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
+
+
+def marked(text: str, told: Callable[[str], str]) -> str:
+    """A text of several lines with each such letter as `told` has it."""
+    return _CONTROL.sub(lambda found: found.group() if found.group() in "\n\t" else told(found.group()), text)
 
 
 def wants_colour(stream: TextIO) -> bool:

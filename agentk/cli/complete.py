@@ -15,6 +15,15 @@ app = typer.Typer(**options.APP)
 _KIND_VERBS = frozenset({"get", "describe", "delete", "wait", "explain"})
 _HANDS = frozenset({"exec", "attach", "port-forward"})  # of one agent; what follows is not ours to know
 _AGENT_VERBS = frozenset({"logs", "kill", "restart", "suspend", "resume", "top", "audit", "trace", "budget"})
+_GROUPS = frozenset({"task", "tool", "skill", "daemon", "auth", "mcp", "image", "compat"})
+_NAMED: dict[str, kinds.Kind] = {
+    **dict.fromkeys(("approve", "deny", "answer"), kinds.APPROVAL),
+    **dict.fromkeys(("tool call", "tool list", "tool test", "tool accept"), kinds.TOOL),
+    **dict.fromkeys(("skill show", "skill test", "skill rm"), kinds.SKILL),
+    **dict.fromkeys(("task get", "task wait", "task cancel", "task logs"), kinds.TASK),
+    "task run": kinds.AGENT,
+}
+_SWITCHES = frozenset({"suspend", "resume"})  # of Schedules too, as KIND/NAME
 _OUTPUTS = ("json", "yaml", "name", "wide", "jsonpath=", "custom-columns=")
 _OWN_WORDS = {"audit": ("verify", "head"), "budget": ("add",)}
 _SECONDS = 2.0
@@ -36,10 +45,8 @@ def candidates(words: Sequence[str]) -> Iterable[str]:
     if not before:
         return main.NAMES
     verb, previous = before[0], before[-1]
-    if verb == "daemon" and len(before) == 1:
-        return ("start", "stop", "status", "run", "logs", "install")
-    if verb == "auth" and len(before) == 1:
-        return ("can-i",)
+    if verb in _GROUPS and len(before) == 1 and not last.startswith("-"):
+        return _words_of(verb)
     if verb == "completion":
         return ("bash", "zsh", "fish")
     if previous in ("-o", "--output"):
@@ -51,6 +58,12 @@ def candidates(words: Sequence[str]) -> Iterable[str]:
     if last.startswith("-"):
         return _options(verb)
     namespace = _namespace(before)
+    kind = _NAMED.get(verb) or _NAMED.get(" ".join(before[:2]))
+    if kind:
+        fields = "status.phase=Pending" if kind is kinds.APPROVAL else ""
+        return _names(kind, namespace, fields)
+    if verb in _SWITCHES and "/" in last:
+        return _kinds_and_names((), last, namespace)
     if verb in _AGENT_VERBS:
         own = _OWN_WORDS.get(verb, ()) if len(before) == 1 else ()
         return [*own, *_names(kinds.AGENT, namespace)]
@@ -80,10 +93,10 @@ def _kinds_and_names(before: Sequence[str], last: str, namespace: str) -> Iterab
         return ()
 
 
-def _names(kind: kinds.Kind, namespace: str) -> list[str]:
+def _names(kind: kinds.Kind, namespace: str, fields: str = "") -> list[str]:
     api = client.Client(connect.here().socket, timeout_seconds=_SECONDS)
     try:
-        table = api.table(client.Selection(kind, namespace))
+        table = api.table(client.Selection(kind, namespace, "", fields))
     except errors.AgentkError:
         return []
     return [row["object"]["metadata"]["name"] for row in table["rows"]]
@@ -96,13 +109,24 @@ def _namespace(words: Sequence[str]) -> str:
     return options.namespace("")
 
 
-def _options(verb: str) -> list[str]:
-    """Every option of a verb."""
+def _command(verb: str) -> Any:
+    """None: there is none of that name."""
     try:
         module: Any = importlib.import_module(f"agentk.cli.{verb.replace('-', '_')}")
     except ModuleNotFoundError:
+        return None
+    return typer.main.get_command(module.app)
+
+
+def _words_of(verb: str) -> list[str]:
+    return list(getattr(_command(verb), "commands", {}))
+
+
+def _options(verb: str) -> list[str]:
+    """Every option of a verb."""
+    command = _command(verb)
+    if command is None:
         return []
-    command: Any = typer.main.get_command(module.app)
     params = [param for one in (command, *getattr(command, "commands", {}).values()) for param in one.params]
     options_ = [option for param in params for option in (*param.opts, *param.secondary_opts)]
     return [*(option for option in options_ if option.startswith("-")), "--help"]

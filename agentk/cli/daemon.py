@@ -50,6 +50,30 @@ def stop(
 
 
 @app.command()
+def restart() -> int:
+    """End it and start it anew, after an upgrade or a change of config.yaml; agents go on.
+
+    Example: agentk daemon restart
+    """
+    where = connect.here()
+    pid = lifecycle.keeper_pid(where)
+    if pid is not None and (command := systemds(Path(f"/proc/{pid}/cgroup").read_text())):
+        raise errors.Conflict("systemd keeps this daemon", hint=command)
+    lifecycle.stop(where, kill_agents=False)
+    lifecycle.ensure_daemon(where, os.environ)
+    print(f"restarted: {where.socket}")
+    return 0
+
+
+def systemds(cgroups: str) -> str:
+    """How a keeper in these cgroups is restarted when it is of a unit of systemd; "" when it is not: one started beside
+    its unit would be nobody's."""
+    if "/agentk.service" not in cgroups:
+        return ""
+    return f"systemctl {'--user ' if '/user@' in cgroups else ''}restart agentk"
+
+
+@app.command()
 def status(output: options.Output = "") -> int:
     """Tell how it is; ends with 1 when it does not run. Example: agentk daemon status -o json"""
     form = show.parse(output, ("json", "yaml"))

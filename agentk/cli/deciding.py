@@ -20,9 +20,11 @@ Match = Annotated[
     typer.Option(
         "--match",
         metavar="NAME=GLOB",
-        help="With --remember: calls like it too, whose argument NAME fits and whose others are the same. Repeatable.",
+        help="With --remember: calls like it too, whose argument NAME fits and whose others are the same. Of a program "
+        "(code, command) no * stands for what begins another, such as ';' or a new line. Repeatable.",
     ),
 ]
+_AGENT = "agentk.dev/agent"  # label of an Approval: who asks
 Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Told to the agent, and kept.")]
 
 
@@ -60,6 +62,10 @@ def each(names: list[str] | None, labels: str, namespace: str, verb: str, body: 
             made = api.request("POST", kinds.APPROVAL.path(where, name, verb), body=body)
         except (errors.NotFound, errors.Conflict, errors.Invalid) as error:
             failed = True
+            if isinstance(error, errors.NotFound) and _asks(api, where, name):
+                error.hint = (
+                    f"{name} is an agent: agentk get approvals -l {_AGENT}={name}  # shows what it asks"
+                )
             telling.error(error)
             continue
         done = "answered" if verb == "answer" else made["status"]["phase"].lower()
@@ -68,6 +74,14 @@ def each(names: list[str] | None, labels: str, namespace: str, verb: str, body: 
             until = made["spec"]["deadline"]
             show.say(f"nobody waits for it now: the same call, made again until {until}, is let through")
     return 1 if failed else 0
+
+
+def _asks(api: client.Client, namespace: str, agent: str) -> bool:
+    """Whether there is an Approval of an agent of that name, which people type for it."""
+    try:
+        return bool(api.list(client.Selection(kinds.APPROVAL, namespace, f"{_AGENT}={agent}")).items)
+    except errors.AgentkError:
+        return False  # what was said before it is enough
 
 
 def _name(word: str) -> str:

@@ -1,5 +1,6 @@
 """`agentk describe`: everything about an object for people, with its events."""
 
+import json
 import re
 from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
@@ -17,6 +18,8 @@ _WIDTH = 30
 _ELSEWHERE = frozenset({"conditions", "observedGeneration", "run"})
 # Of no use to people, in the spec of an Approval.
 _INNER = frozenset({"parts", "slot", "clock", "digest"})
+# What is below them is named by whoever wrote it.
+_NAMES = frozenset({"data", "files", "input", "arguments", "query", "properties"})
 _WORDS = {"cpu": "CPU", "uid": "UID", "id": "ID", "ttl": "TTL", "oom": "OOM"}
 
 
@@ -101,43 +104,66 @@ def _rest(kind: kinds.Kind, obj: show.Object) -> dict[str, Any]:
         data = rest.get("data") or {}
         rest["data"] = {key: f"{len(base64.b64decode(value))} bytes" for key, value in data.items()}
     if kind is kinds.APPROVAL:
-        rest["spec"] = {key: value for key, value in rest["spec"].items() if key not in _INNER}
+        spec = {key: value for key, value in rest["spec"].items() if key not in _INNER}
+        rest["spec"] = {**spec, "arguments": _exact(spec.get("arguments") or {})}
     status = rest.pop("status", None) or {}
     shown = {key: value for key, value in status.items() if key not in _ELSEWHERE}
     return {"status": shown, **rest}  # how it is comes before how it was asked to be
 
 
-def _fields(value: dict[str, Any], indent: str) -> Iterator[str]:
+def _exact(value: Any) -> Any:
+    """What somebody is asked about: nothing of it left out for being empty, and no two lists look alike."""
+    if isinstance(value, dict):
+        return {key: _exact(inner) for key, inner in value.items()} or "{}"
+    if isinstance(value, list) and any(isinstance(one, dict | list) for one in value):
+        return [_exact(one) for one in value]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _fields(value: dict[str, Any], indent: str, titled: bool = True) -> Iterator[str]:
+    """`titled`: keys are fields of ours; else they are somebody's own names, and are shown as they are."""
     for key, inner in value.items():
         if inner in (None, {}, []):
             continue
+        field, title = (key, _title(key)) if titled else ("", columns.safe(key))
         if isinstance(inner, dict):
-            below = list(_fields(inner, indent + "  "))
-            yield from [f"{indent}{_title(key)}:", *below] if below else []
+            below = list(_fields(inner, indent + "  ", titled and key not in _NAMES))
+            yield from [f"{indent}{title}:", *below] if below else []
         elif isinstance(inner, list):
-            yield from _listed(key, inner, indent)
+            yield from _listed(field, title, inner, indent, titled)
         else:
-            yield from _scalar(key, inner, indent)
+            yield from _scalar(field, title, inner, indent)
 
 
-def _listed(key: str, items: list[Any], indent: str) -> Iterator[str]:
+def _listed(key: str, title: str, items: list[Any], indent: str, titled: bool) -> Iterator[str]:
     if all(not isinstance(item, (dict, list)) for item in items):
         if key in ("command", "args"):
             import shlex
 
-            yield _line(_title(key), shlex.join(map(str, items)), indent)
+            yield _line(title, shlex.join(map(str, items)), indent)
         else:
-            yield _line(_title(key), ", ".join(map(str, items)), indent)
+            yield _line(title, ", ".join(map(str, items)), indent)
         return
-    yield f"{indent}{_title(key)}:"
-    if key == "buckets":
+    yield f"{indent}{title}:"
+    if key == "buckets" and all(map(_is_bucket, items)):
         yield from _histogram(items, indent + "  ")
         return
     for item in items:
-        body = list(_fields(item if isinstance(item, dict) else {"items": item}, indent + "    "))
+        inner = item if isinstance(item, dict) else {"items": item}
+        body = list(_fields(inner, indent + "    ", titled))
         if body:
             yield f"{indent}  - {body[0].strip()}"
             yield from body[1:]
+
+
+def _is_bucket(item: Any) -> bool:
+    fields = item if isinstance(item, dict) else {}
+    bound = fields.get("leMs")
+    return (
+        fields.keys() == {"leMs", "count"}
+        and type(fields["count"]) is int
+        and (type(bound) is int or bound == "+Inf")
+    )
 
 
 def _histogram(buckets: list[dict[str, Any]], indent: str) -> Iterator[str]:
@@ -150,9 +176,9 @@ def _histogram(buckets: list[dict[str, Any]], indent: str) -> Iterator[str]:
         below = bucket["count"]
 
 
-def _scalar(key: str, value: Any, indent: str) -> Iterator[str]:
+def _scalar(key: str, title: str, value: Any, indent: str) -> Iterator[str]:
     if isinstance(value, str) and "\n" in value.strip():
-        yield f"{indent}{_title(key)}:"
+        yield f"{indent}{title}:"
         yield from (f"{indent}  {columns.safe(line)}" for line in value.strip().splitlines())
     elif key.endswith("Usec") and isinstance(value, int):
         yield _line(_title(key.removesuffix("Usec")), f"{value / 1e6:.3f} s", indent)
@@ -160,7 +186,7 @@ def _scalar(key: str, value: Any, indent: str) -> Iterator[str]:
         yield _line(_title(key.removesuffix("Bytes")), _bytes(value), indent)
     else:
         shown = str(value).lower() if isinstance(value, bool) else str(value)
-        yield _line(_title(key), shown, indent)
+        yield _line(title, shown, indent)
 
 
 def _bytes(value: int) -> str:

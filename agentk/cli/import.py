@@ -10,12 +10,13 @@ from typing import Annotated, Any
 import typer
 
 from agentk.api import errors, manifest
-from agentk.cli import connect, manifests, options, sending, show, telling
+from agentk.cli import connect, manifests, options, sending, show, telling, tool_discovering
 from agentk.client import mcpjson
 
 app = typer.Typer(**options.APP)
 
 _ASK_SECONDS = 60.0
+_OURS = "{0}: takes the place of the Tool that agentk comes with; give it another name to keep both"
 
 
 @app.command("import")
@@ -41,7 +42,8 @@ def import_(
     text = sys.stdin.read() if file == "-" else _text(file)
     found = mcpjson.read(text, newest, _path)
     objects = [*(found.secrets if with_secrets else []), *found.tools]
-    for note in found.notes:
+    ships = {obj["metadata"]["name"] for obj in tool_discovering.shipping()}
+    for note in [*found.notes, *(_OURS.format(one) for one in _names(found.tools) if one in ships)]:
         show.say(note)
     for why in found.left_out:
         telling.error(errors.Invalid(why))
@@ -51,6 +53,10 @@ def import_(
     elif objects:
         show.write("---\n".join(show.yaml_text(one) for one in objects))
     return 1 if failed else 0
+
+
+def _names(objects: list[dict[str, Any]]) -> list[str]:
+    return [str(one["metadata"]["name"]) for one in objects]
 
 
 def newest(index: str, name: str) -> str:

@@ -1,6 +1,5 @@
 """`agentk logs`: what agents wrote to stdout and stderr; several at once with their names before each line."""
 
-import contextlib
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,13 +9,12 @@ from typing import Annotated
 import typer
 
 from agentk.api import errors, kinds
-from agentk.cli import connect, options, show, telling, usage
+from agentk.cli import connect, options, show, starting, telling, usage
 from agentk.client import client, following
 
 app = typer.Typer(**options.APP)
 
 _MOST = 64  # followed at once: each is a thread here and a stream in the daemon
-_LOOK_SECONDS = 1.0  # an agent that starts faster needs no words
 _SELECTED_TAIL = "10"  # kubectl's: of many agents the last lines are what people want to see
 
 
@@ -112,7 +110,8 @@ def _one(api: client.Client, namespace: str, name: str, how: _How, several: bool
 def _text(api: client.Client, namespace: str, name: str, how: _How) -> Iterator[bytes]:
     before = f"[agent/{name}] ".encode() if how.prefix else b""
     if how.follow:
-        with contextlib.closing(_Waited(namespace, name)) as waited:
+        selection = client.Selection(kinds.AGENT, namespace, "", f"metadata.name={name}")
+        with starting.Starting(selection) as waited:
             for line in following.lines(api, namespace, name, how.query, how.timestamps):
                 waited.over.set()
                 yield before + line
@@ -121,34 +120,6 @@ def _text(api: client.Client, namespace: str, name: str, how: _How) -> Iterator[
     response = api.logs(namespace, name, query)
     for piece in response.lines() if how.prefix else response.chunks():
         yield before + piece
-
-
-class _Waited:
-    """Says on stderr why there is nothing to follow yet, until there is."""
-
-    def __init__(self, namespace: str, name: str) -> None:
-        self._namespace, self._name = namespace, name
-        self.over = threading.Event()
-        threading.Thread(target=self._tell, name=f"start of {name}", daemon=True).start()
-
-    def close(self) -> None:
-        self.over.set()
-
-    def _tell(self) -> None:
-        told = ""
-        try:
-            api = connect.connect()  # one's own: they are not shared between threads
-            while not self.over.wait(_LOOK_SECONDS):
-                status = api.get(kinds.AGENT, self._namespace, self._name).get("status") or {}
-                if status.get("attempt") or status.get("phase", "Pending") != "Pending":
-                    return
-                words = status.get("message") or status.get("reason")
-                # What changes while the reason stays is a count or a time: it is not told again.
-                if words and status.get("reason") != told and not self.over.is_set():
-                    told = str(status.get("reason"))
-                    show.say(f"agent/{self._name} has not started yet: {words}")
-        except errors.AgentkError:
-            return  # who follows hears of it
 
 
 def _together(namespace: str, names: Sequence[str], how: _How) -> int:

@@ -12,6 +12,7 @@ from agentk.cli import telling, usage
 VERBS: dict[str, dict[str, str]] = {
     "Everyday": {
         "apply": "Create or change objects from manifests",
+        "diff": "Tell what apply would change",
         "get": "List objects, or show some",
         "describe": "Tell everything about an object, with its events",
         "logs": "Print what agents wrote",
@@ -62,10 +63,23 @@ VERBS: dict[str, dict[str, str]] = {
         "completion": "Print a completion script for a shell",
     },
 }
+# What people type who know kubectl, and what does it here.
+ELSEWHERE = {
+    **dict.fromkeys(("create", "replace"), "agentk apply -f FILE"),
+    **dict.fromkeys(
+        ("edit", "patch", "set", "label", "annotate"),
+        "agentk get KIND/NAME -o yaml > FILE, change it, agentk apply -f FILE",
+    ),
+    "scale": "agentk task run AGENT --each FILE  # or a Pool: agentk explain pool",
+    "rollout": "agentk restart AGENT",
+    "stop": "agentk suspend AGENT, or agentk kill AGENT",
+    **dict.fromkeys(("ps", "ls", "list", "status"), "agentk get all"),
+    **dict.fromkeys(("config", "cluster-info"), "agentk daemon status; AGENTK_NAMESPACE names the namespace"),
+}
 HIDDEN = frozenset({"complete"})  # asked by the completion scripts
 NAMES = tuple(name for group in VERBS.values() for name in group)
-# These give the program's own code, so their own failures need one that no program means.
-FAILURE = {"run": 125, "exec": 125, "attach": 125}
+# Codes of these mean something else, so their own failures need one that does not.
+FAILURE = {"run": 125, "exec": 125, "attach": 125, "diff": 2}
 
 HELP = """agentk: kubectl for AI agents, without the cluster.
 
@@ -130,6 +144,9 @@ def _unknown(verb: str) -> int:
     import difflib  # heavy, and only for errors
 
     near = difflib.get_close_matches(verb, NAMES, n=1)
+    if verb in ELSEWHERE:
+        telling.error(usage.Usage(f"unknown verb {verb!r}", hint=ELSEWHERE[verb]))
+        return 2
     hint = f"did you mean 'agentk {near[0]}'?" if near else "agentk --help lists the verbs"
     what = "option" if verb.startswith("-") else "verb"
     telling.error(usage.Usage(f"unknown {what} {verb!r}", hint=hint))

@@ -30,10 +30,11 @@ def serve(
     ] = False,
     namespace: options.Namespace = "",
 ) -> int:
-    """Serve MCP on stdin and stdout until they end: objects, logs, runs, and tools, in one namespace.
+    """Serve MCP on stdin and stdout until they end: objects, logs, runs, Tasks, tools and Skills, in one namespace.
 
-    Whoever speaks with it has your rights in that namespace, but for three: Secrets are not read, Approvals are not
-    decided, and commands are not run in boxes. The file of an editor names it so:
+    Whoever speaks with it has your rights in that namespace, but for these: Secrets are neither read nor handed to
+    agents, Approvals are not decided, files of this machine are not shown to agents, commands are not run in boxes, and
+    what concerns every namespace is not changed. The file of an editor names it so:
 
     \b
       {"mcpServers": {"agentk": {"command": "agentk", "args": ["mcp", "serve"]}}}

@@ -2,6 +2,7 @@
 
 import typer
 
+from agentk.api import kinds
 from agentk.cli import options, switching
 from agentk.client import client
 
@@ -26,5 +27,5 @@ def restart(
     return switching.each(agents, labels, everything, namespace, _restart, "restarted")
 
 
-def _restart(api: client.Client, namespace: str, name: str) -> None:
+def _restart(api: client.Client, kind: kinds.Kind, namespace: str, name: str) -> None:
     api.act(namespace, name, "restart", {})

@@ -2,6 +2,7 @@
 
 import typer
 
+from agentk.api import kinds
 from agentk.cli import options, switching
 
 app = typer.Typer(**options.APP)
@@ -14,12 +15,15 @@ def resume(
     everything: options.AllAgents = False,
     namespace: options.Namespace = "",
 ) -> int:
-    """Let suspended agents go on where they stopped.
+    """Let suspended agents go on where they stopped, and Schedules make Tasks again.
 
     Examples:
 
     \b
       agentk resume triage
       agentk resume -l tier=batch
+      agentk resume schedule/nightly
     """
-    return switching.each(agents, labels, everything, namespace, switching.suspend(False), "resumed")
+    return switching.each(
+        agents, labels, everything, namespace, switching.suspend(False), "resumed", (kinds.SCHEDULE,)
+    )

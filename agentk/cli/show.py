@@ -99,12 +99,16 @@ def without_managed_fields(obj: Object) -> Object:
 
 
 def json_text(content: Any) -> str:
-    return json.dumps(content, indent=4, ensure_ascii=False) + "\n"
+    text = json.dumps(content, indent=4, ensure_ascii=False)
+    return columns.marked(text, lambda letter: json.dumps(letter)[1:-1]) + "\n"
 
 
 def document(content: Any, form: Format) -> str:
-    """As YAML when that was asked for, else as JSON."""
-    return yaml_text(content) if form.name == "yaml" else json_text(content)
+    """As YAML when that was asked for, else as JSON. No letter of it drives a terminal, or cannot be seen there."""
+    if form.name != "yaml":
+        return json_text(content)
+    text = yaml_text(content)
+    return columns.marked(text, columns.safe) if sys.stdout.isatty() else text
 
 
 def yaml_text(content: Any) -> str:

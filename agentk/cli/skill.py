@@ -70,22 +70,24 @@ def list_(
     """
     form = show.parse(output, ("json", "yaml", "name"))
     where, api = options.namespace(namespace), connect.connect()
-    found = [
-        one
-        for one in api.list(client.Selection(kinds.SKILL, where)).items
-        if versions or skillspecs.base(one["metadata"]["name"]) == one["metadata"]["name"]
-    ]
+    asked = client.Selection(kinds.SKILL, where)
     if not form.is_table:
+        found = [one for one in api.list(asked).items if versions or not _is_version(one)]
         show.write(show.objects(found, form, single=False))
         return 0
+    table = api.table(asked)  # without their files
+    at = {one["name"]: number for number, one in enumerate(table["columnDefinitions"])}
     rows = [
         (
-            one["metadata"]["name"],
-            str(one["spec"].get("version", 1)),
-            "agent" if skillspecs.SAVED_BY in (one["metadata"].get("annotations") or {}) else "person",
-            one["spec"]["description"],
+            row["object"]["metadata"]["name"],
+            str(row["cells"][at["Version"]]),
+            "agent"
+            if skillspecs.SAVED_BY in (row["object"]["metadata"].get("annotations") or {})
+            else "person",
+            row["cells"][at["Description"]],
         )
-        for one in found
+        for row in table["rows"]
+        if versions or not _is_version(row["object"])
     ]
     if not rows:
         show.say(f"No skills found in {where} namespace.")
@@ -135,7 +137,9 @@ def test(
     timeout: options.Timeout = "",
     namespace: options.Namespace = "",
 ) -> int:
-    """Run the tests of a Skill in a jail that reaches nothing: tests/test_*.py, with unittest.
+    """Run the tests of a Skill in a jail that reaches nothing: functions and classes of unittest in tests/test_*.py.
+
+    They import it as agents do, with '_' for '-': from skills.text_statistics.scripts import count.
 
     A folder is tested in a daemon of its own, so CI needs no other. Ends with 1 when a test fails.
 
@@ -177,12 +181,17 @@ def rm(
         api.delete(kinds.SKILL, where, name)
         print(f"skill.agentk.dev/{name} deleted")
         chosen = f"{skillspecs.VERSION_OF}={name[:63].rstrip('-')}"
-        for one in api.list(client.Selection(kinds.SKILL, where, chosen)).items:
-            version = one["metadata"]["name"]
+        for row in api.table(client.Selection(kinds.SKILL, where, chosen))["rows"]:
+            version = row["object"]["metadata"]["name"]
             if version != name and skillspecs.base(version) == name:
                 api.delete(kinds.SKILL, where, version)
                 print(f"skill.agentk.dev/{version} deleted")
     return 0
+
+
+def _is_version(skill: dict[str, Any]) -> bool:
+    name = skill["metadata"]["name"]
+    return bool(skillspecs.base(name) != name)
 
 
 def _tester(name: str, runtime: str, seconds: int) -> dict[str, Any]:

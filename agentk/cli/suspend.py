@@ -2,6 +2,7 @@
 
 import typer
 
+from agentk.api import kinds
 from agentk.cli import options, switching
 
 app = typer.Typer(**options.APP)
@@ -14,12 +15,15 @@ def suspend(
     everything: options.AllAgents = False,
     namespace: options.Namespace = "",
 ) -> int:
-    """Stop agents until they are resumed. A running one is frozen where it is.
+    """Stop agents until they are resumed. A running one is frozen where it is. A Schedule makes no Tasks meanwhile.
 
     Examples:
 
     \b
       agentk suspend triage
       agentk suspend -l tier=batch
+      agentk suspend schedule/nightly
     """
-    return switching.each(agents, labels, everything, namespace, switching.suspend(True), "suspended")
+    return switching.each(
+        agents, labels, everything, namespace, switching.suspend(True), "suspended", (kinds.SCHEDULE,)
+    )

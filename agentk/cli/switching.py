@@ -1,10 +1,12 @@
 """What `suspend`, `resume` and `restart` share: the same small request to each agent named."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from agentk.api import errors, kinds
-from agentk.cli import connect, options, show, telling, usage
+from agentk.cli import connect, options, show, targets, telling, usage
 from agentk.client import client
+
+Act = Callable[[client.Client, kinds.Kind, str, str], None]
 
 
 def each(
@@ -12,36 +14,45 @@ def each(
     labels: str,
     everything: bool,
     namespace: str,
-    act: Callable[[client.Client, str, str], None],
+    act: Act,
     done: str,
+    others: Sequence[kinds.Kind] = (),
 ) -> int:
-    """Do `act(api, namespace, name)` to every agent meant; one that fails keeps no other from it."""
+    """Do `act` to every agent meant; one that fails keeps no other from it. `others`: kinds that it is done to when
+    they are named so, as KIND/NAME."""
     where = options.namespace(namespace)
     api = connect.connect()
-    names = options.agent_names(agents or [])
-    if bool(names) == bool(labels or everything):
+    meant = [_meant(word, others) for word in agents or ()]
+    if bool(meant) == bool(labels or everything):
         raise usage.Usage("say which agents", hint="AGENT…, -l LABELS or --all; one of the three")
-    if not names:
+    if not meant:
         found = api.list(client.Selection(kinds.AGENT, where, labels)).items
-        names = [obj["metadata"]["name"] for obj in found]
-        if not names:
+        meant = [targets.Target(kinds.AGENT, obj["metadata"]["name"]) for obj in found]
+        if not meant:
             show.say(f"No resources found in {where} namespace.")
     failed = False
-    for name in names:
+    for one in meant:
         try:
-            act(api, where, name)
+            act(api, one.kind, where, one.name)
         except (errors.NotFound, errors.Conflict, errors.Invalid) as error:
             failed = True
             telling.error(error)
             continue
-        print(f"agent.agentk.dev/{name} {done}")
+        print(f"{one} {done}")
     return 1 if failed else 0
 
 
-def suspend(value: bool) -> Callable[[client.Client, str, str], None]:
+def _meant(word: str, others: Sequence[kinds.Kind]) -> targets.Target:
+    kind, slash, name = word.rpartition("/")
+    if slash and name and kinds.resource(kind) in others:
+        return targets.Target(kinds.resource(kind), name)
+    return targets.Target(kinds.AGENT, options.agent_names([word])[0])
+
+
+def suspend(value: bool) -> Act:
     """Sets spec.suspend."""
 
-    def act(api: client.Client, namespace: str, name: str) -> None:
-        api.patch(kinds.AGENT, namespace, name, {"spec": {"suspend": value}})
+    def act(api: client.Client, kind: kinds.Kind, namespace: str, name: str) -> None:
+        api.patch(kind, namespace, name, {"spec": {"suspend": value}})
 
     return act

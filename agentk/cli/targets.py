@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agentk.api import kinds
+from agentk.api import errors, kinds
 from agentk.cli import usage
 
 
@@ -30,7 +30,12 @@ def parse(words: Sequence[str]) -> list[Target]:
         raise usage.Usage(
             "KIND/NAME and plain words do not mix", hint=f"write every one as KIND/NAME: {' '.join(words)}"
         )
-    chosen = [kind for word in words[0].split(",") if word for kind in _kinds(word)]
+    try:
+        chosen = [kind for word in words[0].split(",") if word for kind in _kinds(word)]
+    except errors.NotFound as error:
+        if len(words) == 1 and "did you mean" not in error.hint:
+            error.hint = f"KIND/NAME, such as agent/{words[0]}; agentk api-resources lists the kinds"
+        raise
     names = words[1:] or [""]
     if not chosen:
         raise usage.Usage(f"{words[0]!r} names no kind")

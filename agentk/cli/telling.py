@@ -23,7 +23,10 @@ def describe(problem: errors.AgentkError) -> list[str]:
         if cause.message == problem.message and len(problem.causes) == 1:
             lines += _place_and_hint(cause.file or problem.file, cause.line, cause.column, cause.hint, "  ")
             continue
-        lines.append(f"  {cause.field}: {cause.message}" if cause.field else f"  {cause.message}")
+        told = f"{cause.field}: {cause.message}" if cause.field else cause.message
+        if told in problem.message:
+            continue
+        lines.append(f"  {told}")
         lines += _place_and_hint(cause.file, cause.line, cause.column, cause.hint, "    ")
     return lines
 
@@ -33,7 +36,15 @@ def _those_there(problem: errors.AgentkError) -> str:
     kind = next((one for one in kinds.KINDS if one.plural == problem.kind), None)
     if kind is None or not isinstance(problem, errors.NotFound) or not problem.message.endswith(" not found"):
         return ""
+    if kind is kinds.TOOL and _is_shipped(problem.name):
+        return f"agentk comes with it: agentk tool discover {problem.name} | agentk apply -f -"
     return f"agentk get {kind.plural}{' -A' if kind.namespaced else ''}  # shows those there are"
+
+
+def _is_shipped(name: str) -> bool:
+    from agentk.cli import tool_discovering  # heavy, and only for errors
+
+    return any(obj["metadata"]["name"] == name for obj in tool_discovering.shipping())
 
 
 def _place_and_hint(file: str, line: int, column: int, hint: str, indent: str) -> list[str]:

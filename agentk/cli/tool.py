@@ -43,7 +43,8 @@ def call(
 ) -> int:
     """Call a tool and print what it answers. Ends with 1 when the tool says that it failed.
 
-    Without --as it runs in a box of its own, which is made for it. Calls are in the journal.
+    Without --as it runs in a box of its own, which is made for it. Calls are in the journal:
+    agentk audit NAME, or of the agent.
 
     Examples:
 
@@ -95,13 +96,15 @@ def discover(
         typer.Argument(metavar="[PROGRAM…]", help="Only for these.", show_default=False),
     ] = None,
 ) -> int:
-    """Print manifests of Tools for programs that this machine has, to read and to apply.
+    """Print manifests of Tools for programs that this machine has, to read and to apply. By its name also one that
+    agentk comes with, which brings back what was deleted or replaced.
 
     Examples:
 
     \b
       agentk tool discover
       agentk tool discover grep jq | agentk apply -f -
+      agentk tool discover calculator | agentk apply -f -
     """
     return tool_discovering.discover(programs or [])
 

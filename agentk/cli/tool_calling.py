@@ -4,10 +4,11 @@ import json
 import sys
 from typing import Any
 
-from agentk.api import errors, kinds
-from agentk.cli import columns, connect, options, show, telling, usage
+from agentk.api import errors, kinds, toolspecs
+from agentk.cli import columns, connect, options, show, starting, telling, usage
 from agentk.client import client
 
+_BETWEEN = "__"  # of a Tool's name and one of several that it offers, as agents call it
 _ARGUMENTS_BYTES = 1024 * 1024
 
 Told = dict[str, Any]
@@ -21,9 +22,9 @@ def call(name: str, arguments: str, who: str, timeout: str, namespace: str, outp
         body["as"] = options.agent_names([who])[0]
     if (seconds := options.seconds(timeout, "--timeout")) is not None:
         body["timeoutSeconds"] = seconds
-    told = connect.connect(timeout_seconds=None).request(
-        "POST", kinds.TOOL.path(namespace, own, "call"), body=body
-    )
+    api = connect.connect(timeout_seconds=None)
+    with _boxes_of(namespace, own):
+        told = api.request("POST", kinds.TOOL.path(namespace, own, "call"), body=body)
     if form.name:
         show.write(show.document(told, form))
     else:
@@ -69,7 +70,8 @@ def _tried(api: client.Client, namespace: str, name: str) -> bool:
         well = well and not one["problem"]
     for at, example in enumerate(obj["spec"].get("examples") or ()):
         body = {"tool": example.get("tool", ""), "arguments": example.get("arguments") or {}}
-        told = api.request("POST", kinds.TOOL.path(namespace, name, "call"), body=body)
+        with _boxes_of(namespace, name):
+            told = api.request("POST", kinds.TOOL.path(namespace, name, "call"), body=body)
         why = _wrong(example, told)
         print(f"{name}: examples[{at}]: {columns.safe(why) or 'ok'}")
         well = well and not why
@@ -86,8 +88,17 @@ def _wrong(example: Told, told: Told) -> str:
 
 def _offers(api: client.Client, namespace: str, name: str, refresh: bool) -> list[Told]:
     query = {"refresh": "true"} if refresh else {}
-    told: list[Told] = api.request("GET", kinds.TOOL.path(namespace, name, "offers"), query=query)["items"]
+    path = kinds.TOOL.path(namespace, name, "offers")
+    with _boxes_of(namespace, name):
+        told: list[Told] = api.request("GET", path, query=query)["items"]
     return told
+
+
+def _boxes_of(namespace: str, name: str) -> starting.Starting:
+    """A package has to be fetched, perhaps, or an image: whoever waits sees how far that is."""
+    return starting.Starting(
+        client.Selection(kinds.AGENT, namespace, f"{toolspecs.LABEL}={toolspecs.label(name)}")
+    )
 
 
 def _write(told: Told) -> None:
@@ -108,8 +119,11 @@ def _texts(told: Told) -> str:
 
 
 def _split(name: str) -> tuple[str, str]:
-    """NAME, NAME/TOOL or tool/NAME."""
-    own, slash, inner = name.removeprefix("tool/").partition("/")
+    """NAME, NAME/TOOL, NAME__TOOL or tool/NAME."""
+    whole = name.removeprefix("tool/")
+    own, slash, inner = whole.partition(
+        "/" if "/" in whole else _BETWEEN
+    )  # as `tool list` tells it, or a person
     if not own or (slash and not inner):
         raise usage.Usage(f"{name!r} names no tool", hint="agentk tool call NAME or NAME/TOOL")
     return own, inner

@@ -11,7 +11,13 @@ from agentk.cli import amounts, columns, connect, options, show
 
 app = typer.Typer(**options.APP)
 
-_COLOURS = {"ok": "green", "error": "red", "denied": "red", "cancelled": "yellow", "unknown": "yellow"}
+_COLOURS = {
+    "ok": "green",
+    "failed": "red",
+    "error": "red",
+    "denied": "red",
+    **dict.fromkeys(("cancelled", "unknown"), "yellow"),
+}
 
 
 @app.command()

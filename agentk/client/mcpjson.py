@@ -25,6 +25,7 @@ _VARIABLE = re.compile(r"\$\{(?:env:|input:)?([^}:]+)(?::-([^}]*))?\}")
 _BEARER = re.compile(r"(Bearer |Basic |token )(.+)", re.IGNORECASE)
 _EXACT = re.compile(r"[0-9]+\.[0-9A-Za-z.+_-]+")
 _SCRIPTS = (".js", ".mjs", ".cjs", ".py")
+_SHOWN = ("/usr/", "/bin/")  # of the host, in a jail
 _NPX = frozenset({"npx", "npx.cmd", "bunx", "pnpx"})
 _UVX = frozenset({"uvx", "uvx.exe", "pipx"})
 
@@ -47,7 +48,7 @@ def read(text: str, versions: Versions, files: Files) -> Found:
     """Raises Invalid for what is no such file."""
     try:
         told = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise errors.Invalid(f"not JSON: {error}") from None
     servers = told.get("mcpServers", told.get("servers")) if isinstance(told, dict) else None
     if not isinstance(servers, dict):
@@ -59,8 +60,9 @@ def read(text: str, versions: Versions, files: Files) -> Found:
         try:
             if not isinstance(server, dict):
                 raise _Cannot("it is no object")
-            if server.get("disabled") is True:
-                raise _Cannot("it is disabled")
+            if server.get("disabled") is True:  # as its owner wants it: no failure
+                found.notes.append(f"{name}: is disabled, and left out")
+                continue
             found.tools.append(_Reading(own, server, found, versions, files).tool())
         except _Cannot as why:
             found.left_out.append(f"{name}: {why}")
@@ -91,7 +93,7 @@ class _Reading:
         if kind == "sse":
             raise _Cannot("it speaks the older HTTP+SSE; ask its makers for the address of streamable HTTP")
         url = self._server.get("url") or self._server.get("serverUrl") or self._server.get("httpUrl")
-        spec = self._http(str(url)) if url else self._stdio()
+        spec = self._http(_text("its url", url)) if url else self._stdio()
         if self._kept:
             self._tell_of_secret()
         return {
@@ -105,7 +107,7 @@ class _Reading:
 
     def _http(self, url: str) -> dict[str, Any]:
         http: dict[str, Any] = {"url": url}
-        headers = [self._header(str(name), str(value)) for name, value in self._given("headers")]
+        headers = [self._header(name, value) for name, value in self._given("headers")]
         if headers:
             http["headers"] = headers
         return {"mcp": {"http": http}}
@@ -121,12 +123,12 @@ class _Reading:
     # over stdio
 
     def _stdio(self) -> dict[str, Any]:
-        command, args = (
-            str(self._server.get("command") or ""),
-            [str(one) for one in self._server.get("args") or ()],
-        )
+        command, given = self._server.get("command"), self._server.get("args") or []
         if not command:
             raise _Cannot("it names neither a command nor a url")
+        if not isinstance(given, list):
+            raise _Cannot("args is no list")
+        command, args = _text("its command", command), [_text("one of args", one) for one in given]
         program = command.rpartition("/")[2].lower()
         jail: dict[str, Any] = {}
         if program in _NPX:
@@ -137,7 +139,7 @@ class _Reading:
             raise _Cannot("write a Tool with jail.image and the command that its image starts")
         else:
             stdio = self._program(command, args, jail)
-        env = [self._env(str(name), str(value)) for name, value in self._given("env")]
+        env = [self._env(name, value) for name, value in self._given("env")]
         if env:
             stdio["env"] = env
         self._note("has no network; name hosts in spec.jail.network if it needs some")
@@ -190,7 +192,12 @@ class _Reading:
                 )
             else:
                 made.append(arg)
-        return _stdio({}, command.rpartition("/")[2] if command.startswith("/") else command, made)
+        short = command.rpartition("/")[2] if command.startswith("/") else command
+        if short != command and not command.startswith(_SHOWN):
+            self._note(
+                f"{command} is not in its jail: install it below /usr, or name its folder in spec.jail.source"
+            )
+        return _stdio({}, short, made)
 
     def _env(self, name: str, value: str) -> dict[str, Any]:
         if self._is_secret(name, value):
@@ -199,11 +206,13 @@ class _Reading:
 
     # what both have
 
-    def _given(self, name: str) -> Iterator[tuple[str, Any]]:
-        given = self._server.get(name) or {}
+    def _given(self, field: str) -> Iterator[tuple[str, str]]:
+        given = self._server.get(field) or {}
         if not isinstance(given, Mapping):
-            raise _Cannot(f"{name} is no object")
-        yield from given.items()
+            raise _Cannot(f"{field} is no object")
+        for name, value in given.items():
+            if value is not None:  # as editors have it: not set
+                yield str(name), _text(f"{field}.{name}", value)
 
     def _is_secret(self, name: str, value: str) -> bool:
         looks = _LOOKS_SECRET.search(value) or _USER_IN_URL.match(value) or _VARIABLE.search(value)
@@ -224,6 +233,15 @@ class _Reading:
 
     def _note(self, text: str) -> None:
         self._found.notes.append(f"{self._name}: {text}")
+
+
+def _text(what: str, value: Any) -> str:
+    """As the programs have it that these files are for."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise _Cannot(f"{what} is no text")
 
 
 def _stdio(made: dict[str, Any], command: str, args: Sequence[str]) -> dict[str, Any]:

@@ -186,26 +186,25 @@ class Hands:
     async def _to_object(
         self, agent: Object, action: plans.AddFinalizer | plans.RemoveFinalizer | plans.DeleteObject
     ) -> None:
-        metadata = agent["metadata"]
-        uid, name = metadata["uid"], (kinds.AGENT, metadata["namespace"], metadata["name"])
+        store, metadata = self._store, agent["metadata"]
+        match action:
+            case plans.DeleteObject():
+                with contextlib.suppress(errors.NotFound):
+                    uid = metadata["uid"]
+                    await store.delete(kinds.AGENT, metadata["namespace"], metadata["name"], uid=uid)
+            case plans.RemoveFinalizer():
+                await store.amend(
+                    kinds.AGENT, agent, lambda found: objects.without_finalizer(found, decide.FINALIZER)
+                )
+            case plans.AddFinalizer():
+                if await store.amend(kinds.AGENT, agent, _begun) is None:
+                    raise errors.NotFound("it is gone")  # nothing may be started for it
 
-        def change(obj: Object | None) -> Object:
-            if obj is None or obj["metadata"]["uid"] != uid:
-                raise errors.NotFound("it is gone")
-            if isinstance(action, plans.RemoveFinalizer):
-                return objects.without_finalizer(obj, decide.FINALIZER)
-            if objects.is_deleting(obj):
-                raise errors.Conflict("it is being deleted")  # too late to begin; the next look ends it
-            return objects.with_finalizer(obj, decide.FINALIZER)
 
-        try:
-            if isinstance(action, plans.DeleteObject):
-                await self._store.delete(*name, uid=uid)
-            else:
-                await self._store.modify(*name, change)
-        except errors.NotFound:
-            if isinstance(action, plans.AddFinalizer):
-                raise  # nothing may be started for it
+def _begun(agent: Object) -> Object:
+    if objects.is_deleting(agent):
+        raise errors.Conflict("it is being deleted")  # too late to begin; the next look ends it
+    return objects.with_finalizer(agent, decide.FINALIZER)
 
 
 def _is_jailed(sight: seeing.Sight) -> bool:

@@ -25,6 +25,8 @@ _BASE_ENV = {
     "HOME": WORKSPACE,
     "LANG": "C.UTF-8",
     "PYTHONUNBUFFERED": "1",  # or `logs -f` shows nothing of a Python program until it ends
+    # HOME is the workspace: who may only write a file there may not have it run by the next Python that starts.
+    "PYTHONNOUSERSITE": "1",
     "PATH": "/usr/local/bin:/usr/bin:/bin",
 }
 _GATE = "http://127.0.0.1:8700"  # the loopback door (runtime/launcher/doors.py)
@@ -75,7 +77,7 @@ def build(agent: Mapping[str, Any], found: references.Found, attempt: Attempt) -
     problems += _missing_secrets(spec, found)
     mounts = [*_source(spec, found, attempt, problems), *_volumes(spec, found, problems)]
     mounts += programs.mounts(spec, found, _content, problems)
-    mounts += skills.mounts(found.skills, problems)
+    mounts += skills.mounts(found, metadata["namespace"], problems)
     skills.on_the_path(env, found.skills)
     if attempt.certificates:
         pem = base64.b64encode(attempt.certificates.encode()).decode()

@@ -89,7 +89,7 @@ def _living(case: deciding.Case, live: boxes.Seen) -> None:
         grace = case.policy.grace_seconds if kill.grace_seconds is None else kill.grace_seconds
         _end(case, live, "kill", "Killed", "kill was asked for", grace, kill.signal)
     elif said is not None:
-        _end(case, live, "exit", said.reason, said.message or "it said so", case.policy.grace_seconds)
+        _end(case, live, "exit", said.reason, said.message or "it called exit", case.policy.grace_seconds)
     elif left is not None and left <= 0:
         message = f"it was active for longer than {case.policy.deadline_seconds} s"
         _end(case, live, "deadline", "DeadlineExceeded", message, case.policy.grace_seconds)
@@ -225,7 +225,8 @@ def _end(
         if ending is not None:  # a later reason may only shorten what is left
             grace_seconds = min(grace_seconds, ending.grace_seconds - ending.since.elapsed(case.now))
         case.begin_ending(live.attempt, cause, reason, message, max(0.0, grace_seconds))
-        case.event("Warning" if cause == "liveness" else "Normal", "Killing", message)
+        what = "Exiting" if cause == "exit" else "Killing"  # what it asked for itself is nobody's doing
+        case.event("Warning" if cause == "liveness" else "Normal", what, message)
         if live.frozen:
             case.actions.append(plans.Thaw(live.id))  # a frozen process cannot hear a signal
         if grace_seconds > 0 and signal != _SIGKILL:

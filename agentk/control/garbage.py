@@ -56,7 +56,7 @@ class Duty:
         self._queue.add_after(_SWEEP, _SWEEP_SECONDS)
         while True:
             try:
-                async for change in self._store.watch(None, None, since):
+                async for change in self._store.watch(None, None, since, heads=True):
                     since, failures = change.resource_version, 0
                     if change.kind is not None and change.kind is not kinds.EVENT:
                         self._hear(change.kind, change.obj, change.type == "DELETED")
@@ -116,7 +116,7 @@ class Duty:
         if len(dead) == len(references):
             await self._delete(kind, obj)
         else:
-            await self._modify(kind, obj, lambda found: _without_owners(found, dead))
+            await self._store.amend(kind, obj, lambda found: _without_owners(found, dead))
 
     async def _lives(self, obj: Object, ref: Object) -> bool:
         """Whether an owner exists; one of a kind we do not know is left to those who do."""
@@ -134,15 +134,15 @@ class Duty:
         if ORPHAN in finalizers:
             for dependent in await self._store.dependents(uid):
                 of = kinds.find(dependent["apiVersion"], dependent["kind"])
-                await self._modify(of, dependent, lambda found: _without_owners(found, [uid]))
-            await self._modify(kind, obj, lambda found: objects.without_finalizer(found, ORPHAN))
+                await self._store.amend(of, dependent, lambda found: _without_owners(found, [uid]))
+            await self._store.amend(kind, obj, lambda found: objects.without_finalizer(found, ORPHAN))
         elif FOREGROUND in finalizers:
             left = await self._store.dependents(uid)
             for dependent in left:
                 if not objects.is_deleting(dependent):
                     await self._delete(kinds.find(dependent["apiVersion"], dependent["kind"]), dependent)
             if not await self._store.dependents(uid):
-                await self._modify(kind, obj, lambda found: objects.without_finalizer(found, FOREGROUND))
+                await self._store.amend(kind, obj, lambda found: objects.without_finalizer(found, FOREGROUND))
         return None
 
     # namespaces
@@ -150,7 +150,9 @@ class Duty:
     async def _namespace(self, name: str, obj: Object | None) -> float | None:
         if obj is not None and not objects.is_deleting(obj):
             self._ending.discard(name)
-            await self._modify(kinds.NAMESPACE, obj, lambda found: objects.with_finalizer(found, NAMESPACE))
+            await self._store.amend(
+                kinds.NAMESPACE, obj, lambda found: objects.with_finalizer(found, NAMESPACE)
+            )
             await self._phase(obj, "Active")
             return None
         self._ending.add(name)
@@ -160,14 +162,14 @@ class Duty:
             return _AGAIN_SECONDS
         self._ending.discard(name)
         if obj is not None:
-            await self._modify(kinds.NAMESPACE, obj, _emptied)
+            await self._store.amend(kinds.NAMESPACE, obj, _emptied)
         return None
 
     async def _empty(self, namespace: str) -> int:
         """Delete what is in it; how much is left. Events go last, for they tell of the others' ends."""
         left = 0
         for kind in [kind for kind in _NAMESPACED if kind is not kinds.EVENT]:
-            for obj in (await self._store.list(kind, namespace)).items:
+            for obj in (await self._store.list(kind, namespace, heads=True)).items:
                 if not objects.is_deleting(obj):
                     obj = await self._delete(kind, obj) or obj
                 left += objects.has_finalizers(obj)
@@ -201,20 +203,6 @@ class Duty:
             )
         except (errors.NotFound, errors.Conflict):
             return None
-
-    async def _modify(self, kind: kinds.Kind, obj: Object, change: Callable[[Object], Object]) -> None:
-        """Change the object unless it is gone, or another one has its name."""
-        metadata, uid = obj["metadata"], obj["metadata"]["uid"]
-
-        def changed(found: Object | None) -> Object:
-            if found is None or found["metadata"]["uid"] != uid:
-                raise errors.NotFound("it is gone")
-            return change(found)
-
-        try:
-            await self._store.modify(kind, metadata.get("namespace"), metadata["name"], changed)
-        except errors.NotFound:
-            return
 
     @staticmethod
     def _failed(key: Key, error: Exception, failures: int) -> None:

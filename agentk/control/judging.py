@@ -84,6 +84,8 @@ def _record(case: deciding.Case, seen: boxes.Seen, newest: bool) -> None:
     status.pop("result", None)
     status.pop("steps", None)
     status.update(said.for_status if said else {})
+    if "steps" not in status and newest and case.observed.answered is not None:
+        status["steps"] = case.observed.answered
     if seen.exit is not None:
         status["counters"] = exits.counters(seen.exit.counters)
     if seen.log_path:

@@ -52,6 +52,7 @@ _WATCHED = (
     kinds.SECRET,
     kinds.CONFIGMAP,
     kinds.MEMORY,
+    kinds.SKILL,
 )
 # A start, then what it started; a freeze, then that it is frozen. More rounds mean two rules fight.
 _ROUNDS = 4

@@ -69,6 +69,7 @@ class Observed:
     refusal: Refusal | None = None  # of the start just tried
     host_uid: int = -1
     said: Exit | None = None  # how its newest attempt said that it ends
+    answered: int | None = None  # times that its program's model answered, of one that ended and did not say
     overdrawn: Overdrawn | None = None
     awaited: Sequence[str] = ()  # calls of it that wait for a person
     usage: Mapping[str, Any] | None = None  # of its budget; None: nothing yet

@@ -189,13 +189,15 @@ class Pools:
         await self._filling.end(known, known.left)
         known.left = ()
         if not objects.is_deleting(obj) and FINALIZER not in (obj["metadata"].get("finalizers") or ()):
-            await self._finalizer(obj, objects.with_finalizer)
+            await self._store.amend(kinds.POOL, obj, lambda found: objects.with_finalizer(found, FINALIZER))
         if not await self._list(known):
             return _BLIND_SECONDS
         if objects.is_deleting(obj):
             known.model = None
             await self._filling.end(known, list(known.waiting))
-            await self._finalizer(obj, objects.without_finalizer)
+            await self._store.amend(
+                kinds.POOL, obj, lambda found: objects.without_finalizer(found, FINALIZER)
+            )
             return None
         packages = await self._filling.model(known, obj)
         others = sum(len(one.waiting) for one in self._pools.values() if one is not known)
@@ -227,19 +229,6 @@ class Pools:
         known.told_at = now.boottime
         await self._store.set_status(kinds.POOL, *known.key, known.uid, told)
         return None
-
-    async def _finalizer(self, obj: Object, change: Callable[[Object, str], Object]) -> None:
-        metadata = obj["metadata"]
-
-        def changed(found: Object | None) -> Object:
-            if found is None or found["metadata"]["uid"] != metadata["uid"]:
-                raise errors.NotFound("it is gone")
-            return change(found, FINALIZER)
-
-        try:
-            await self._store.modify(kinds.POOL, metadata["namespace"], metadata["name"], changed)
-        except errors.NotFound:
-            return
 
     def _failed(self, key: Key, error: Exception, failures: int) -> None:
         _log.error("looking at pool %s/%s failed (%d in a row)", *key, failures, exc_info=error)

@@ -40,6 +40,8 @@ def mounts(
     told = {key: spec[key] for key in _TOLD if key in spec}
     window = (spec.get("memory") or {}).get("contextTokens")
     told |= {"window": window} if window else {}
+    if saves := (spec.get("skills") or {}).get("save"):
+        told["saves"] = saves
     told["context"] = list(_context(spec, found, contents, problems))
     size = sum(len(one["text"].encode()) for one in told["context"])
     if size > CONTEXT_BYTES:

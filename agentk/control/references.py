@@ -4,12 +4,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from agentk.broker import skilling
+
 DEFAULT_RUNTIME = "nsjail"
 DEFAULT_POLICY = "baseline"
 
 
 class Ref(NamedTuple):
-    kind: Literal["Runtime", "Policy", "Secret", "ConfigMap"]
+    kind: Literal["Runtime", "Policy", "Secret", "ConfigMap", "Skill"]
     namespace: str  # "" for kinds that have none
     name: str
 
@@ -23,6 +25,8 @@ class Found:
     secrets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     config_maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     skills: Sequence[Mapping[str, Any]] = ()  # those it may use
+    skills_size: int = 0  # of their files; too large a number, and they were not read
+    skills_missing: Sequence[skilling.Key] = ()  # it names them, and may not use them
 
 
 def runtime_name(spec: Mapping[str, Any]) -> str:
@@ -41,6 +45,9 @@ def names(agent: Mapping[str, Any]) -> frozenset[Ref]:
 
 
 def _in_namespace(spec: Mapping[str, Any], namespace: str) -> Iterator[Ref]:
+    for one in (spec.get("skills") or {}).get("use") or ():
+        if skilling.is_name(one["name"]):
+            yield Ref("Skill", str(one.get("namespace") or namespace), one["name"])
     for one in spec.get("env") or ():
         source = one.get("valueFrom") or {}
         if "secretKeyRef" in source:

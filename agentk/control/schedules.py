@@ -5,7 +5,7 @@ import contextlib
 import logging
 from typing import Any
 
-from agentk.api import admit, errors, kinds, objects, ownership
+from agentk.api import admit, errors, kinds, objects, ownership, taskspecs
 from agentk.broker import admitting
 from agentk.control import crash, plans, posting, queueing, scheduling
 from agentk.control.clock import Clock
@@ -90,7 +90,7 @@ class Duty:
                         status["active"].append(told)
             case scheduling.Cancel(task):
                 crash.crashpoint("replace-task.before")
-                await self._cancel(task["metadata"])
+                await self._store.amend(kinds.TASK, task, taskspecs.cancelled)
                 crash.crashpoint("replace-task.after")
             case scheduling.Forget(task):
                 crash.crashpoint("forget-task.before")
@@ -118,15 +118,6 @@ class Duty:
         told = f'made Task "{made["metadata"]["name"]}"'
         self._post.send(schedule, plans.Event("Normal", "SuccessfulCreate", told))
         return made
-
-    async def _cancel(self, metadata: Object) -> None:
-        def changed(found: Object | None) -> Object:
-            if found is None or found["metadata"]["uid"] != metadata["uid"]:
-                raise errors.NotFound("it is gone")
-            return objects.replace(kinds.TASK, found, {**found, "spec": {**found["spec"], "cancel": True}})
-
-        with contextlib.suppress(errors.NotFound):
-            await self._store.modify(kinds.TASK, metadata["namespace"], metadata["name"], changed)
 
     def _failed(self, key: Key, error: Exception, failures: int) -> None:
         _log.error("looking at schedule %s/%s failed (%d in a row)", *key, failures, exc_info=error)

@@ -7,7 +7,18 @@ from typing import Any
 from agentk.api import errors, kinds
 from agentk.broker import skilling
 from agentk.broker.lives import Lives
-from agentk.control import box, deciding, digests, listing, opened, plans, prepared, preparing, references
+from agentk.control import (
+    box,
+    deciding,
+    digests,
+    listing,
+    opened,
+    plans,
+    prepared,
+    preparing,
+    references,
+    skills,
+)
 from agentk.control.clock import Clock, parse_stamp
 from agentk.control.run import Run
 from agentk.runtime import box as boxes
@@ -69,10 +80,13 @@ class Eyes:
         """Everything but admission, which has to be asked without anything awaited after it."""
         sight = await self._see(agent, health, counters_seconds)
         uid, status = str(agent["metadata"]["uid"]), agent.get("status") or {}
-        attempts = [one.attempt for one in sight.observed.boxes or ()]
+        seen = sight.observed.boxes or ()
+        newest = max([*(one.attempt for one in seen), int(status.get("attempt", 0))])
+        said = self._lives.said(uid, newest)
         sight.observed = replace(
             sight.observed,
-            said=self._lives.said(uid, max([*attempts, int(status.get("attempt", 0))])),
+            said=said,
+            answered=None if said and said.steps is not None else await self._answered(agent, newest, seen),
             overdrawn=self._lives.overdrawn(uid),
             awaited=self._lives.awaited(uid),
             usage=self._lives.usage(uid),
@@ -92,6 +106,16 @@ class Eyes:
             host_uid = await self.host_uid(agent) if live else -1
             return Sight(plans.Observed(seen, counters=counters, health=health, host_uid=host_uid))
         return await self._at_rest(agent, seen)
+
+    async def _answered(
+        self, agent: Mapping[str, Any], attempt: int, seen: Sequence[boxes.Seen]
+    ) -> int | None:
+        ended = [one for one in seen if one.attempt == attempt and one.exit is not None]
+        return (
+            await self._lives.answered(agent["metadata"]["uid"], attempt)
+            if ("program" in agent["spec"] and ended)
+            else None
+        )
 
     async def whole(self, agent: Mapping[str, Any]) -> Sight:
         """What a start of it would be made from, and what keeps it from that. Boxes are left aside."""
@@ -200,6 +224,8 @@ class Eyes:
         secrets: dict[str, Mapping[str, Any]] = {}
         config_maps: dict[str, Mapping[str, Any]] = {}
         for ref in references.names(agent):
+            if ref.kind == "Skill":
+                continue
             obj = await self._store.find(_KINDS[ref.kind], ref.namespace or None, ref.name)
             if obj is None:
                 continue
@@ -209,17 +235,23 @@ class Eyes:
                 policy = obj
             else:
                 (secrets if ref.kind == "Secret" else config_maps)[ref.name] = obj
-        skills = await self._skills(agent)
-        return references.Found(runtime, policy, secrets, config_maps, skills)
+        found = references.Found(runtime, policy, secrets, config_maps)
+        return await self._with_skills(agent, found) if agent["spec"].get("skills") else found
 
-    async def _skills(self, agent: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    async def _with_skills(self, agent: Mapping[str, Any], found: references.Found) -> references.Found:
+        """Of all there are the heads are looked at; the files are read of those it may use, when they fit."""
         spec, namespace = agent["spec"], str(agent["metadata"].get("namespace", ""))
-        there: dict[skilling.Key, Mapping[str, Any]] = {}
+        there: list[skilling.Entry] = []
         for one in sorted(skilling.namespaces(spec, namespace)):
-            for obj in (await self._store.list(kinds.SKILL, one)).items:
-                there[(one, str(obj["metadata"]["name"]))] = obj
-        chosen = skilling.chosen(spec, namespace, map(skilling.entry, there.values()))
-        return [there[one.key] for one in chosen]
+            listed = await self._store.list(kinds.SKILL, one, heads=True)
+            there += map(skilling.entry, listed.items)
+        chosen, held = skilling.chosen(spec, namespace, there), []
+        size = sum(one.size_bytes for one in chosen)
+        if size <= skills.READ_BYTES:
+            held = [await self._store.find(kinds.SKILL, *one.key) for one in chosen]
+        missing = skilling.missing(spec, namespace, there)
+        whole = [one for one in held if one is not None]
+        return replace(found, skills=whole, skills_size=size, skills_missing=missing)
 
     async def _source(self, spec: Mapping[str, Any]) -> tuple[str, plans.Problem | None]:
         source = spec.get("source") or {}

@@ -8,26 +8,33 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from agentk.api import skillspecs
+from agentk.control import references
 from agentk.control.plans import Problem
 from agentk.runtime import box as boxes
 
 MAX_BYTES = 6 * 1024 * 1024  # of one box: it fits a message to the launcher with all else
+READ_BYTES = 2 * MAX_BYTES  # as they are written down: more are not read, for they cannot fit
 _MAX_FILES = 3000
 
 Skills = Sequence[Mapping[str, Any]]
 
 
-def mounts(skills: Skills, problems: list[Problem]) -> Iterator[boxes.Mount]:
+def mounts(found: references.Found, namespace: str, problems: list[Problem]) -> Iterator[boxes.Mount]:
     """One, when there are any."""
+    for where, name in found.skills_missing:
+        told = f'skills.use: Skill "{name}" does not exist'
+        if where != namespace:
+            told = f'{told} in namespace "{where}", or does not name "{namespace}" in spec.namespaces'
+        problems.append(Problem("ConfigError", told))
     files: dict[str, str] = {}
-    size = 0
-    for one in skills:
+    size = found.skills_size if found.skills_size > READ_BYTES else 0
+    for one in found.skills:
         module = skillspecs.module(str(one["metadata"]["name"]))
         for name, data in skillspecs.contents(one).items():
             files[f"{skillspecs.PACKAGE}/{module}/{name}"] = base64.b64encode(data).decode()
             size += len(data)
     if size > MAX_BYTES or len(files) > _MAX_FILES:
-        told = f"skills: {len(files)} files, {size} bytes together; at most {_MAX_FILES}, and 6 MiB"
+        told = f"skills: {len(files) or 'many'} files, {size} bytes together; at most {_MAX_FILES}, and 6 MiB"
         problems.append(Problem("ConfigError", f"{told}: name fewer in spec.skills.use"))
     elif files:
         yield boxes.Mount("files", skillspecs.FOLDER, files=files)

@@ -213,8 +213,9 @@ def _note_end(case: _Case, status: Object) -> None:
     said, used = case.seen.said, case.seen.usage or status.get("usage") or {}
     if said is not None and said.result is not None:
         case.status["result"] = said.result.decode()
-    if said is not None and said.steps is not None:
-        case.status["steps"] = said.steps
+    steps = status.get("steps") if said is None or said.steps is None else said.steps
+    if steps is not None:
+        case.status["steps"] = steps
     if used:
         case.status["usage"] = {key: used[key] for key in _USED if key in used}
 

@@ -85,8 +85,8 @@ class Duty:
         task = await self._store.find(kinds.TASK, *key)
         await self._let_go_of_others(key, task)
         if task is None:
-            for waiting in self._waiting.values():
-                waiting.discard(key)
+            for agent in list(self._waiting):
+                self._waits_no_more(agent, key)
             self._queue.forget(key)
             return None
         seen = await self._see(task)
@@ -131,11 +131,14 @@ class Duty:
         agent = await self._store.find(kinds.AGENT, namespace, name)
         if agent is None or objects.is_deleting(agent):
             return {}, plans.Problem("AgentNotFound", f'Agent "{name}" does not exist')
-        waiting = self._waiting.get((namespace, name), set())
-        waiting.discard(key)
-        if not waiting:
-            self._waiting.pop((namespace, name), None)
+        self._waits_no_more((namespace, name), key)
         return agent["spec"], None
+
+    def _waits_no_more(self, agent: Key, task: Key) -> None:
+        waiting = self._waiting.get(agent, set())
+        waiting.discard(task)
+        if not waiting:
+            self._waiting.pop(agent, None)
 
     # acting
 
@@ -196,14 +199,16 @@ class Duty:
         if seen.agent is None:
             return
         crash.crashpoint(f"{step}-agent.before")
-        await self._modify(dict(seen.agent), change)
+        await self._store.amend(kinds.AGENT, seen.agent, change)
         crash.crashpoint(f"{step}-agent.after")
 
     async def _let_go(self, agent: Mapping[str, Any] | None) -> None:
         if agent is None:
             return
         crash.crashpoint("let-go.before")
-        await self._modify(dict(agent), lambda found: objects.without_finalizer(found, tasking.FINALIZER))
+        await self._store.amend(
+            kinds.AGENT, agent, lambda found: objects.without_finalizer(found, tasking.FINALIZER)
+        )
         crash.crashpoint("let-go.after")
         namespace = str(agent["metadata"]["namespace"])
         self._forget((namespace, tasking.owner(agent)[0]), str(agent["metadata"]["name"]))
@@ -226,29 +231,16 @@ class Duty:
             await self._store.delete(kinds.TASK, metadata["namespace"], metadata["name"], uid=metadata["uid"])
         crash.crashpoint("delete-task.after")
 
-    async def _modify(self, agent: Object, change: Callable[[Object], Object]) -> None:
-        """Unless it is gone, or another one has its name."""
-        metadata = agent["metadata"]
-
-        def changed(found: Object | None) -> Object:
-            if found is None or found["metadata"]["uid"] != metadata["uid"]:
-                raise errors.NotFound("it is gone")
-            return objects.replace(kinds.AGENT, found, change(found))
-
-        with contextlib.suppress(errors.NotFound):
-            await self._store.modify(kinds.AGENT, metadata["namespace"], metadata["name"], changed)
-
     def _failed(self, key: Key, error: Exception, failures: int) -> None:
         _log.error("looking at task %s/%s failed (%d in a row)", *key, failures, exc_info=error)
 
 
 def _with_spec(agent: Object, **fields: Any) -> Object:
-    return {**agent, "spec": {**agent["spec"], **fields}}
+    return objects.replace(kinds.AGENT, agent, {**agent, "spec": {**agent["spec"], **fields}})
 
 
 def _annotated(agent: Object, key: str, value: str) -> Object:
     metadata = agent["metadata"]
-    return {
-        **agent,
-        "metadata": {**metadata, "annotations": {**(metadata.get("annotations") or {}), key: value}},
-    }
+    annotations = {**(metadata.get("annotations") or {}), key: value}
+    made = {**agent, "metadata": {**metadata, "annotations": annotations}}
+    return objects.replace(kinds.AGENT, agent, made)

@@ -21,7 +21,7 @@ _LIMIT, _LIMIT_MAX = 100, 1000
 _SMALL = 64 * 1024  # a body of which a few words are shown is not worth reading when it is larger
 _ABOUT = 120
 _WHY = 300
-_TELLING = ("url", "to", "name", "queue", "key", "type", "language", "id", "model", "path")
+_TELLING = ("url", "to", "name", "tool", "queue", "key", "type", "language", "id", "model", "path")
 _verifying = asyncio.Semaphore(1)  # it reads the whole journal: one at a time
 
 
@@ -98,7 +98,7 @@ def as_json(one: telling.Called, bodies: bool) -> Object:
         "run": begun.run,
         "attempt": begun.attempt,
         "method": begun.method,
-        "status": one.status,
+        "status": status(one),
         "key": begun.key,
         "trace": begun.trace,
         "reserved": amounts(begun.amounts) if begun.kind == "intent" else {},
@@ -134,9 +134,14 @@ def about(conn: Any, one: telling.Called) -> str:
     return _about(asked)[:_ABOUT] if isinstance(asked, dict) else ""
 
 
+def status(one: telling.Called) -> str:
+    """`failed` is a call that was made, of something that then said that it failed."""
+    return "failed" if one.status == "ok" and one.meta.get("failed") else one.status
+
+
 def why(conn: Any, one: telling.Called) -> str:
     """What a guest was told of a call that did not end well."""
-    if one.status == "ok":
+    if status(one) == "ok":
         return ""
     try:
         told = json.loads(telling.small_body(conn, one.last, "answer", _SMALL) or b"null")
@@ -144,7 +149,19 @@ def why(conn: Any, one: telling.Called) -> str:
         return ""
     if isinstance(told, dict) and isinstance(told.get("error"), dict):
         told = told["error"]  # of an answer that was cut short
-    return str(told.get("message") or told.get("reason") or "")[:_WHY] if isinstance(told, dict) else ""
+    if not isinstance(told, dict):
+        return ""
+    if status(one) == "failed":
+        return _failure(told)[:_WHY]
+    return str(told.get("message") or told.get("reason") or "")[:_WHY]
+
+
+def _failure(told: Mapping[str, Any]) -> str:
+    """Of a program how it ended; of a tool the first that it says."""
+    if "exitCode" in told:
+        return ", ".join(str(one) for one in (told.get("reason"), f"exit code {told['exitCode']}") if one)
+    texts = [one["text"] for one in told.get("content") or () if isinstance(one, dict) and one.get("text")]
+    return " ".join(" ".join(map(str, texts)).split()[:60])
 
 
 def moment(at: float) -> str:
@@ -154,8 +171,10 @@ def moment(at: float) -> str:
 def _about(asked: Mapping[str, Any]) -> str:
     if isinstance(asked.get("argv"), list):
         return " ".join(map(str, asked["argv"][:8]))
-    if "code" in asked:
+    if isinstance(asked.get("code"), str):
         return str(asked.get("language") or "python")
+    if isinstance(asked.get("code"), int):  # of exit
+        return str(asked.get("reason") or f"code {asked['code']}")
     found = next((str(asked[key]) for key in _TELLING if asked.get(key)), "")
     return f"{asked['method']} {found}" if "url" in asked and "method" in asked else found
 

@@ -48,6 +48,7 @@ async def collection(call: calls.Call) -> Response:
         call.target.namespace or None,
         labels=call.query.get("labelSelector", ""),
         fields=watching.fields(call),
+        heads=True,
     )
     deleted: list[Object] = []
     for at in range(0, len(page.items), _AT_ONCE):

@@ -3,7 +3,10 @@
 A handler that lands is a line here.
 """
 
+import asyncio
+import contextlib
 import functools
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from agentk.broker.calling import (
@@ -94,8 +97,18 @@ def http(house: "Gatehouse", box_id: str) -> HttpService:
     guest = functools.partial(house.guests.find, box_id)
     proxy = serving_proxy.handler(house.gate, guest, house.fetcher, house.authorities.context)
     models = serving_http.handler(house.gate, guest, house.journal.left_behind)
-    handler = serving_mcp.handler(house.gate, guest, house.version, models)
+    changes = serving_mcp.Changes(
+        lambda: _listening(house, guest().uid), lambda: house.tools.shelf.state(guest())
+    )
+    handler = serving_mcp.handler(house.gate, guest, house.version, models, changes)
     return HttpService(handler, proxy, still=lambda: house.lives.still.stands(box_id.rpartition("-")[0]))
+
+
+@contextlib.contextmanager
+def _listening(house: "Gatehouse", uid: str) -> Iterator[asyncio.Event]:
+    """Set whenever the agent or a Tool is heard of."""
+    with house.guests.listening(uid) as bell, house.tools.shelf.ringing(bell):
+        yield bell
 
 
 def kernel(house: "Gatehouse", version: str) -> agentos_session.Kernel:

@@ -152,7 +152,9 @@ class Gatehouse:
             self.lives.still,
         )
         self._keeping = approving_keeping.Keeping(self.approvals, store, self.guests, clock)
-        self.guards = guards.Guards(self.journal, self.secrecy.redact, now, self._skill)
+        self.guards = guards.Guards(
+            self.journal, self.secrecy.redact, now, self._skill, self.sessions, self.tools.command
+        )
         self.methods: dict[str, Method] = gatecalls.methods(self)
         self.gate = gate.Gate(self._rooms())
         self._rules: dict[str, tuple[Object, policy_rules.Rules]] = {}

@@ -19,13 +19,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from agentk.api import admit, errors, kinds, manifest, ownership, parts
+from agentk.api import errors, kinds, parts
 from agentk.broker import crash as calls_crash
 from agentk.control import clock, crash, environments, images, loop, opened, preparing, seeing, sharing
 from agentk.daemon import (
     contexthouse,
     desk,
     flooding,
+    furnishing,
     gatehouse,
     hosting,
     http,
@@ -45,7 +46,6 @@ from agentk.runtime.launcher import doors
 from agentk.store import changes, events, sources
 from agentk.store import store as stores
 
-_MANAGER = "agentk"  # the command line's own name as an owner of fields
 _BACKUP_CHECK_SECONDS = 3600.0
 _SOURCES_KEPT_SECONDS = 24 * 3600.0  # a source nobody uses: the next apply of the same files is quick
 _FDS_AN_AGENT = 8  # duplicates of its FIFOs and listeners, and room for its logs being read
@@ -106,7 +106,8 @@ class House:
             reach = hands.Hands(self._jails)
             self._visits = visiting.Room(reach, self._jails.descriptors, gate.secrecy.redact)
             self._opened = opened.Opened()
-            await self._furnish()
+            marker = self._places.state / "store" / "furnished"
+            await furnishing.furnish(self._store, files.folder("manifests"), marker, version())
             services = self._services(gate)
             self._ending = services.ending
             for number in (signal.SIGTERM, signal.SIGINT):
@@ -165,20 +166,6 @@ class House:
                 os.close(self._start.ready_fd)
         _notify_systemd()
         _log.info("serving on %s", self._places.socket)
-
-    async def _furnish(self) -> None:
-        """The objects every installation begins with. One that a person changed or deleted stays so."""
-        marker = self._places.state / "store" / "furnished"
-        known = set(json.loads(marker.read_text())) if marker.exists() else set()
-        shipped = {path.name: path for path in sorted(files.folder("manifests").glob("*.yaml"))}
-        for name in [name for name in shipped if name not in known]:
-            for written in manifest.parse(shipped[name].read_bytes(), name):
-                # As `agentk apply` does it, so that a person who applies it changed meets no other owner.
-                wanted = admit.admit(written.obj, written, partial=True)
-                owned = ownership.apply(None, wanted, _MANAGER, False, stores.now_text())
-                with contextlib.suppress(errors.AlreadyExists):
-                    await self._store.create(admit.admit(owned))
-        marker.write_text(json.dumps(sorted(known | set(shipped))))
 
     def _steward(self) -> loop.Steward:
         ceiling = agents_ceiling()

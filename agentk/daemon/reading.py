@@ -21,6 +21,7 @@ async def listing(call: calls.Call) -> Response:
     if calls.flag(call, "watch"):
         return await watching.watch(call)
     _check_version(call)
+    want = answers.wanted(call.request)
     page = await call.store.list(
         call.target.kind,
         call.target.namespace or None,
@@ -28,6 +29,7 @@ async def listing(call: calls.Call) -> Response:
         fields=watching.fields(call),
         limit=calls.whole(call, "limit") or 0,
         cont=call.query.get("continue", ""),
+        heads=want.shape != "object" and want.include != "Object",
     )
     metadata: dict[str, object] = {"resourceVersion": page.resource_version}
     if page.cont:

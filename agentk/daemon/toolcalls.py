@@ -4,6 +4,7 @@ As an agent the call passes the gate as that agent's own would. As themselves th
 box of its own; who called what is in the journal either way.
 """
 
+import asyncio
 import json
 import secrets
 from typing import Any
@@ -30,12 +31,9 @@ async def offers(call: calls.Call) -> Response:
     """What it offers, with schemas; what keeps a schema from being used beside it. `refresh` asks the tool itself."""
     house = _house(call)
     tool = await _tool(call)
-    if calls.flag(call, "refresh"):
-        house.shelf.forget(tool)
-        told = tuple(await house.shelf.kind(tool).discover(tool, None))
-    else:
-        told = await house.shelf.offers(tool, None)
-    return answers.plain({"kind": "ToolOffers", "items": [_shown(tool, one, told) for one in told]})
+    told = await house.offers_now(tool, anew=calls.flag(call, "refresh"))
+    items = await asyncio.to_thread(lambda: [_shown(tool, one, told) for one in told])
+    return answers.plain({"kind": "ToolOffers", "items": items})
 
 
 async def invoke(call: calls.Call) -> Response:
@@ -75,9 +73,9 @@ async def _as_person(
     call: calls.Call, tool: words.Object, inner: str, given: dict[str, Any], seconds: Any
 ) -> dict[str, Any]:
     house, journal = _house(call), desk.of(call).journal
-    told = await house.shelf.offers(tool, None)
+    told = await house.offers_now(tool)
     offered = _one(tool, told, inner)
-    inputs.check(offered.input_schema, given, "arguments")
+    await asyncio.to_thread(inputs.check, offered.input_schema, given, "arguments")
     uid, effect = words.uid(tool), f"person-{secrets.token_hex(16)}"
     asked = {"by": _who(call), "tool": offered.name, "arguments": given}
     intent = entries.Intent(
@@ -93,11 +91,13 @@ async def _as_person(
     record = await journal.intend(intent)
     status: entries.Status = "cancelled"
     answer: dict[str, Any] = {}
+    meta: dict[str, Any] = {}
     try:
         own = quantities.parse_duration(str(tool["spec"].get("timeout", "60s")))
         calling = words.Calling(offered, given, None, effect, effect, min(own, seconds) if seconds else own)
         outcome: Outcome = await tooling.called(house.shelf.kind(tool), tool, calling)
         answer, status = results.answer(outcome), "ok"
+        meta = {"failed": 1} if outcome.is_error else {}
         return answer
     except errors.AgentkError as error:
         status = "unknown" if isinstance(error, errors.OutcomeUnknown) else "error"
@@ -105,7 +105,7 @@ async def _as_person(
         raise
     finally:
         body = json.dumps(answer, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        await journal.settle(record, entries.Outcome(status, body))
+        await journal.settle(record, entries.Outcome(status, body, meta=meta))
 
 
 def _one(tool: words.Object, told: tuple[Offered, ...], inner: str) -> Offered:

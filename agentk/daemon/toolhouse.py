@@ -4,6 +4,7 @@ A kind of tool is a line here. What of it goes on in the background is run by `r
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -21,12 +22,15 @@ from agentk.broker.tooling import (
     pythons,
     requesting,
     running,
+    senders,
     shelf,
 )
 from agentk.broker.tooling import kinds as words
+from agentk.broker.words import Guest
 from agentk.runtime import hands
 from agentk.store import store as stores
 from agentk.tools import mcp_worker
+from agentk.tools.offers import Offered
 
 if TYPE_CHECKING:
     from agentk.daemon.gatehouse import Gatehouse
@@ -43,7 +47,7 @@ _NAMES_TOLD = 5  # of tools that drifted
 
 class Toolhouse:
     def __init__(self, house: "Gatehouse", now: Callable[[], float]) -> None:
-        self._store, self._execute = house.store, house.boxes.exec
+        self._store, self._execute, self._guests = house.store, house.boxes.exec, house.guests
         self.instances = instances.Instances(house.store, house.guests, self._all, self._tell, now)
         runner = running.Runner(house.boxes.exec, self.instances)
         self._worker = mcp_worker.Worker()
@@ -55,15 +59,18 @@ class Toolhouse:
             lambda box_id, line: house.sayings.write(box_id, line),
         )
         self._mcps = mcps.Mcps(mcp_servers.Servers(rooms), self._tell, self._now)
-        self._requests = requesting.Requests(house.fetcher, house.rules, house.store)
+        self._requests = requesting.Requests(house.fetcher, house.rules, house.store, house.secrecy.value)
+        self._delegates = delegating.Delegates(house.store, house.guests, house.accounts.remember)
         self.kinds: dict[str, words.Kind] = {
             "command": commands.Commands(runner),
             "python": pythons.Pythons(runner, house.store),
             "http": self._requests,
             "mcp": self._mcps,
-            "agent": delegating.Delegates(house.store, house.guests, house.accounts.remember),
+            "agent": self._delegates,
         }
-        self.shelf = shelf.Shelf(self.kinds, self._tell)
+        self.shelf = shelf.Shelf(self.kinds, self._tell, missed=self._missing)
+        self._missed: dict[str, set[str]] = {}  # by uid of an agent: Tools that it was told are not there
+        self._noting: set[asyncio.Task[None]] = set()
         self.counts = counting.Counts(house.journal, house.guests.of)
         self._telling = asyncio.Lock()
         self._news: dict[str, Object] = {}  # by uid
@@ -75,23 +82,47 @@ class Toolhouse:
     def forms(self) -> dict[str, Method]:
         return tooling.forms(shelf=self.shelf)
 
+    async def offers_now(self, tool: Object, anew: bool = False) -> tuple[Offered, ...]:
+        """For a person, whom no pause after failures holds up. `anew`: whatever is known."""
+        self._mcps.hurry(words.uid(tool))
+        return await (self.shelf.again(tool) if anew else self.shelf.offers(tool, None, at_once=True))
+
+    def command(self, guest: Guest, called: str) -> Object | None:
+        """What a tool that the guest may call makes a command of; None of one of another kind."""
+        try:
+            tool, _, _ = self.shelf.split(guest, called)
+        except errors.NotFound:
+            return None
+        found: Object | None = tool["spec"].get("command")
+        return found
+
     # what goes on by itself
 
     def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
         """After `Guests.hear`."""
         self.shelf.hear(kind, obj, gone)
+        if gone and kind is kinds.AGENT:
+            self._missed.pop(words.uid(obj), None)
         if gone and kind is kinds.TOOL:
             self._mcps.forget(words.uid(obj))
             self._requests.forget(words.uid(obj))
         elif kind is kinds.TOOL and toolspecs.kind(obj["spec"]) in _AT_ONCE and _is_news(obj):
-            self._news[words.uid(obj)] = obj
-            self._heard.set()
+            self._look(obj)
+        elif kind is kinds.SECRET:
+            for tool in self._all():
+                if "http" in tool["spec"] and _uses(tool, obj):
+                    self._look(tool)
+
+    def _look(self, tool: Object) -> None:
+        self._news[words.uid(tool)] = tool
+        self._heard.set()
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.instances.run(), name="tools: boxes")
             group.create_task(self._describe(), name="tools: what they offer")
+            group.create_task(self._delegates.run(), name="tools: agents that were asked")
 
     async def _describe(self) -> None:
         """What the manifest alone says is in the status before anybody asks, and so is what is wrong with it."""
@@ -111,6 +142,24 @@ class Toolhouse:
         await self.shelf.close()
         await self._mcps.close()
         await self._worker.close()
+
+    def _missing(self, guest: Guest, tool: str) -> None:
+        """Once an agent and Tool: whoever looks at the agent sees it. No more names than its spec has."""
+        agent = self._guests.of(guest.uid)
+        if agent is None or tool in self._missed.get(guest.uid, ()):
+            return
+        self._missed.setdefault(guest.uid, set()).add(tool)
+        message = f'spec.tools names Tool "{tool}", and there is none in namespace "{guest.namespace}"'
+        noting = asyncio.create_task(
+            self._note(agent, "ToolNotFound", message), name=f"missing tool of {guest.name}"
+        )
+        self._noting.add(noting)
+        noting.add_done_callback(self._noting.discard)
+
+    async def _note(self, obj: Object, reason: str, message: str) -> None:
+        with contextlib.suppress(errors.AgentkError):
+            now = stores.now_text()
+            await self._store.record_event(obj, "Warning", reason, message, now, "agentk-gate")
 
     def _all(self) -> list[Object]:
         return self.shelf.all()
@@ -132,9 +181,25 @@ class Toolhouse:
             if there is None or there["metadata"]["uid"] != words.uid(tool):
                 return
             status = {**(there.get("status") or {}), **told}
+            status = {key: value for key, value in status.items() if value is not None}
             status["observedGeneration"] = tool["metadata"].get("generation")
             status["conditions"] = _conditions(there, status)
             await self._store.set_status(kinds.TOOL, *at, words.uid(tool), status)
+            if _pinned(status) == "False" and _pinned(there.get("status") or {}) != "False":
+                # Always in the same words: however often a server turns, it is one Event that counts.
+                drift = f"it lists other tools than were pinned: agentk tool accept {words.name(tool)}"
+                await self._note(there, "ToolDrift", drift)
+
+
+def _pinned(status: Mapping[str, Any]) -> str:
+    found = (one["status"] for one in status.get("conditions") or () if one["type"] == "Pinned")
+    return str(next(found, "Unknown"))
+
+
+def _uses(tool: Object, secret: Object) -> bool:
+    metadata = secret["metadata"]
+    names = {one["name"] for one in senders.secrets(tool["spec"]["http"])}
+    return words.namespace(tool) == metadata["namespace"] and metadata["name"] in names
 
 
 def _is_news(tool: Object) -> bool:
@@ -144,7 +209,14 @@ def _is_news(tool: Object) -> bool:
 def _conditions(tool: Object, status: Mapping[str, Any]) -> list[dict[str, Any]]:
     wrong = str(status.get("lastError") or "")
     asked = wrong or "offers" in status
-    reason, message = ("CannotBeUsed", wrong) if wrong else ("Offered", f"offers {status.get('offers', 0)}")
+    reason, message = "Offered", f"offers {status.get('offers', 0)}"
+    if wrong:
+        again = (
+            f" (asked again by its first use after {status['nextTryTime']})"
+            if "nextTryTime" in status
+            else ""
+        )
+        reason, message = "CannotBeUsed", wrong + again
     if not asked:
         reason, message = "NotAsked", "what it offers is asked for by its first use"
     told = [_condition(tool, status, "Ready", not wrong if asked else None, reason, message)]

@@ -82,7 +82,7 @@ def how(wrong: BaseException) -> str:
     if isinstance(wrong, aiohttp.ConnectionTimeoutError):
         return "took too long to accept a connection"
     if isinstance(wrong, aiohttp.ClientConnectorError):
-        return "cannot be reached"
+        return "cannot be reached: does it run, and at the apiBase of its ModelRoute?"
     if isinstance(wrong, TimeoutError):
         return "took too long to answer"
     if isinstance(wrong, ValueError):

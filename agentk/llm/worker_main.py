@@ -6,20 +6,14 @@ It must never print, log or write a file (what it holds is full of keys), nor ou
 
 import asyncio
 import contextlib
-import ctypes
 import json
-import logging
 import os
-import resource
-import signal
 import socket
-import sys
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
 
+from agentk.apart import frames, inside
 from agentk.llm import worker_calls, worker_wire
-
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 
 
 class Translator(Protocol):
@@ -42,7 +36,7 @@ class Worker:
 
     async def serve(self, reader: asyncio.StreamReader) -> None:
         """Until the daemon is gone."""
-        while message := await worker_wire.read(reader):
+        while message := await frames.read(reader):
             number = int(message["id"])
             if message["t"] == "ask":
                 call = self._calls[number] = _Call(number, self._writer)
@@ -107,7 +101,7 @@ class _Call:
         await self.say("data", text=text, **more)
 
     async def say(self, kind: str, **more: Any) -> None:
-        self._writer.write(worker_wire.pack({"t": kind, "id": self.number, **more}))
+        self._writer.write(frames.pack({"t": kind, "id": self.number, **more}))
         await self._writer.drain()
 
 
@@ -119,22 +113,17 @@ async def serve(ours: socket.socket) -> None:
 
         translator = worker_litellm.LiteLLM()
     except Exception as error:  # noqa: BLE001 - a broken installation of LiteLLM can raise anything
-        writer.write(worker_wire.pack({"t": "failed", "message": f"{type(error).__name__}: {error}"}))
+        writer.write(frames.failed(error))
         await writer.drain()
         return
-    writer.write(worker_wire.pack({"t": "ready"}))
+    writer.write(frames.pack(frames.READY))
     with contextlib.suppress(ConnectionError):
         await Worker(translator, writer).serve(reader)
 
 
 def main() -> None:
-    """The process: no core file, no reader of its memory but root, no life without the daemon."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    logging.disable(logging.CRITICAL)
-    asyncio.run(serve(socket.socket(fileno=int(sys.argv[1]))))
+    (ours,) = inside.begin()
+    asyncio.run(serve(ours))
 
 
 if __name__ == "__main__":

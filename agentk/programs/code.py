@@ -12,7 +12,7 @@ from agentk.sdk import client
 
 
 def tools(agent: client.Agent, told: telling.Told, say: progress.Progress) -> loop.Tools:
-    return workbench.Workbench(agent, say)
+    return workbench.Workbench(agent, say, told.saves)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from agentk.programs import answers, asking, ends, progress, telling
 from agentk.sdk import client, errors
 
 PATIENCE_SECONDS = 600.0  # for a daemon that restarts, or is upgraded
+CALLS = 100  # of one step, or a model that never stops would not be stopped by its steps
 REPAIRS = 2  # answers that did not fit and were asked for again
 
 
@@ -102,7 +103,9 @@ class Loop:
         raise ends.Ended(f"there is no answer after {_steps(self._steps)}", "MaxSteps")
 
     def _call(self, calls: Sequence[Dict[str, Any]]) -> None:
-        for at, text in enumerate(self._tools.call(self._steps, calls)):
+        texts = self._tools.call(self._steps, calls[:CALLS])
+        texts += [f"Not called: at most {CALLS} at once."] * (len(calls) - len(texts))
+        for at, text in enumerate(texts):
             told = {"role": "tool", "tool_call_id": str(calls[at].get("id", "")), "content": text}
             self._messages.append(told)
         answers.forget(self._messages)

@@ -9,7 +9,7 @@ from agentk.sdk import client
 
 
 def tools(agent: client.Agent, told: telling.Told, say: progress.Progress) -> loop.Tools:
-    return toolbox.Toolbox(agent, told.burst, say)
+    return toolbox.Toolbox(agent, told.burst, say, told.saves)
 
 
 if __name__ == "__main__":

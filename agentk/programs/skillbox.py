@@ -1,4 +1,5 @@
-"""The Skills an agent may use, as its model finds, reads and runs them: a line of each first, the rest when it asks.
+"""The Skills an agent may use, as its model finds, reads, runs and saves them: a line of each first, the rest when it
+asks.
 
 What a Skill says is its author's word: it comes to the model as the answer of a call, like all that strangers wrote.
 """
@@ -6,7 +7,7 @@ What a Skill says is its author's word: it comes to the model as the answer of a
 from __future__ import annotations
 
 import json
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, List, Sequence, Tuple
 
 from agentk.programs import progress
 from agentk.sdk import client, errors, results
@@ -18,8 +19,9 @@ Function = Dict[str, Any]
 
 
 class Skillbox:
-    def __init__(self, agent: client.Agent) -> None:
-        self._agent = agent
+    def __init__(self, agent: client.Agent, saves: Sequence[str] = ()) -> None:
+        """`saves`: globs of the names that it may keep Skills under."""
+        self._agent, self._saves = agent, saves
         self._few: List[results.SkillLine] = []
         self._many = False
 
@@ -38,8 +40,9 @@ class Skillbox:
 
     def functions(self) -> List[Function]:
         """As a model is told of them: the same from the first step to the last."""
-        if not self._few:
+        if not (self._few or self._saves):
             return []
+        keep = f"Keeps what may be of use in later work as a skill. Names: {', '.join(self._saves)}."
         there = "" if self._many else "\n" + _lines(self._few)
         find = [
             _function(FIND, "Finds skills: instructions and scripts for kinds of work.", _QUERY, ["query"])
@@ -50,6 +53,7 @@ class Skillbox:
             *(find if self._many else []),
             _function(READ, read, _READ, ["name"]),
             _function(RUN, run, _RUN, ["name"]),
+            *([_function(SAVE, keep, _SAVE, ["name", "description"])] if self._saves else []),
         ]
 
     def call(self, name: str, arguments: Dict[str, Any]) -> Tuple[str, str]:
@@ -59,6 +63,15 @@ class Skillbox:
             names = ", ".join(one.name for one in found)
             return (_lines(found), names) if found else ("Nothing was found: try other words.", "nothing")
         skill = str(arguments.get("name", ""))
+        if name == SAVE:
+            given = {key: str(arguments[key]) for key in _SAVE if key in arguments}
+            saved = self._agent.skill_save(
+                skill,
+                given.get("description", ""),
+                code=given.get("code"),
+                instructions=given.get("instructions"),
+            )
+            return f"Saved as version {saved.version}.", f"version {saved.version}"
         if name == READ:
             if arguments.get("file"):
                 text = self._agent.skill_get(skill, file=str(arguments["file"])).content
@@ -67,11 +80,11 @@ class Skillbox:
                 files = "\n".join(f"- {one['path']} ({one['bytes']} bytes)" for one in got.files)
                 text = f"{got.text}\n\nIts files:\n{files}"
             return text, progress.size(text)
-        given = {
+        asked = {
             key: arguments[key] for key in ("function", "arguments", "script", "argv") if key in arguments
         }
-        ran = self._agent.skill_run(skill, **given)
-        text = ran.stdout if "script" in given else json.dumps(ran.result, ensure_ascii=False)
+        ran = self._agent.skill_run(skill, **asked)
+        text = ran.stdout if "script" in asked else json.dumps(ran.result, ensure_ascii=False)
         if not ran.ok:
             said = f"It failed ({ran.reason}, exit code {ran.exit_code}):\n{ran.stderr}\n{ran.stdout}"
             return said, f"failed: {progress.short(ran.stderr or ran.reason, 120)}"
@@ -89,8 +102,8 @@ def _function(name: str, about: str, properties: Dict[str, Any], required: List[
     return {"type": "function", "function": {"name": name, "description": about, "parameters": schema}}
 
 
-FIND, READ, RUN = "find_skills", "read_skill", "run_skill"
-NAMES = frozenset({FIND, READ, RUN})
+FIND, READ, RUN, SAVE = "find_skills", "read_skill", "run_skill", "save_skill"
+NAMES = frozenset({FIND, READ, RUN, SAVE})
 _NAME = {"name": {"type": "string", "description": "Name of the skill."}}
 _QUERY = {"query": {"type": "string", "description": "The work at hand, in a few words."}}
 _READ = {**_NAME, "file": {"type": "string", "description": "One of its files; SKILL.md when not given."}}
@@ -100,4 +113,10 @@ _RUN = {
     "argv": {"type": "array", "items": {"type": "string"}, "description": "Arguments of the script."},
     "function": {"type": "string", "description": "NAME, or MODULE:NAME."},
     "arguments": {"type": "object", "description": "Named arguments of the function."},
+}
+_SAVE = {
+    **_NAME,
+    "description": {"type": "string", "description": "What it does and when to use it."},
+    "instructions": {"type": "string", "description": "How to use it, or how something is done."},
+    "code": {"type": "string", "description": "Python that it has, if any: functions to run later."},
 }

@@ -21,6 +21,7 @@ class Told(NamedTuple):
     steps: int = STEPS
     burst: int = BURST
     window: int = WINDOW  # tokens of what a model is shown
+    saves: Sequence[str] = ()  # names of Skills it may keep
 
 
 def read(path: str = FILE) -> Told:

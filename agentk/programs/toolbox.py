@@ -28,9 +28,11 @@ Function = Dict[str, Any]
 
 
 class Toolbox(loop.Tools):
-    def __init__(self, agent: client.Agent, burst: int, say: progress.Progress) -> None:
+    def __init__(
+        self, agent: client.Agent, burst: int, say: progress.Progress, saves: Sequence[str] = ()
+    ) -> None:
         self._agent, self._say = agent, say
-        self._skills = skillbox.Skillbox(agent)
+        self._skills = skillbox.Skillbox(agent, saves)
         self._burst = burst
         self._shown: Dict[str, Tuple[str, Function]] = {}  # by the name the model knows: the tool's own
         self._showing = threading.Lock()

@@ -10,23 +10,29 @@ import json
 from typing import Any, Dict, List, Sequence, Tuple
 
 from agentk.programs import ends, loop, progress, toolbox
-from agentk.sdk import client, errors, modules, results
+from agentk.sdk import client, errors, modules, results, skills
 
 SESSION = "code"
 STEP_SECONDS = 600.0  # a call in it may wait for a person
 OUTPUT_BYTES = 16 * 1024  # of each stream: first and last half
 SHOWN = 8  # functions shown whole from the beginning; of more the names of their modules
+SKILLS = 20  # told from the beginning; of more that they are searched
 _MODULES = 60  # named
 _WRONG_LETTERS = 120
 
 
 class Workbench(loop.Tools):
-    def __init__(self, agent: client.Agent, say: progress.Progress) -> None:
-        self._agent, self._say = agent, say
-        self._offered = ""
+    def __init__(self, agent: client.Agent, say: progress.Progress, saves: Sequence[str] = ()) -> None:
+        """`saves`: globs of the names that it may keep Skills under."""
+        self._agent, self._say, self._saves = agent, say, saves
+        self._offered: List[str] = []
         self._steps = self._refused = 0
 
     def open(self) -> None:
+        self._open_tools()
+        self._open_skills()
+
+    def _open_tools(self) -> None:
         try:
             shelf = modules.Shelf(self._agent)
         except errors.Denied as error:
@@ -35,10 +41,26 @@ class Workbench(loop.Tools):
         for one in shelf.unavailable:
             self._say.line(f"without tool {one.get('tool', '')}: {one.get('message', '')}")
         self._say.line(f"tools: {', '.join(list(shelf.modules)[:_MODULES])}" if shelf.modules else "no tools")
-        self._offered = self._offer(shelf)
+        self._offered += filter(None, [self._offer(shelf)])
+
+    def _open_skills(self) -> None:
+        """A gate that knows no Skills has none."""
+        try:
+            found = self._agent.skill_search(limit=SKILLS + 1).items
+        except errors.Disconnected:
+            raise
+        except errors.CallError:
+            return
+        if found:
+            lines = [skills.line(one) for one in found[:SKILLS]]
+            lines += ["and more"] if len(found) > SKILLS else []
+            self._say.line(f"skills: {', '.join(one.name for one in found[:SKILLS])}")
+            self._offered.append("\n".join([_SKILLS, *lines]))
+        if self._saves:
+            self._offered.append(_SAVES.format(names=", ".join(self._saves)))
 
     def how(self) -> List[str]:
-        return [_HOW, self._offered] if self._offered else [_HOW]
+        return [_HOW, *self._offered]
 
     def functions(self) -> List[Dict[str, Any]]:
         return [_PYTHON]
@@ -139,6 +161,11 @@ _FEW = (
 _MANY = """Tools are modules: `from tools import NAME`. Find their functions by `import tools` and \
 `tools.search("words of what it should do")`, which shows how each is called; a tool that fails raises an exception. \
 There are:"""
+_SKILLS = """Skills are modules that others wrote before: `from skills import NAME`. `import skills` has \
+`skills.search("words")`, `skills.read(NAME)`, which says how one is used, and `skills.run(NAME, "scripts/x.py", …)`. \
+There are, in words of those who wrote them:"""
+_SAVES = """What may be of use in later work you can keep: `import skills` and `skills.save("NAME", "what it does, and \
+when to use it", [function, …])`, or source text in their place; then `from skills import NAME`. Names: {names}."""
 _ANEW = "[The interpreter began anew: variables of earlier steps were gone.]"
 _CODE = {"type": "string", "description": "Python source text."}
 _PYTHON: Dict[str, Any] = {

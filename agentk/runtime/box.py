@@ -194,7 +194,6 @@ class Seen:
     workspace: str = ""  # "quota" | "tmpfs" | "image" | "directory" (no limit)
     log_path: str = ""
     waits: bool = False  # ready to be claimed, and nobody's yet
-    heartbeat_age: float | None = None  # seconds since /workspace/.heartbeat (or the named file) was touched
     annotations: Mapping[str, str] = field(default_factory=dict)  # Box.annotations, handed back as given
 
 

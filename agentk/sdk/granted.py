@@ -41,9 +41,11 @@ def skill_search(
     return Call("skill.search", params, answers.a_page(results.Skills, results.SkillLine))
 
 
-def skill_get(name: str, *, file: Optional[str] = None) -> Call[results.Skill]:
+def skill_get(
+    name: str, *, file: Optional[str] = None, importing: Optional[bool] = None
+) -> Call[results.Skill]:
     """Reads one, or a file of it.  `agent.skill_get("pdf-forms").text` → its SKILL.md"""
-    return Call("skill.get", {"name": name, **given(file=file)}, as_tuple(results.Skill))
+    return Call("skill.get", {"name": name, **given(file=file, importing=importing)}, as_tuple(results.Skill))
 
 
 def skill_save(

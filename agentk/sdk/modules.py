@@ -313,8 +313,8 @@ def _dict(value: Any) -> Mapping[str, Any]:
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:
     """A name that Python takes and nobody has."""
-    plain = _NO_LETTER.sub("_", name)[:100] or "_"
-    plain = f"_{plain}" if plain[0].isdigit() else plain.lstrip("_") or "_"
+    plain = _NO_LETTER.sub("_", name)[:100].lstrip("_") or "_"
+    plain = f"_{plain}" if plain[0].isdigit() else plain
     plain = f"{plain}_" if keyword.iskeyword(plain) else plain
     here, count = plain, 1
     while here in taken:

@@ -32,7 +32,7 @@ def main() -> None:
     vars(module)["__builtins__"] = builtins
     sys.argv[:] = [""]
     sys.path.insert(0, "")
-    sys.meta_path.insert(0, Tools)
+    sys.meta_path.insert(0, Packages)
     own, number = os.getpid(), 0
     while True:
         words = orders.readline().split()
@@ -50,29 +50,39 @@ def main() -> None:
             _write(mark, b"\0%s:%d\n" % (words[0], failed))
 
 
-class Tools:
-    """Finds `tools`: what the agent may call, as agentk.sdk.modules has it; unless it has such a module of its own."""
+class Packages:
+    """Finds `tools` and `skills`: what the agent may call, and what it may use, as agentk.sdk.modules and
+    agentk.sdk.skills have them; unless it has such a module of its own."""
 
     workspace = os.getcwd()
 
     @classmethod
     def find_spec(cls, name: str, path: Any, target: Any = None) -> Any:
-        if name == "tools":
+        package, _, inner = name.partition(".")
+        if package not in ("tools", "skills"):
+            return None
+        if not inner:
             own = importlib.machinery.PathFinder.find_spec(name, [cls.workspace])
             if own is not None and own.loader is not None:
                 return None
             return importlib.machinery.ModuleSpec(name, cls, is_package=True)  # type: ignore[arg-type]
-        package = sys.modules.get("tools")
-        if name.startswith("tools.") and hasattr(package, "_shelf"):
+        made = sys.modules.get(package)
+        if package == "skills" and "." not in inner and hasattr(made, "spec_of"):
+            return made.spec_of(inner)  # type: ignore[union-attr]
+        if package == "tools" and hasattr(made, "_shelf"):
             return importlib.machinery.ModuleSpec(name, cls)  # type: ignore[arg-type]
         return None
 
     @staticmethod
     def create_module(spec: Any) -> Any:
-        from agentk.sdk import modules
+        if spec.name == "skills":
+            from agentk.sdk import skills
 
+            return skills.package()
         if spec.name == "tools":
-            return modules.package(Tools.workspace)
+            from agentk.sdk import modules
+
+            return modules.package(Packages.workspace)
         try:
             return getattr(sys.modules["tools"], spec.name.partition(".")[2])
         except AttributeError as error:

@@ -256,7 +256,7 @@ def decode(line: bytes, values: Optional[int] = None) -> Any:
             if told is not None:
                 return told
         else:
-            _bound(line, values)
+            bound(line, values)
         text = line.decode("utf-8").strip(" \t\r\n")
         told, end = _DECODER.raw_decode(text)
         if end != len(text):
@@ -298,7 +298,7 @@ def is_id(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= ID_CHARS
 
 
-def _bound(line: bytes, values: Optional[int]) -> None:
+def bound(line: bytes, values: Optional[int]) -> None:
     """Raises ValueError for too deep or too many, counted before anything is built. Cheap for all but huge lines."""
     opens = line.count(b"{") + line.count(b"[")
     most = len(line) if values is None else values

@@ -1,7 +1,7 @@
 """What changes in the store, handed on as it happens; begins with all there is, and begins anew when it fell behind.
 
 A consumer must not care whether it heard of a change once or twice, nor what happened in between: it gets objects,
-not stories. Objects that went away while the feed was broken are told as gone.
+not stories, and large ones as heads. Objects that went away while the feed was broken are told as gone.
 """
 
 import logging
@@ -34,7 +34,7 @@ class Feed:
             try:
                 if not since:
                     since = await self._list(kind)
-                async for change in self._store.watch(kind, None, since):
+                async for change in self._store.watch(kind, None, since, heads=True):
                     since, wait = change.resource_version, _FIRST_RETRY_SECONDS
                     if change.type != "BOOKMARK":
                         self._tell(kind, change.obj, change.type == "DELETED")
@@ -51,7 +51,7 @@ class Feed:
         return {kind.plural: await self._list(kind) for kind in self._wanted}
 
     async def _list(self, kind: kinds.Kind) -> str:
-        page = await self._store.list(kind)
+        page = await self._store.list(kind, heads=True)
         there = set()
         for obj in page.items:
             there.add(_identity(kind, obj))

@@ -1,17 +1,19 @@
-"""What finds objects by something other than their name: owners, and Events by what they say.
+"""What finds objects by something other than their name: owners, and Events by what they say. And Skills without their
+files, for lists: nobody who asks what there is has to read megabytes.
 
 Kept in the same transaction as the object, whoever writes it.
 """
 
 import hashlib
+import json
 import sqlite3
 import time
 from datetime import datetime
 from typing import Any
 
-from agentk.api import objects
+from agentk.api import objects, skillspecs
 
-EVENTS = "events"
+EVENTS, SKILLS = "events", "skills.agentk.dev"
 
 
 def put(conn: sqlite3.Connection, key: str, obj: dict[str, Any], old: dict[str, Any] | None) -> None:
@@ -27,6 +29,8 @@ def put(conn: sqlite3.Connection, key: str, obj: dict[str, Any], old: dict[str, 
     if key == EVENTS:
         row = (place[1], place[2], digest(obj), involved_key(obj), last_seen(obj))
         conn.execute("INSERT OR REPLACE INTO events VALUES (?, ?, ?, ?, ?)", row)
+    elif key == SKILLS:
+        conn.execute("INSERT OR REPLACE INTO heads VALUES (?, ?, ?, ?)", (*place, head(obj)))
 
 
 def drop(conn: sqlite3.Connection, key: str, namespace: str, name: str) -> None:
@@ -34,6 +38,14 @@ def drop(conn: sqlite3.Connection, key: str, namespace: str, name: str) -> None:
     conn.execute("DELETE FROM owners WHERE kind = ? AND namespace = ? AND name = ?", (key, namespace, name))
     if key == EVENTS:
         conn.execute("DELETE FROM events WHERE namespace = ? AND name = ?", (namespace, name))
+    elif key == SKILLS:
+        conn.execute(
+            "DELETE FROM heads WHERE kind = ? AND namespace = ? AND name = ?", (key, namespace, name)
+        )
+
+
+def head(skill: dict[str, Any]) -> str:
+    return json.dumps(skillspecs.head(skill), separators=(",", ":"))
 
 
 def digest(event: dict[str, Any]) -> str:

@@ -42,7 +42,13 @@ def number(resource_version: str) -> int:
 
 
 def page(
-    conn: sqlite3.Connection, kind: kinds.Kind, namespace: str, matches: Match | None, limit: int, cont: str
+    conn: sqlite3.Connection,
+    kind: kinds.Kind,
+    namespace: str,
+    matches: Match | None,
+    limit: int,
+    cont: str,
+    heads: bool = False,
 ) -> Page:
     """One page of at most `limit` objects (0: all). Raises Expired for a token the log no longer reaches."""
     key, newest = rows.key_of(kind), rows.newest(conn)
@@ -50,7 +56,7 @@ def page(
     if cont and not rows.floor(conn) <= version <= newest:
         raise errors.Expired("the continue token is too old", hint="list again from the start")
     found = (
-        stored(conn, key, namespace, after)
+        stored(conn, key, namespace, after, heads)
         if version == newest
         else _at(conn, key, namespace, after, version)
     )
@@ -69,17 +75,26 @@ def page(
 
 
 def stored(
-    conn: sqlite3.Connection, key: str | None, namespace: str, after: tuple[str, str] = ("", "")
+    conn: sqlite3.Connection,
+    key: str | None,
+    namespace: str,
+    after: tuple[str, str] = ("", ""),
+    heads: bool = False,
 ) -> Iterator[rows.Row]:
-    """Objects of a kind (None: all) as they are now, in order, behind `after`."""
+    """Objects of a kind (None: all) as they are now, in order, behind `after`. `heads`: large ones without what makes
+    them large."""
     if key and namespace:
         where, values = "kind = ? AND namespace = ? AND name > ?", [key, namespace, after[1]]
     elif key:
         where, values = "kind = ? AND (namespace, name) > (?, ?)", [key, *after]
     else:
         where, values = "? IN ('', namespace)", [namespace]
+    # A body that is not asked for is not read.
+    body, joined = ("objects.body", "")
+    if heads:
+        body, joined = "coalesce(heads.body, objects.body)", "LEFT JOIN heads USING (kind, namespace, name)"
     found = conn.execute(
-        "SELECT kind, namespace, name, uid, rv, generation, body FROM objects"
+        f"SELECT kind, namespace, name, uid, rv, generation, {body} FROM objects {joined}"
         f" WHERE {where} ORDER BY kind, namespace, name",
         values,
     )
@@ -101,7 +116,7 @@ def _at(
         (version, key, *after, namespace),
     )
     before = (rows.Row(key, ns, name, uid, rv, 0, body) for ns, name, uid, rv, body in found)
-    if key == rows.SECRETS:  # the log holds no values: as it is now, if it still is
+    if key in rows.UNLOGGED:  # the log holds no values: as it is now, if it still is
         before = (now for row in before if (now := rows.load(conn, key, row.namespace, row.name)))
     return heapq.merge(untouched, before, key=lambda row: (row.namespace, row.name))
 

@@ -1,7 +1,7 @@
 """Objects as rows, and the change row each write leaves. Every function runs inside the writer's transaction.
 
 The id of the change row is the object's resourceVersion. Rows hold bodies without it, as sorted compact JSON, so
-that equal objects are equal text. Values of Secrets never enter the change log.
+that equal objects are equal text. Values of Secrets never enter the change log, nor do files of Skills: they are large.
 """
 
 import json
@@ -20,6 +20,7 @@ Object = dict[str, Any]
 OBJECT_BYTES_MAX = 3 * 1024 * 1024 // 2
 
 SECRETS = "secrets"
+UNLOGGED = (SECRETS, indexes.SKILLS)  # the log has a part of them
 
 _COMPACT = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 
@@ -168,9 +169,11 @@ def _change(tx: Tx, type_: str, row: Row, old: Row | None) -> int:
 
 def _logged(key: str, body: str) -> str:
     """What of a body may be kept in the log. kubectl writes whole Secrets into an annotation."""
-    if key != SECRETS:
+    if key not in UNLOGGED:
         return body
     obj = json.loads(body)
+    if key == indexes.SKILLS:
+        return indexes.head(obj)
     for part in ("data", "stringData"):
         obj.pop(part, None)
     obj["metadata"].pop("annotations", None)

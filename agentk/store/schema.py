@@ -3,9 +3,12 @@
 sqlite-utils records them (`_sqlite_migrations`); it costs 70 ms to import, so only a pending migration does so.
 """
 
+import json
 import sqlite3
 from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from agentk.store import indexes
 
 if TYPE_CHECKING:
     from sqlite_utils import Database
@@ -63,7 +66,24 @@ def host_uids(db: "Database") -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[["Database"], None], ...] = (objects, events, host_uids)
+def heads(db: "Database") -> None:
+    """Large objects without what makes them large, for those who list many."""
+    _run(
+        db,
+        """CREATE TABLE heads (
+            kind TEXT NOT NULL, namespace TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL,
+            PRIMARY KEY (kind, namespace, name))""",
+    )
+    found = db.conn.execute(
+        "SELECT kind, namespace, name, body FROM objects WHERE kind = ?", (indexes.SKILLS,)
+    )
+    for kind, namespace, name, body in found.fetchall():
+        db.conn.execute(
+            "INSERT INTO heads VALUES (?, ?, ?, ?)", (kind, namespace, name, indexes.head(json.loads(body)))
+        )
+
+
+MIGRATIONS: tuple[Callable[["Database"], None], ...] = (objects, events, host_uids, heads)
 
 
 def applied(conn: sqlite3.Connection) -> list[str]:

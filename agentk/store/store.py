@@ -11,11 +11,11 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from agentk.api import kinds
+from agentk.api import errors, kinds
 from agentk.store import (
     archives,
     backups,
@@ -120,10 +120,15 @@ class Store:
             raise changing.name_of(kind, namespace, name).missing()
         return found
 
-    async def find(self, kind: kinds.Kind, namespace: str | None, name: str) -> Object | None:
-        """As get; None when it does not exist."""
+    async def find(
+        self, kind: kinds.Kind, namespace: str | None, name: str, *, known: Object | None = None
+    ) -> Object | None:
+        """As get; None when it does not exist. `known`, when that is still what is stored: a large object is then not
+        read anew."""
         named = changing.name_of(kind, namespace, name)
         row = self._readers.now(lambda conn: rows.load(conn, named.key, named.namespace, named.name))
+        if row and known and (row.uid, str(row.rv)) == _version(known):
+            return known
         return row.object() if row else None
 
     async def list(
@@ -135,14 +140,16 @@ class Store:
         fields: str = "",
         limit: int = 0,
         cont: str = "",
+        heads: bool = False,
     ) -> listing.Page:
-        """Objects in order of namespace and name. Pages of one list agree with each other.
+        """Objects in order of namespace and name. Pages of one list agree with each other. With `heads` large ones may
+        come without what makes them large: Skills as `skillspecs.head`.
 
         Raises Expired when the token is too old, BadRequest for a bad token or selector.
         """
         matches = listing.matcher(labels, fields)
         return await self._readers.apart(
-            lambda conn: listing.page(conn, kind, namespace or "", matches, limit, cont)
+            lambda conn: listing.page(conn, kind, namespace or "", matches, limit, cont, heads)
         )
 
     async def modify(
@@ -171,6 +178,22 @@ class Store:
             ),
             dry_run=dry_run,
         )
+
+    async def amend(
+        self, kind: kinds.Kind, obj: Mapping[str, Any], change: Callable[[Object], Object]
+    ) -> Object | None:
+        """`modify` of this very object; None when it is gone, or another one has its name."""
+        metadata = obj["metadata"]
+
+        def changed(found: Object | None) -> Object:
+            if found is None or found["metadata"]["uid"] != metadata["uid"]:
+                raise errors.NotFound("it is gone")
+            return change(found)
+
+        try:
+            return await self.modify(kind, metadata.get("namespace"), metadata["name"], changed)
+        except errors.NotFound:
+            return None
 
     async def set_status(
         self, kind: kinds.Kind, namespace: str | None, name: str, uid: str, status: Object
@@ -214,14 +237,17 @@ class Store:
         labels: str = "",
         fields: str = "",
         bookmark_seconds: float | None = None,
+        heads: bool = False,
     ) -> AsyncIterator[watching.Change]:
         """Every change after the resourceVersion `since`, in order; "" or "0": first ADDED for all there is.
 
-        A change that takes an object out of the selection is DELETED, one that brings it in ADDED. A BOOKMARK
+        A change that takes an object out of the selection is DELETED, one that brings it in ADDED. With `heads` as in
+        a list; what is DELETED has come down to that anyhow. A BOOKMARK
         comes after `bookmark_seconds` of silence. Raises Expired when `since` is too old or from before a restore,
         BadRequest when it is no resourceVersion. Ends when the store closes.
         """
-        wanted = watching.Wanted(kind, namespace or "", listing.matcher(labels, fields), bookmark_seconds)
+        matches = listing.matcher(labels, fields)
+        wanted = watching.Wanted(kind, namespace or "", matches, bookmark_seconds, heads)
         return watching.watch(self._readers, self._bells, wanted, since)
 
     async def record_event(
@@ -307,9 +333,13 @@ class Store:
         return await self._writer.run(functools.partial(_undone, work) if dry_run else work)
 
 
-def now_text() -> str:
-    """Now, as Kubernetes writes it."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def now_text(after_seconds: float = 0.0) -> str:
+    """Now, or some time after it, as Kubernetes writes it."""
+    return (datetime.now(UTC) + timedelta(seconds=after_seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _version(obj: Object) -> tuple[str, str]:
+    return obj["metadata"]["uid"], obj["metadata"]["resourceVersion"]
 
 
 def _undone(work: Callable[[writer.Tx], Object], tx: writer.Tx) -> Object:

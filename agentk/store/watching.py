@@ -37,6 +37,7 @@ class Wanted:
     namespace: str
     matches: Callable[[Mapping[str, Any]], bool] | None
     bookmark_seconds: float | None
+    heads: bool = False
 
     @property
     def key(self) -> str | None:
@@ -78,7 +79,7 @@ async def watch(
 def _everything(conn: sqlite3.Connection, wanted: Wanted) -> tuple[int, list[rows.Row]]:
     found = [
         row
-        for row in listing.stored(conn, wanted.key, wanted.namespace)
+        for row in listing.stored(conn, wanted.key, wanted.namespace, heads=wanted.heads)
         if row.key in rows.kinds_by_key() and (wanted.matches is None or wanted.matches(json.loads(row.body)))
     ]
     return rows.newest(conn), found
@@ -106,15 +107,15 @@ def _told(conn: sqlite3.Connection, wanted: Wanted, entry: changes.Entry) -> _To
         type_ = "MODIFIED" if was and now else "ADDED" if now else "DELETED"
         if type_ == "DELETED" and entry.type == "MODIFIED" and entry.before is not None:
             obj = rows.thaw(entry.before, entry.rv)
-    if entry.key == rows.SECRETS and type_ != "DELETED":
-        obj = _with_values(conn, entry, obj)
+    if entry.key in rows.UNLOGGED and type_ != "DELETED" and not (wanted.heads and entry.key != rows.SECRETS):
+        obj = _whole(conn, entry, obj)
     if type_ == "ADDED":
         return "ADDED", obj
     return ("DELETED", obj) if type_ == "DELETED" else ("MODIFIED", obj)
 
 
-def _with_values(conn: sqlite3.Connection, entry: changes.Entry, logged: Object) -> Object:
-    """A Secret as it is now, because the log holds no values; if it is gone its deletion follows."""
+def _whole(conn: sqlite3.Connection, entry: changes.Entry, logged: Object) -> Object:
+    """As it is now, because the log holds a part of it; if it is gone its deletion follows."""
     row = rows.load(conn, entry.key, entry.namespace, entry.name)
     return rows.thaw(row.body, entry.rv) if row and row.uid == entry.uid else logged
 

@@ -6,24 +6,19 @@ connection and no file but its libraries, and ends with the daemon. `mcp` is imp
 
 import asyncio
 import contextlib
-import ctypes
 import itertools
-import logging
 import os
-import resource
-import signal
 import socket
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from agentk.tools import mcp_confining, mcp_wire
+from agentk.apart import confining, frames, inside
+from agentk.tools import mcp_wire
 
 if TYPE_CHECKING:
     from agentk.tools import mcp_http
 
 MEMORY_BYTES = 2 * 1024 * 1024 * 1024  # of addresses; some 300 MB of them are libraries and never touched
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 
 
 class Worker:
@@ -45,8 +40,8 @@ class Worker:
     async def serve(self, reader: asyncio.StreamReader) -> None:
         """Until the daemon is gone."""
         asyncio.get_running_loop().add_reader(self._hand, self._take)
-        self._say({"t": "ready"})
-        while message := await mcp_wire.read(reader):
+        self._say(frames.READY)
+        while message := await frames.read(reader):
             self._hear(message)
             await self._writer.drain()
 
@@ -128,7 +123,7 @@ class Worker:
             del self._calls[number]
 
     def _say(self, message: Mapping[str, Any]) -> None:
-        self._writer.write(mcp_wire.pack(message))
+        self._writer.write(frames.pack(message))
 
     def _hold(self, work: Any, name: str, held: set[asyncio.Task[None]]) -> None:
         task = asyncio.create_task(work, name=name)
@@ -137,7 +132,10 @@ class Worker:
 
     async def _pair(self, number: int) -> tuple[int, int]:
         """The pipes of a session, which may come before or after its `open`."""
-        return await self._given.setdefault(number, asyncio.get_running_loop().create_future())
+        try:
+            return await self._given.setdefault(number, asyncio.get_running_loop().create_future())
+        finally:
+            del self._given[number]
 
     def _take(self) -> None:
         taken = mcp_wire.take(self._hand)
@@ -153,12 +151,12 @@ class Worker:
 async def serve(talk: socket.socket, hand: socket.socket) -> None:
     """Import, say so, and answer."""
     hand.setblocking(False)
-    reader, writer = await asyncio.open_connection(sock=talk, limit=mcp_wire.LINE_BYTES_MAX)
+    reader, writer = await asyncio.open_connection(sock=talk)
     try:
         worker = Worker(hand, writer)
-        mcp_confining.confine()
+        confining.confine()
     except Exception as error:  # noqa: BLE001 - a broken installation can raise anything
-        writer.write(mcp_wire.pack({"t": "failed", "message": f"{type(error).__name__}: {error}"}))
+        writer.write(frames.failed(error))
         await writer.drain()
         return
     with contextlib.suppress(ConnectionError):
@@ -167,14 +165,8 @@ async def serve(talk: socket.socket, hand: socket.socket) -> None:
 
 
 def main() -> None:
-    """The process: no core file, no reader of its memory but root, no life without the daemon."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    logging.disable(logging.CRITICAL)  # what a server says is in the SDK's words
-    asyncio.run(serve(socket.socket(fileno=int(sys.argv[1])), socket.socket(fileno=int(sys.argv[2]))))
+    talk, hand = inside.begin(MEMORY_BYTES)
+    asyncio.run(serve(talk, hand))
 
 
 if __name__ == "__main__":

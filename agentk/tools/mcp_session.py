@@ -1,12 +1,11 @@
 """One server that is spoken with, in the worker: greeting it, asking what it offers, calling it, leaving it.
 
 Nothing of what a server says about itself is checked by running it: a schema's pattern could hold this process for
-hours, so an answer is not compared with the schema that was promised.
+hours, so an answer is not compared here with the schema that was promised: the gate does, and runs no pattern.
 """
 
 import asyncio
 import json
-import logging
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,17 +16,15 @@ from mcp.client._transport import Transport
 from mcp.client.session import ClientSession
 from mcp.shared.exceptions import MCPError
 
-from agentk.tools import mcp_sieve, offers
+from agentk.tools import mcp_sieve, offers, speaking
 
 PAGES = 50  # of one listing
+KEY = "agentk.dev/idempotency-key"  # in the _meta of a call of a tool that is idempotent by key
 LISTING_BYTES = 4 * 1024 * 1024  # of all that it says of its tools
 LISTED_SECONDS = 60.0  # how old a listing may be when a tool is called: not every server says that it changed
 _PROGRESS_SECONDS = 0.1  # between two words of one call's progress
-_LEAVING_SECONDS = 5.0
 _CLOSED = (mcp_types.CONNECTION_CLOSED,)
 _OTHER_ERA = (mcp_types.UNSUPPORTED_PROTOCOL_VERSION, mcp_types.METHOD_NOT_FOUND)
-
-_log = logging.getLogger(__name__)
 
 Say = Callable[[Mapping[str, Any]], None]
 
@@ -180,8 +177,9 @@ class Session:
                 if time.monotonic() - self._listed > LISTED_SECONDS:
                     await self._look_again()
                 progress = self._progress(int(message["id"])) if message.get("progress") else None
+                meta: Any = {KEY: str(message["key"])} if message.get("key") else None
                 result = await self._client.call_tool(
-                    str(message["name"]), message["arguments"], progress_callback=progress
+                    str(message["name"]), message["arguments"], progress_callback=progress, meta=meta
                 )
         except TimeoutError:
             self._dirty.set()  # whether it answers anything at all: one that hangs is let go
@@ -196,14 +194,19 @@ class Session:
 
     def _result(self, result: mcp_types.CallToolResult) -> dict[str, Any]:
         self._share.begin()
-        content = [
-            block.model_dump(by_alias=True, mode="json", exclude_none=True) for block in result.content
-        ]
-        self._share.end()
+        try:
+            content = [
+                block.model_dump(by_alias=True, mode="json", exclude_none=True) for block in result.content
+            ]
+            told = speaking.spoken([content, result.structured_content])
+        except ValueError as error:
+            return _wrong("nonsense", f"the server's answer is none: {error}")
+        finally:
+            self._share.end()
         return {
             "t": "result",
-            "content": content,
-            "structured": result.structured_content,
+            "content": told[0],
+            "structured": told[1],
             "error": bool(result.is_error),
         }
 

@@ -5,23 +5,24 @@ never imports the SDK, never parses what a server says, and never asks a server 
 """
 
 import asyncio
-import contextlib
 import itertools
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from agentk.apart.child import Child, Role
+from agentk.apart.frames import Message
+from agentk.apart.kept import Kept
 from agentk.api import errors
-from agentk.tools import mcp_wire, offers
-from agentk.tools.mcp_child import Child, Message
+from agentk.tools import mcp_fetching, offers
+from agentk.tools.mcp_fetching import Fetch
+
+ROLE = Role("the MCP worker", "agentk.tools.mcp_main", hand=True)
 
 OPEN_SECONDS = (
     60.0  # until a server has said what it offers: `npx` of a cold cache is slow, a jail's first Node too
 )
-BACKOFF_SECONDS = 0.5  # before a new process, doubled with each death in a row after the first …
-BACKOFF_SECONDS_MAX = 30.0
 _LATE_SECONDS = 15.0  # what the worker is given beyond a call's own time
 
 Progress = Callable[[float, float | None, str], None]
@@ -29,19 +30,6 @@ Progress = Callable[[float, float | None, str], None]
 
 class Unasked(errors.Unavailable):
     """The server had ended before it heard of the call: it may be started again and asked."""
-
-
-class Answer(Protocol):
-    """The answer of a server behind HTTP."""
-
-    status: int
-    headers: Sequence[tuple[str, str]]
-
-    def chunks(self) -> AsyncIterator[bytes]: ...
-
-
-# (method, headers, body): one exchange with the server of this session, whose address and secrets the caller knows.
-Fetch = Callable[[str, Sequence[tuple[str, str]], bytes], AbstractAsyncContextManager[Answer]]
 
 
 @dataclass(frozen=True)
@@ -72,9 +60,11 @@ class Session:
         arguments: Mapping[str, Any],
         seconds: float,
         progress: Progress | None = None,
+        key: str = "",
     ) -> offers.Outcome:
-        """Raises Timeout, UpstreamError (the server refuses, or answers nonsense), OutcomeUnknown (it ended meanwhile),
-        Unasked (it had ended before: `ended` is done). Cancelled, it tells the server so."""
+        """`key`: what the server is told, so that the same call made again is known. Raises Timeout, UpstreamError (the
+        server refuses, or answers nonsense), OutcomeUnknown (it ended meanwhile), Unasked (it had ended before: `ended`
+        is done). Cancelled, it tells the server so."""
         if self.ended.done():
             raise Unasked(f"the tool's server is gone: {self.ended.result()}")
         asked = {
@@ -83,6 +73,7 @@ class Session:
             "name": name,
             "arguments": arguments,
             "seconds": seconds,
+            "key": key,
         }
 
         def told(message: Message) -> None:
@@ -136,27 +127,24 @@ class Session:
 
 class Worker:
     def __init__(self, python: str = sys.executable) -> None:
-        self._python = python
-        self._child: Child | None = None
-        self._starting: asyncio.Task[Child] | None = None
+        self._kept = Kept(ROLE, self._hear, self._died, python=python)
         self._sessions: dict[int, Session] = {}
-        self._fetches: dict[int, _Fetching] = {}
-        self._numbers = itertools.count(1)
-        self._deaths, self._not_before = 0, 0.0
-        self._closed = False
+        self._calls: dict[int, tuple[asyncio.Future[Message], Callable[[Message], None]]] = {}
+        self._fetches: dict[int, mcp_fetching.Fetching] = {}
+        self._numbers = itertools.count(1)  # of sessions and of calls
 
     @property
     def pid(self) -> int | None:
         """The process, while there is one."""
-        return self._child.pid if self._child and not self._child.gone else None
+        return self._kept.now.pid if self._kept.now else None
 
     async def over_pipes(self, says: int, hears: int, seconds: float = OPEN_SECONDS) -> Session:
         """The server that writes to the pipe `says` and reads from `hears`. Both stay the caller's to close, at once.
         Raises Unavailable when it does not say what it offers."""
-        child = await self._ready()
+        child = await self._kept.ready()
         session = self._new(None)
         try:
-            child.give(session.number, says, hears)
+            child.give(str(session.number), says, hears)
         except OSError as error:
             self.leave(session)
             raise errors.Unavailable(f"the MCP worker takes no server: {error}") from None
@@ -165,29 +153,33 @@ class Worker:
     async def over_http(self, fetch: Fetch, seconds: float = OPEN_SECONDS) -> Session:
         """The server that `fetch` reaches, over streamable HTTP. Raises Unavailable when it does not say what it
         offers."""
-        child = await self._ready()
+        child = await self._kept.ready()
         return await self._open(child, self._new(fetch), {"seconds": seconds, "url": True})
 
     async def close(self) -> None:
         """End the process and all that is under way. Safe to call twice; nothing is started afterwards."""
-        self._closed = True
-        if self._starting:
-            self._starting.cancel()
-            await asyncio.gather(self._starting, return_exceptions=True)
-        if self._child:
-            await self._child.end()
+        await self._kept.close()
 
     async def ask(self, message: Message, progress: Callable[[Message], None]) -> Message:
-        """For `Session`: one call."""
-        child = self._child
-        if child is None or child.gone:
+        """For `Session`: what the worker says of one call; who is cancelled takes it back. Raises OutcomeUnknown when
+        it dies."""
+        child = self._kept.now
+        if child is None:
             raise errors.Unavailable("the MCP worker ended")
-        return await child.call(message, progress)
+        number = next(self._numbers)
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._calls[number] = future, progress
+        child.tell({**message, "id": number})
+        try:
+            return await future
+        finally:
+            if self._calls.pop(number, None) is not None:
+                child.tell({"t": "cancel", "id": number})
 
     def leave(self, session: Session) -> None:
         """For `Session`."""
-        if self._sessions.pop(session.number, None) is not None and self._child:
-            self._child.tell({"t": "close", "id": session.number})
+        if self._sessions.pop(session.number, None) is not None and (child := self._kept.now):
+            child.tell({"t": "close", "id": session.number})
         session.end("closed")
 
     def _new(self, fetch: Fetch | None) -> Session:
@@ -204,117 +196,49 @@ class Worker:
             raise
         return session
 
-    # hearing
-
     def _hear(self, message: Message) -> None:
         kind, number = message["t"], int(message["id"])
-        if kind == "fetch":
-            session = self._sessions.get(int(message["session"]))
-            if session and session.fetch and self._child:
-                fetching = self._fetches[number] = _Fetching(number, self._child)
-                fetching.begin(session.fetch, message, lambda: self._fetches.pop(number, None))
-            elif self._child:
-                self._child.tell({"t": "over", "id": number, "why": "the session is closed"})
+        if kind in ("result", "wrong"):
+            if (held := self._calls.pop(number, None)) and not held[0].done():
+                held[0].set_result(message)
+        elif kind == "progress":
+            if held := self._calls.get(number):
+                held[1](message)
+        elif kind == "fetch":
+            self._fetch(number, message)
         elif kind in ("more", "stop"):
             if known := self._fetches.get(number):
                 known.credit(int(message["bytes"])) if kind == "more" else known.stop()
         elif session := self._sessions.get(number):
-            self._deaths = 0
+            self._kept.served()
             if kind == "closed":
                 del self._sessions[number]
             session.hear(message)
 
+    def _fetch(self, number: int, message: Message) -> None:
+        child = self._kept.now
+        session = self._sessions.get(int(message["session"]))
+        if session and session.fetch and child:
+            fetching = self._fetches[number] = mcp_fetching.Fetching(number, child)
+            fetching.begin(session.fetch, message, lambda: self._fetches.pop(number, None))
+        elif child:
+            child.tell({"t": "over", "id": number, "why": "the session is closed"})
+
     def _died(self, how: str) -> None:
-        self._deaths += 1
-        if self._deaths > 1:
-            wait = min(BACKOFF_SECONDS * 2 ** min(self._deaths - 2, 10), BACKOFF_SECONDS_MAX)
-            self._not_before = asyncio.get_running_loop().time() + wait
+        calls, self._calls = self._calls, {}
+        for future, _ in calls.values():
+            if not future.done():
+                future.set_exception(
+                    errors.OutcomeUnknown(
+                        f"{how} during this call: whether the tool did it is not known",
+                        hint="a new worker is started by the next call",
+                    )
+                )
         for fetching in list(self._fetches.values()):
             fetching.stop()
         sessions, self._sessions = self._sessions, {}
         for session in sessions.values():
             session.end(how)
-
-    # the process
-
-    async def _ready(self) -> Child:
-        if self._closed:
-            raise errors.Unavailable("the MCP worker is shut down")
-        if self._child and not self._child.gone:
-            return self._child
-        if self._starting is None:
-            self._starting = asyncio.create_task(self._begin(), name="mcp-worker-start")
-            self._starting.add_done_callback(self._started)
-        # Waited for, not awaited: a caller that hangs up does not take the start from the others.
-        await asyncio.wait((starting := self._starting,))
-        if starting.cancelled():
-            raise errors.Unavailable("the MCP worker is shut down")
-        return starting.result()
-
-    def _started(self, task: "asyncio.Task[Child]") -> None:
-        self._starting = None
-        if not task.cancelled():
-            task.exception()  # every caller that still waits is told; with none left it is no error
-
-    async def _begin(self) -> Child:
-        wait = self._not_before - asyncio.get_running_loop().time()
-        if wait > 0:
-            await asyncio.sleep(wait)
-        self._child = await Child.spawn(self._python, self._hear, self._died)
-        return self._child
-
-
-class _Fetching:
-    """One exchange that the worker asked for, no faster than it takes the answer."""
-
-    def __init__(self, number: int, child: Child) -> None:
-        self._number, self._child = number, child
-        self._left = mcp_wire.WINDOW_BYTES
-        self._more = asyncio.Event()
-        self._task: asyncio.Task[None]
-
-    def begin(self, fetch: Fetch, asked: Message, over: Callable[[], Any]) -> None:
-        self._task = asyncio.create_task(self._run(fetch, asked), name=f"mcp-fetch-{self._number}")
-        self._task.add_done_callback(lambda _: over())
-
-    def credit(self, size: int) -> None:
-        self._left += size
-        self._more.set()
-
-    def stop(self) -> None:
-        self._task.cancel()
-
-    async def _run(self, fetch: Fetch, asked: Message) -> None:
-        why: str | None = None
-        try:
-            headers = [(str(name), str(value)) for name, value in asked["headers"]]
-            async with fetch(str(asked["method"]), headers, asked["body"].encode("latin-1")) as answer:
-                self._say("answer", status=answer.status, headers=list(answer.headers))
-                async with contextlib.aclosing(answer.chunks()) as chunks:  # type: ignore[type-var]
-                    async for piece in chunks:
-                        await self._send(piece)
-        except errors.AgentkError as error:
-            why = str(error)
-        except (KeyError, ValueError, TypeError, AttributeError):
-            why = "this is no request"
-        except asyncio.CancelledError:
-            why = "taken back"
-            raise
-        finally:
-            self._say("over", why=why)
-
-    async def _send(self, piece: bytes) -> None:
-        for start in range(0, len(piece), mcp_wire.WINDOW_BYTES):
-            part = piece[start : start + mcp_wire.WINDOW_BYTES]
-            while self._left <= 0:
-                self._more.clear()
-                await self._more.wait()
-            self._left -= len(part)
-            self._say("body", text=part.decode("latin-1"))
-            await self._child.flush()
-
-    def _say(self, kind: str, **more: Any) -> None:
-        self._child.tell({"t": kind, "id": self._number, **more})
 
 
 def _offered(told: Mapping[str, Any]) -> offers.Offered:

@@ -21,6 +21,12 @@ OFFERS = 512  # of one Tool: what nobody can read through is no tool
 
 _NAME = re.compile(r"[A-Za-z0-9_./-]+")
 _UNSEEN = frozenset({"Cc", "Cf", "Co", "Cs", "Cn"})  # what a person does not see, and a model does
+# Marks and blanks that are drawn as nothing: sixteen of them, or 256, spell any text behind one letter.
+_BLANK = frozenset(map(chr, (0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0))) | frozenset(
+    chr(number)
+    for first, end in ((0x180B, 0x1810), (0xFE00, 0xFE10), (0xE0100, 0xE01F0))
+    for number in range(first, end)
+)
 _HINTS = frozenset({"title", "readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"})
 
 
@@ -47,6 +53,7 @@ class Outcome:
     content: tuple[Mapping[str, Any], ...]
     structured: Any | None = None
     is_error: bool = False
+    is_json: bool = False  # its text is JSON of so many values that nobody here took it apart
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,9 @@ def cleaned(text: str) -> str:
     """Without what a person cannot see: control characters, marks of direction, tags."""
     if text.isascii() and text.isprintable():
         return text
-    return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) not in _UNSEEN)
+    return "".join(
+        c for c in text if c in "\n\t" or (unicodedata.category(c) not in _UNSEEN and c not in _BLANK)
+    )
 
 
 def _cut(text: str) -> str:

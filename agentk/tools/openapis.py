@@ -48,6 +48,8 @@ def operation(document: Node, name: str, server: str = "") -> Operation:
 
 def _operations(document: Node) -> Iterator[tuple[str, str, Node, Node]]:
     for path, item in _map(document.get("paths")).items():
+        if not str(path).startswith("/"):
+            continue  # behind a host it would be a part of that: `.evil.example/x`, `:8443/x`
         item = _resolved(document, item)
         for method in METHODS:
             if isinstance(item.get(method), Mapping):
@@ -100,8 +102,9 @@ def _made(document: Node, path: str, method: str, listed: list[Any], found: Node
 
 def _server(document: Node, found: Node, given: str) -> str:
     servers = _list_of(found.get("servers")) or _list_of(document.get("servers"))
-    url = given or (str(servers[0].get("url", "")) if servers and isinstance(servers[0], Mapping) else "")
-    for name, variable in _map(servers[0].get("variables") if servers and not given else None).items():
+    first = _map(servers[0]) if servers and not given else {}
+    url = given or str(first.get("url", ""))
+    for name, variable in _map(first.get("variables")).items():
         url = url.replace(f"{{{name}}}", str(_map(variable).get("default", "")))
     if not url.startswith(("http://", "https://")) or "{" in url:
         raise errors.Invalid(

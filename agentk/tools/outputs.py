@@ -1,10 +1,11 @@
 """What came of a program, as the answer of a tool: by its exit code, and as text, lines or JSON. Pure."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from agentk.sdk import wire
+from agentk.tools import speaking
 from agentk.tools.offers import Outcome
 
 _SAID_BYTES = 8 * 1024  # of what a program that failed said
@@ -19,6 +20,7 @@ class Ran:
     stderr: bytes = b""
     truncated: bool = False
     why: str = ""  # DeadlineExceeded, OOMKilled …; "" when it ended by itself
+    seconds: float = 0.0  # that it was given; 0: nobody says
 
 
 def outcome(command: Mapping[str, Any], ran: Ran) -> Outcome:
@@ -37,8 +39,9 @@ def outcome(command: Mapping[str, Any], ran: Ran) -> Outcome:
         case "Json":
             return _json(told, said, ran.truncated)
         case "Lines":
-            return made(told, said, structured={"lines": told.splitlines()})
-    return made(told, said)
+            few = told.count("\n") <= wire.VALUES
+            return made(told, said, structured={"lines": told.splitlines()} if few else None)
+    return made(told or _end(ran.stderr), said)  # git push, for one, says on stderr alone what it did
 
 
 def made(told: str, said: list[str] | None = None, *, structured: Any = None, wrong: bool = False) -> Outcome:
@@ -47,10 +50,15 @@ def made(told: str, said: list[str] | None = None, *, structured: Any = None, wr
     return Outcome(tuple({"type": "text", "text": one} for one in texts), structured, wrong)
 
 
+def many(told: str, wrong: bool = False) -> Outcome:
+    """JSON as it was written: programs read it, nobody here does."""
+    return Outcome(({"type": "text", "text": told},), None, wrong, is_json=True)
+
+
 def failed(ran: Ran, message: str = "") -> Outcome:
     why = message or {
         "": f"it ended with exit code {ran.exit_code}",
-        "DeadlineExceeded": "it took longer than it may",
+        "DeadlineExceeded": f"it took longer than it may{_limit(ran.seconds)}",
         "OOMKilled": "it needed more memory than it may",
         "PidsExceeded": "it made more processes than it may",
         "Cancelled": "it was ended",
@@ -59,17 +67,19 @@ def failed(ran: Ran, message: str = "") -> Outcome:
     return made("\n".join(piece for piece in pieces if piece), [why], wrong=True)
 
 
+def _limit(seconds: float) -> str:
+    return f": {seconds:g} s" if seconds else ""
+
+
 def _json(told: str, said: list[str], truncated: bool) -> Outcome:
     try:
-        structured = json.loads(told, parse_constant=_none)
-    except (ValueError, RecursionError):
+        structured = speaking.parsed(told)
+    except speaking.TooMany:
+        return many(told.strip())
+    except ValueError:
         why = "it wrote more than is taken" if truncated else "it wrote something that is no JSON"
         return made(told[:_SAID_BYTES], [why], wrong=True)
     return made(told.strip(), said, structured=structured)
-
-
-def _none(constant: str) -> None:
-    """Infinity and NaN are nothing that JSON can hold."""
 
 
 def _end(data: bytes) -> str:

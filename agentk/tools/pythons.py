@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from agentk.api import errors
-from agentk.tools import offers, outputs
+from agentk.tools import offers, outputs, speaking
 from agentk.tools.offers import Offered, Outcome
 
 PYTHON = "python"
 _ASIDE = "import sys\nsys.path[:] = [one for one in sys.path if one]\n"  # not what lies where it starts
 _SAID_CHARS = 4000
+_BEGINS = '{"result": '  # as json.dumps has it
 
 
 def argv() -> list[str]:
@@ -33,10 +34,14 @@ def order(files: Mapping[str, str], path: str, **asked: Any) -> bytes:
 
 def offered(ran: outputs.Ran, functions: Sequence[str]) -> tuple[Offered, ...]:
     """Raises UpstreamError with what was wrong in the functions' own words."""
-    told = _told(ran)
+    try:
+        told = _told(ran)
+    except speaking.TooMany as error:
+        raise errors.UpstreamError(f"its functions cannot be read: {error}") from None
     listed = told.get("offers")
     if "error" in told or not isinstance(listed, list):
-        raise errors.UpstreamError(f"its functions cannot be read: {_short(told.get('error'))}{_said(ran)}")
+        why = _short(told["error"]) if told.get("error") else f"no answer{_said(ran)}"
+        raise errors.UpstreamError(f"its functions cannot be read: {why}")
     wanted = [one.rpartition(":")[2] for one in functions]
     if [one.get("name") if isinstance(one, dict) else None for one in listed] != wanted:
         raise errors.UpstreamError("its functions cannot be read: they are others than it names")
@@ -57,8 +62,11 @@ def outcome(ran: outputs.Ran) -> Outcome:
         return outputs.failed(ran)
     try:
         told = _told(ran)
+    except speaking.TooMany:
+        text = ran.stdout.decode("utf-8", "replace").strip()
+        return outputs.many(text[len(_BEGINS) : -1] if text.startswith(_BEGINS) else text)
     except errors.UpstreamError:
-        return outputs.failed(ran, "it ended without an answer")
+        return outputs.failed(ran, f"it ended with exit code {ran.exit_code}, and without an answer")
     if "error" in told or "result" not in told:
         return outputs.made("", [_short(told.get("error", "it ended without an answer"))], wrong=True)
     result = told["result"]
@@ -70,8 +78,10 @@ def outcome(ran: outputs.Ran) -> Outcome:
 
 def _told(ran: outputs.Ran) -> dict[str, Any]:
     try:
-        told = json.loads(ran.stdout)
-    except (ValueError, RecursionError):
+        told = speaking.parsed(ran.stdout.decode("utf-8", "replace"))
+    except speaking.TooMany:
+        raise
+    except ValueError:
         told = None
     if not isinstance(told, dict):
         why = "it took too long" if ran.why == "DeadlineExceeded" else f"exit code {ran.exit_code}"

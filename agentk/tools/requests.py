@@ -12,7 +12,7 @@ from typing import Any
 from urllib import parse
 
 from agentk.api import errors, templates
-from agentk.tools import argvs, outputs
+from agentk.tools import argvs, outputs, speaking
 from agentk.tools.offers import Outcome
 
 _JSON = "application/json"
@@ -96,8 +96,10 @@ def outcome(came: Came, url: str) -> Outcome:
     structured = None
     if (kind == _JSON or kind.endswith("+json")) and not came.truncated:
         try:
-            structured = json.loads(text)
-        except (ValueError, RecursionError):
+            structured = speaking.parsed(text)
+        except speaking.TooMany:
+            return outputs.made(text, said, wrong=True) if wrong else outputs.many(text)
+        except ValueError:
             structured = None  # it is told as the text that it is
     return outputs.made(text, said, structured=structured, wrong=wrong)
 

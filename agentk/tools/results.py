@@ -50,8 +50,8 @@ def limited(outcome: Outcome, most: int, name: str) -> tuple[dict[str, Any], Fil
         joined = "\n".join(texts)
         data, suffix, what = (
             joined.encode("utf-8", "replace"),
-            "txt",
-            f"text of {joined.count(chr(10)) + 1} lines",
+            "json" if outcome.is_json else "txt",
+            "JSON" if outcome.is_json else f"text of {joined.count(chr(10)) + 1} lines",
         )
     else:
         data, suffix, what = _written(told["content"]), "json", "content blocks"

@@ -7,6 +7,8 @@ from typing import NamedTuple
 _WORD = re.compile(r"[^\W_]+")
 _WORDS_MAX = 32
 _LINE = 200
+_SEARCHED = 512  # letters of a description: whoever writes more says it there
+FEW = 64  # to search through more of them takes long enough for a thread
 
 
 class Entry(NamedTuple):
@@ -36,7 +38,7 @@ def line(text: str) -> str:
 
 def _score(entry: Entry, words: set[str]) -> int:
     named = {word.lower() for word in _WORD.findall(entry.name)}
-    told = {word.lower() for word in _WORD.findall(entry.description)}
+    told = {word.lower() for word in _WORD.findall(entry.description[:_SEARCHED])}
     score = 0
     for word in words:
         if word in named:

@@ -20,6 +20,7 @@ import types
 import typing
 from typing import Any
 
+KEY = "idempotency_key"  # a parameter; of a Tool that is idempotent by key
 _SIMPLE = {str: "string", int: "integer", float: "number", bool: "boolean", type(None): "null"}
 _LISTS = (
     list,
@@ -113,8 +114,8 @@ def _fields(hint: Any, depth: int) -> dict[str, Any]:
     }
 
 
-def described(name: str, function: Any) -> dict[str, Any]:
-    """Name, description and schemas of one function."""
+def described(name: str, function: Any, keyed: bool = False) -> dict[str, Any]:
+    """Name, description and schemas of one function. `keyed`: KEY is agentk's to give, and no model is told of it."""
     signature = inspect.signature(function)
     hints = typing.get_type_hints(function, include_extras=True)
     about, arguments = docstring(inspect.getdoc(function) or "")
@@ -126,6 +127,8 @@ def described(name: str, function: Any) -> dict[str, Any]:
             raise TypeError(f"{name}: arguments are given by name, and {parameter.name} cannot be")
         if parameter.kind is parameter.VAR_KEYWORD:
             more = True
+            continue
+        if keyed and parameter.name == KEY:
             continue
         made = schema(hints.get(parameter.name, parameter.annotation))
         if parameter.name in arguments:
@@ -191,7 +194,9 @@ def fitted(hint: Any, value: Any) -> Any:
     return value
 
 
-def called(function: Any, arguments: dict[str, Any]) -> Any:
+def called(function: Any, arguments: dict[str, Any], key: str = "") -> Any:
+    if key and KEY in inspect.signature(function).parameters:
+        arguments = {**arguments, KEY: key}
     hints = typing.get_type_hints(function, include_extras=True)
     result = function(**{name: fitted(hints.get(name, Any), value) for name, value in arguments.items()})
     if inspect.isawaitable(result):
@@ -233,14 +238,24 @@ def answer(order: dict[str, Any]) -> dict[str, Any]:
         sys.path.insert(0, order["path"])
     try:
         if "call" in order:
-            return {"result": called(named(order["call"]), order["arguments"])}
-        names = order["functions"]
-        return {"offers": [described(one.rpartition(":")[2], named(one)) for one in names]}
+            return {"result": called(named(order["call"]), order["arguments"], order.get("key", ""))}
+        names, keyed = order["functions"], order.get("keyed", False)
+        return {"offers": [described(one.rpartition(":")[2], named(one), keyed) for one in names]}
     except Exception as error:  # noqa: BLE001 — whatever a function raises is its answer
         import traceback
 
         traceback.print_exc()
-        return {"error": f"{type(error).__name__}: {error}"}
+        return {"error": f"{type(error).__name__}: {error}{_place(error, order)}"}
+
+
+def _place(error: Exception, order: dict[str, Any]) -> str:
+    """The line of the tool's own files that it comes from, if one of them is to blame."""
+    import traceback
+
+    files, path = order.get("files") or {}, order.get("path")
+    lines = traceback.extract_tb(error.__traceback__)
+    own = [one for one in lines if one.filename in files or (path and one.filename.startswith(f"{path}/"))]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
 def main() -> None:

@@ -134,6 +134,9 @@ def test_all_problems_are_told_in_the_order_of_the_file() -> None:
         ("priority: true", "expected a whole number, found true"),
         ("priority: 1001", "expected at most 1000, found 1001"),
         ("modelRef: models", 'expected an object, found "models"; write {name: …}'),
+        ("tools: [words]", 'expected an object, found "words"; write {ref: {name: …}}'),
+        ("restartWindow: 10", "expected text, found the number 10; write 10s"),
+        ("restartWindow: '10'", "write 10s"),
         ("args: ls -l", 'expected a list, found "ls -l"; write a list: [first, second]'),
         ("args: [5]", "5:10: spec.args[0]: expected text, found the number 5; put it in quotes"),
         ("args: [x, null]", "spec.args[1]: expected text, found nothing"),
@@ -231,6 +234,13 @@ def test_nulls_are_as_if_not_written() -> None:
 def test_amounts_given_as_numbers_become_text(given_: object, kept: str) -> None:
     made = admit.admit(ours("Quota", hard={"cpu": given_}))
     assert made["spec"]["hard"] == {"cpu": kept}
+
+
+def test_a_flood_of_unknown_fields_is_told_without_guessing_at_each() -> None:
+    with pytest.raises(errors.Invalid) as caught:
+        admit.admit(agent(**{f"u{number}": 1 for number in range(500)}))
+    assert len(caught.value.causes) == 500
+    assert sum(bool(cause.hint) for cause in caught.value.causes) == 50
 
 
 def test_without_strict_unknown_fields_are_dropped() -> None:

@@ -163,6 +163,23 @@ def test_policy_paths_are_plain() -> None:
     assert "spec.isolation.hostPaths[0].pathPrefix" in problem(obj)
 
 
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        ("tool_call", "did you mean 'tool.call'?"),
+        ("messages.*", "no call is"),
+        ("http.requests", "did you mean"),
+    ],
+)
+def test_a_rule_about_no_call_is_refused_and_does_not_look_as_if_it_held(call: str, told: str) -> None:
+    rules = [{"name": "a", "effect": "Deny", "methods": ["think", call]}]
+    said = problem(ours("Policy", level="baseline", rules=rules))
+    assert "spec.rules[0].methods[1]" in said and told in said
+    for known in ("*", "tool.*", "exec", "exec.*", "?xec"):
+        rules[0]["methods"] = [known]
+        admit.admit(ours("Policy", level="baseline", rules=rules))
+
+
 def test_a_namespace_is_no_file_of_the_kernel() -> None:
     obj = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "tasks"}}
     assert "cgroup" in problem(obj)

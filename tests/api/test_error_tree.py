@@ -34,6 +34,14 @@ def test_a_status_and_back_is_the_same_error(error: errors.AgentkError) -> None:
     assert (type(back), vars(back), str(back)) == (type(error), vars(error), str(error))
 
 
+def test_a_cause_that_the_message_tells_is_not_told_again() -> None:
+    cause = errors.Cause("params.a", "expected integer")
+    for message in ("wrong: params.a: expected integer", "expected integer"):
+        told = errors.BadRequest(message, causes=[cause])
+        assert told.to_status()["message"] == message and str(told) == message
+        assert str(errors.from_status(told.to_status())).count("expected integer") == 1
+
+
 def test_every_class_has_its_own_code() -> None:
     classes = [c for c in vars(errors).values() if isinstance(c, type) and issubclass(c, errors.AgentkError)]
     codes = [c.code for c in classes]

@@ -164,6 +164,14 @@ def test_an_object_from_before_ownership_is_somebodys() -> None:
         apply(live, agent(priority=2))
 
 
+def test_a_finalizer_that_nobody_wrote_is_nobodys() -> None:
+    namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "n"}}
+    live = ownership.apply(None, namespace, "mine", False, NOW)
+    live["metadata"]["finalizers"] = ["kubernetes"]
+    again = ownership.apply(live, namespace, "mine", False, LATER)
+    assert again == live
+
+
 def test_old_updaters_become_one() -> None:
     live = apply(None, agent())
     for at in range(15):

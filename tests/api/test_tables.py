@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from agentk.api import admit, kinds, tables
-from api.samples import NOW, agent, core
+from api.samples import NOW, agent, core, ours
 
 
 def running() -> dict[str, Any]:
@@ -77,6 +77,16 @@ def test_an_event_is_as_old_as_the_last_of_its_series() -> None:
     )
     assert row(kinds.EVENT, event)["Last Seen"] == "5s"
     assert row(kinds.EVENT, core("Event", eventTime="2025-12-31T23:59:55.5Z"))["Last Seen"] == "4s"
+
+
+def test_a_tools_row_says_whether_it_can_be_used() -> None:
+    tool = ours("Tool", command={"argv": ["x"]})
+    assert row(kinds.TOOL, tool)["Ready"] is None
+    tool["status"] = {
+        "conditions": [{"type": "Ready", "status": "False"}, {"type": "Pinned", "status": "True"}]
+    }
+    shown = row(kinds.TOOL, tool, wide=True)
+    assert (shown["Ready"], shown["Pinned"]) == ("False", "True")
 
 
 def test_data_is_counted_never_shown() -> None:

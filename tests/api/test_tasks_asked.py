@@ -185,5 +185,26 @@ def test_the_last_time_is_the_one_that_counting_forward_finds() -> None:
                     at = at + timedelta(hours=5, minutes=7)
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("Europe/Lisboa", "Europe/Lisbon"),
+        ("lisbon", "Europe/Lisbon"),
+        ("new york", "America/New_York"),
+        ("utc0", "UTC"),
+    ],
+)
+def test_a_zone_that_is_none_says_which_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(errors.Invalid) as told:
+        crons.zone(name)
+    assert meant in told.value.hint
+
+
+def test_a_bad_field_says_what_it_may_be() -> None:
+    with pytest.raises(errors.Invalid) as told:
+        crons.parse("61 * * * *")
+    assert "minute 0-59" in told.value.hint
+
+
 def test_a_machine_has_a_time_zone_of_its_own() -> None:
     assert datetime(2026, 1, 1, tzinfo=crons.zone("")).astimezone(UTC).year in (2025, 2026)

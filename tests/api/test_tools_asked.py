@@ -7,6 +7,8 @@ import pytest
 from agentk.api import admit, errors, inputs, templates
 from api import samples
 
+SECRET = {"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
+OPERATION = {"source": {"inline": "{}"}, "operation": "x"}
 JQ = {
     "argv": ["jq", "{filter}"],
     "stdin": "{*}",
@@ -60,12 +62,14 @@ def test_a_tool_has_its_defaults() -> None:
         ({"http": {"url": "https://user@a.example/"}}, "spec.http.url"),
         ({"http": {"url": "http://a.example/", "body": "x"}}, "spec.http.body"),
         ({"http": {"url": "http://a.example/"}, "jail": {}}, "spec.jail"),
+        ({"http": {"openapi": OPERATION, "privateAddresses": True}}, "spec.http.openapi.server"),
+        ({"http": {"openapi": OPERATION, "headers": [SECRET]}}, "spec.http.openapi.server"),
         (
             {
                 "http": {
                     "url": "{url}",
                     "parameters": {"properties": {"url": {}}},
-                    "headers": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+                    "headers": [SECRET],
                 }
             },
             "spec.http.headers",
@@ -141,6 +145,65 @@ def test_a_hostile_schema_costs_nothing() -> None:
     inputs.check(wide, {str(n): n for n in range(5000)})
 
 
+_EVER, _SLOW = "(a+)+$", "a" * 60 + "!"
+_OLD = {"$schema": "http://json-schema.org/draft-07/schema#"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "arguments"),
+    [
+        ({"patternProperties": {_EVER: {}}, "additionalProperties": False}, {_SLOW: 1}),
+        ({"properties": {"a": {**_OLD, "pattern": _EVER}}}, {"a": _SLOW}),
+        ({"properties": {"a": {**_OLD, "dependencies": {"const": {"pattern": _EVER}}}}}, {"a": _SLOW}),
+        ({"properties": {"a": {**_OLD, "$ref": "#"}}}, {"a": 1}),
+        ({"properties": {"a": {"items": {"anyOf": [{"type": "string"}] * 3000 + [{}]}}}}, {"a": [1] * 3000}),
+        ({"anyOf": [{"required": ["x"]}] * 3000 + [{}]}, {"a": "a" * 4_000_000}),
+        # What is left out of a choice is no reason to refuse.
+        ({"oneOf": [{"$ref": "#/$defs/a"}, {"$ref": "#/$defs/b"}]}, {"a": 1}),
+        ({"not": {"properties": {"a": {"pattern": "b"}}}}, {"a": "a"}),
+        ({"if": {"properties": {"a": {"format": "date"}}}, "then": False}, {"a": "a"}),
+    ],
+)
+def test_no_schema_takes_for_ever_nor_refuses_what_it_does_not_say(
+    schema: dict[str, Any], arguments: Any
+) -> None:
+    inputs.check(schema, arguments)
+
+
+@pytest.mark.parametrize(
+    ("schema", "where"),
+    [
+        ({"anyOf": [{}] * 20_000}, ""),  # as much as fits: the library takes 17 s for it
+        (
+            {"properties": {"a": {"type": ["string", "null"], "maxLength": 3.0, "x-mine": 5}}, "not": False},
+            "",
+        ),
+        ({"type": ["string", "text"]}, "type: expected array"),
+        ({"properties": {"a": {"items": [{}]}}}, "properties.a.items: expected a schema"),
+        ({"oneOf": []}, "oneOf: expected a list of schemas"),
+        ({"allOf": [{"required": ["a", 1]}]}, "allOf[0].required: expected a list of names"),
+        ({"multipleOf": 0}, "multipleOf: expected a number above 0"),
+        ({"minItems": True}, "minItems: expected a whole number"),
+        ({"dependentRequired": {"a": "b"}}, "dependentRequired: expected lists of names"),
+    ],
+)
+def test_a_schema_is_looked_at_once(schema: dict[str, Any], where: str) -> None:
+    told = inputs.problem_of_result(schema)
+    assert told.startswith(f"is no JSON Schema: {where}") if where else told == ""
+
+
+def test_choices_are_held_as_far_as_they_are_whole() -> None:
+    one_of = {"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}
+    partly = {"oneOf": [{"required": ["a"], "pattern": "x"}, {"required": ["b"]}]}
+    inputs.check(one_of, {"a": 1})
+    inputs.check(partly, {"a": 1, "b": 1})
+    for schema, arguments in ((one_of, {"a": 1, "b": 1}), (one_of, {}), (partly, {})):
+        with pytest.raises(errors.BadRequest):
+            inputs.check(schema, arguments)
+    with pytest.raises(errors.BadRequest, match="too long"):
+        inputs.check_result({"items": {"anyOf": [{"type": "string"}] * 3000 + [{}]}}, [1] * 3000)
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -157,3 +220,8 @@ def test_a_hostile_schema_costs_nothing() -> None:
 def test_what_a_stranger_calls_a_schema_refuses_the_call_and_nothing_else(schema: dict[str, Any]) -> None:
     with pytest.raises(errors.BadRequest):
         inputs.check(schema, {"a": 1})
+
+
+def test_a_field_below_is_meant_before_one_elsewhere() -> None:
+    with pytest.raises(errors.Invalid, match=r"did you mean 'spec\.mcp\.stdio\.command'"):
+        admit.admit(tool(mcp={"command": "npx"}))

@@ -127,6 +127,19 @@ class World:
         params = {"code": code, "language": "shell", **more}
         return asyncio.create_task(self.gate.call(Call(guest, "exec", params, key=key), unheard))
 
+    async def parked(
+        self, code: str = "x", key: str = "", **more: Any
+    ) -> "tuple[str, asyncio.Task[Any], Object]":
+        """An agent, its call that waits for a person, and what that person is asked."""
+        uid = await self.agent()
+        call = self.call(uid, code, key, **more)
+        (asked,) = await self.asked()
+        return uid, call, asked
+
+    async def hangs_up(self, call: "asyncio.Task[Any]") -> None:
+        call.cancel()
+        await self.until(call.done)
+
     def question(self, uid: str, **params: Any) -> "asyncio.Task[Any]":
         call = Call(self.guests.find(f"{uid}-1"), "human.ask", params)
         return asyncio.create_task(self.gate.call(call, unheard))

@@ -19,9 +19,7 @@ async def ended(task: "asyncio.Task[object]") -> object:
 
 @told
 async def test_a_call_waits_and_is_done_once_approved(world: World) -> None:
-    uid = await world.agent()
-    call = world.call(uid, "rm -rf build")
-    (asked,) = await world.asked()
+    uid, call, asked = await world.parked("rm -rf build")
     spec = asked["spec"]
     assert (spec["summary"], spec["rule"], spec["default"]) == ("exec: rm -rf build", "careful", "Deny")
     assert spec["arguments"]["code"] == "rm -rf build" and admit.admit(asked)
@@ -45,9 +43,7 @@ async def test_a_call_waits_and_is_done_once_approved(world: World) -> None:
 
 @told
 async def test_a_denied_call_is_told_why_and_asked_anew_the_next_time(world: World) -> None:
-    uid = await world.agent()
-    call = world.call(uid)
-    (asked,) = await world.asked()
+    uid, call, asked = await world.parked()
     await world.answer(asked, "Denied", reason="not on a Friday")
     with pytest.raises(errors.ApprovalDenied, match="alice said no: not on a Friday"):
         await ended(call)
@@ -105,9 +101,7 @@ async def test_two_equal_calls_at_once_are_two_questions(world: World) -> None:
 
 @told
 async def test_who_hangs_up_finds_its_approval_again(world: World) -> None:
-    uid = await world.agent()
-    call = world.call(uid)
-    (asked,) = await world.asked()
+    uid, call, asked = await world.parked()
     call.cancel()
     await world.until(lambda: _waiting(world, False))
     await world.answer(asked)
@@ -120,10 +114,26 @@ async def _waiting(world: World, waits: bool) -> bool:
 
 
 @told
+async def test_that_nobody_waits_any_more_is_told_once_it_can_be_written(world: World) -> None:
+    _, call, _ = await world.parked()
+    await world.until(lambda: _waiting(world, True))
+    note, failed = world.approvals.answers.note, asyncio.Event()
+
+    async def full(namespace: str, name: str, waits: bool) -> None:
+        failed.set()
+        world.approvals.answers.note = note  # type: ignore[method-assign]
+        raise errors.Unavailable("the disk is full")
+
+    world.approvals.answers.note = full  # type: ignore[method-assign]
+    await world.hangs_up(call)
+    await world.until(failed.is_set)
+    world.approvals.changed.set()
+    await world.until(lambda: _waiting(world, False))
+
+
+@told
 async def test_a_daemon_that_comes_later_goes_on_where_the_call_waited(world: World) -> None:
-    uid = await world.agent()
-    call = world.call(uid, key="k")
-    (asked,) = await world.asked()
+    uid, call, asked = await world.parked(key="k")
     await world.until(lambda: _waiting(world, True))
     await world.lose()  # the call dies with it, as with kill -9: nothing more is written
     await world.open()
@@ -153,9 +163,7 @@ async def test_what_was_answered_while_no_daemon_waited_counts(world: World) -> 
 @told
 async def test_nobody_answers(world: World) -> None:
     await world.policy(timeout="10s")
-    uid = await world.agent()
-    call = world.call(uid)
-    (asked,) = await world.asked()
+    _, call, asked = await world.parked()
     world.boot += 11
     await world.policy(timeout="10s", maxPending=3)  # wakes who waits: a timer does not know of this clock
     with pytest.raises(errors.ApprovalRequired, match="nobody has approved it in time"):
@@ -170,9 +178,7 @@ async def test_nobody_answers(world: World) -> None:
 @told
 async def test_who_answers_too_late_is_told_so(world: World) -> None:
     await world.policy(timeout="10s")
-    uid = await world.agent()
-    call = world.call(uid)
-    (asked,) = await world.asked()
+    _, call, asked = await world.parked()
     call.cancel()
     world.boot += 11
     with pytest.raises(errors.Conflict, match=r"ran out|Expired"):
@@ -199,9 +205,7 @@ async def test_a_default_of_allow_lets_through_who_still_waits_and_nobody_else(w
 @told
 async def test_setting_the_clock_moves_no_deadline(world: World) -> None:
     await world.policy(timeout="1h")
-    uid = await world.agent()
-    call = world.call(uid)
-    (asked,) = await world.asked()
+    uid, call, asked = await world.parked()
     call.cancel()
     await world.lose()
     world.wall += 10 * 3600  # somebody set it while no daemon ran; the machine was not started again
@@ -227,11 +231,8 @@ async def test_after_a_reboot_the_wall_clock_counts(world: World) -> None:
 @told
 async def test_an_approval_that_nobody_came_for_is_over_at_its_deadline(world: World) -> None:
     await world.policy(timeout="10s")
-    uid = await world.agent()
-    call = world.call(uid)
-    (asked,) = await world.asked()
-    call.cancel()
-    await world.until(call.done)
+    uid, call, asked = await world.parked()
+    await world.hangs_up(call)
     await world.answer(asked)
     world.boot += 11
     again = world.call(uid)
@@ -258,11 +259,8 @@ async def test_the_policy_is_asked_again(world: World) -> None:
 
 @told
 async def test_an_approval_does_not_outlive_a_denial(world: World) -> None:
-    uid = await world.agent()
-    call = world.call(uid)
-    (asked,) = await world.asked()
-    call.cancel()
-    await world.until(call.done)
+    uid, call, asked = await world.parked()
+    await world.hangs_up(call)
     await world.answer(asked)
     await world.policy([{**ASK[0], "effect": "Deny"}, ASK[1]])
     with pytest.raises(errors.Denied):
@@ -273,9 +271,7 @@ async def test_an_approval_does_not_outlive_a_denial(world: World) -> None:
 @told
 async def test_a_file_that_changed_is_another_call(world: World) -> None:
     world.files, world.diff = [File("/workspace/a.py", "1" * 64, 10)], "--- a\n+++ b\n"
-    uid = await world.agent()
-    call = world.call(uid)
-    (asked,) = await world.asked()
+    _, call, asked = await world.parked()
     assert asked["spec"]["diff"] == world.diff and asked["spec"]["files"][0]["sizeBytes"] == 10
     world.files = [File("/workspace/a.py", "2" * 64, 10)]
     await world.answer(asked)
@@ -314,9 +310,7 @@ async def test_what_is_remembered_is_not_asked_again(world: World) -> None:
 
 @told
 async def test_a_remembered_denial_denies(world: World) -> None:
-    uid = await world.agent()
-    call = world.call(uid)
-    (asked,) = await world.asked()
+    uid, call, asked = await world.parked()
     await world.answer(asked, "Denied", remember=True)
     for one in (call, world.call(uid), world.call(uid)):
         with pytest.raises(errors.ApprovalDenied):
@@ -327,9 +321,7 @@ async def test_a_remembered_denial_denies(world: World) -> None:
 @told
 async def test_what_is_remembered_of_calls_alike_is_of_no_others(world: World) -> None:
     world.files = [File("job.sh", "1" * 64, 10)]
-    uid = await world.agent()
-    call = world.call(uid, "ls a")
-    (asked,) = await world.asked()
+    uid, call, asked = await world.parked("ls a")
     with pytest.raises(errors.Invalid, match='no argument "cod"'):
         await world.answer(asked, remember=True, matching=(("cod", "ls *"),))
     await world.answer(asked, remember=True, matching=(("code", "ls *"),))
@@ -350,6 +342,20 @@ async def test_what_is_remembered_of_calls_alike_is_of_no_others(world: World) -
     await world.asked(count=4)
     for task in others:
         task.cancel()
+
+
+@told
+async def test_what_is_remembered_of_a_command_is_of_no_other_behind_it(world: World) -> None:
+    uid = await world.agent()
+    call = world.call(uid, "ls a")
+    (asked,) = await world.asked()
+    await world.answer(asked, remember=True, matching=(("code", "ls *"),))
+    assert await ended(call) and await ended(world.call(uid, "ls b c"))
+    others = ("ls; rm -rf .", "ls a\nrm b", "ls $(rm a)", "ls `rm a`", "ls a > b", "ls & rm a")
+    calls = [world.call(uid, other) for other in others]
+    await world.asked(count=len(others))
+    for one in calls:
+        one.cancel()
 
 
 @told
@@ -440,8 +446,7 @@ async def test_a_secret_is_bound_and_not_shown(world: World) -> None:
     call = world.call(uid, f"login {secret}\0")
     (asked,) = await world.asked()
     assert secret not in json.dumps(asked) and "[redacted]" in asked["spec"]["summary"]
-    call.cancel()
-    await world.until(call.done)
+    await world.hangs_up(call)
     await world.answer(asked)
     other = world.call(uid, "login [redacted]\0")  # reads the same, and is not
     await world.asked()
@@ -468,9 +473,7 @@ async def test_a_name_never_becomes_another_calls(world: World) -> None:
 
 @told
 async def test_who_deletes_it_refuses_it(world: World) -> None:
-    uid = await world.agent()
-    call = world.call(uid)
-    (asked,) = await world.asked()
+    _, call, asked = await world.parked()
     await world.store.delete(kinds.APPROVAL, "default", asked["metadata"]["name"])
     with pytest.raises(errors.ApprovalDenied, match="deleted"):
         await ended(call)
@@ -513,9 +516,7 @@ async def test_answers_do_not_pile_up(world: World) -> None:
 
 @told
 async def test_two_people_cannot_both_answer(world: World) -> None:
-    uid = await world.agent()
-    call = world.call(uid)
-    (asked,) = await world.asked()
+    _, call, asked = await world.parked()
     answers = await asyncio.gather(world.answer(asked), world.answer(asked, "Denied"), return_exceptions=True)
     assert [isinstance(one, errors.Conflict) for one in answers].count(True) == 1
     await asyncio.gather(call, return_exceptions=True)
@@ -537,9 +538,7 @@ async def test_a_call_that_is_not_journalled_can_be_asked_about(world: World) ->
 @told
 async def test_nothing_is_done_for_an_agent_that_is_frozen(world: World) -> None:
     await world.policy(timeout="10s")
-    uid = await world.agent()
-    call = world.call(uid)
-    (asked,) = await world.asked()
+    uid, call, asked = await world.parked()
     world.still.tell(uid, True)
     await world.answer(asked)
     world.boot += 11
@@ -596,9 +595,7 @@ async def test_a_question_has_an_answer_of_its_own_when_nobody_gives_one(world: 
 
 @told
 async def test_who_answers_what_is_no_question_is_told_so(world: World) -> None:
-    uid = await world.agent()
-    call = world.call(uid)
-    (asked,) = await world.asked()
+    _, call, asked = await world.parked()
     with pytest.raises(errors.Invalid, match="asks nothing"):
         await world.answer(asked, text="yes")
     call.cancel()

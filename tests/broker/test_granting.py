@@ -42,6 +42,7 @@ def judged(name: str, **arguments: Any) -> tuple[str, str]:
         ("get_issue", {"labels": ["ok", "urgent-1"]}, ("Deny", "tools[github].arguments[1]")),
         ("get_issue", {"labels": [[["urgent"]]]}, ("Deny", "tools[github].arguments[1]")),
         ("get_issue", {"labels": "x" * 99_999}, ("Deny", "tools[github].arguments[1]")),
+        ("get_issue", {"to.address": "c@rival.example"}, ("Deny", "tools[github].arguments[2]")),
         ("get_issue", {"to": [{"address": "a"}, {"address": "c@rival.example"}]},
          ("Deny", "tools[github].arguments[2]")),
     ],
@@ -85,6 +86,7 @@ def test_policy_and_grant_must_both_allow() -> None:
 
 def test_values_are_compared_as_text() -> None:
     assert policy_arguments.values({"a": {"b": [True, 1.5, "x"]}}, "a.b") == ["true", "1.5", "x"]
+    assert policy_arguments.values({"a": [5.0, 5, "5", -0.0]}, "a") == ["5", "5", "5", "0"]
     assert policy_arguments.values({"a": None}, "a") == [] == policy_arguments.values({"a": 1}, "a.b")
     assert policy_arguments.matches(policy_globs.globs(["*"]), "", refuses=False)
 

@@ -40,7 +40,8 @@ class World(rigs.World):
     def guard(self, **rails: Any) -> "World":
         self.given = []
         self.guest = replace(rigs.GUEST, policy={"level": "baseline", "guardrails": rails})
-        self.guards = Guards(self.journal, now=lambda: 0.0)
+        self.began = 0  # of what was given, where its session begins
+        self.guards = Guards(self.journal, now=lambda: 0.0, stays=self)
 
         async def done(context: Context, params: Params) -> Done:
             self.given.append(params)
@@ -56,6 +57,12 @@ class World(rigs.World):
         rooms = replace(rooms, methods={**rooms.methods, **made}, guard=self.guards.of)
         self.gate = gate.Gate(rooms)
         return self
+
+    def had(self, box_id: str) -> list[str]:
+        return [one["code"] for one in self.given[self.began :] if "session" in one]
+
+    def retire(self, box_id: str) -> None:
+        self.began = len(self.given)
 
     def written(self) -> bytes:
         """All that the journal has of what was said."""
@@ -359,9 +366,31 @@ async def test_code_of_a_session_is_looked_at_with_all_that_it_had_before(up: Up
             await world.ask("exec", code=trick, session=session)
     await step("x + 1")
     await step("x + 1")
-    with pytest.raises(errors.Denied, match="letters of code"):
-        await step(f"x = {'1' * 262_200!r}")
+    long = f"x = {'1' * 262_130!r}"
+    with pytest.raises(errors.Conflict, match=r"letters of code: it ends.*the next begins another"):
+        await step(long)
+    await step(long)
     await step("x + 1")
+    with pytest.raises(errors.Denied, match="more than"):
+        await step(f"{long}000000000000")
+
+
+@story()
+async def test_a_policy_that_changes_holds_for_the_next_piece_and_ends_what_it_forbids(
+    up: Upstream, world: World
+) -> None:
+    world.said = {"stdout": "", "stderr": ""}
+    world.guest = replace(world.guest, policy={"level": "baseline"})
+    await world.ask("exec", code="import socket", session="s")
+    await world.ask("exec", code="x = 1", session="s")
+    world.guest = replace(
+        world.guest, policy={"guardrails": {"code": {"python": {"denyImports": ["socket"]}}}}
+    )
+    with pytest.raises(errors.Conflict, match=r"not allowed by now .*import of socket is not allowed"):
+        await world.ask("exec", code="x + 1", session="s")
+    await world.ask("exec", code="x = 2", session="s")
+    with pytest.raises(errors.Denied, match="import of socket"):
+        await world.ask("exec", code="import socket", session="s")
 
 
 @story(code={"python": {}})

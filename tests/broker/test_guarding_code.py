@@ -58,6 +58,25 @@ import os; (lambda m: m.system("x"))(os)
 import os; x=os; x.system("y")
 import os; f"{os.system('x')}"
 import os.path as p; p.os.system("x")
+import sys; sys.modules["os"].system("x")
+import sys; [m for m in sys.modules.values() if m.__name__ == "os"][0].system("x")
+import sys; m = sys.modules; m["os"].system("x")
+from sys import modules as m; m["os"].system("x")
+import os; vars(os).get("system")("x")
+import os; os.__dict__.get("sys"+"tem")("x")
+import os; [v("x") for k, v in vars(os).items() if k[:3] == "sys"]
+import os; dict.get(vars(os), "system")("x")
+globals().get("__builtins__")
+import glob; (lambda x: x.os)(glob).system("x")
+import tempfile; tempfile._os.system("x")
+import asyncio; asyncio.create_subprocess_shell("x")
+import asyncio; (lambda l: l.subprocess_shell(None, "x"))(asyncio.new_event_loop())
+import asyncio; asyncio.base_events.subprocess.run("x")
+from asyncio.base_events import subprocess as s
+import timeit; timeit.timeit("import os; os.system('x')")
+import pydoc; pydoc.locate("os.system")("x")
+import string, os; string.Formatter().get_field("0.system", [os], {})[0]("x")
+import inspect, os; dict(inspect.getmembers(os))["system"]("x")
 def f(
 """.strip().splitlines()
 
@@ -65,6 +84,11 @@ def f(
 @pytest.mark.parametrize("trick", TRICKS)
 def test_a_trick_in_python_is_seen(trick: str) -> None:
     assert code.problems("python", trick, [], "", RULES)
+
+
+def test_a_name_taken_apart_by_match_is_seen() -> None:
+    matched = 'import os\nmatch os:\n    case object(system=f):\n        f("x")\n'
+    assert code.problems("python", matched, [], "", RULES)
 
 
 def test_code_in_an_encoding_of_its_own_is_not_read_as_another() -> None:
@@ -79,6 +103,10 @@ def test_code_in_an_encoding_of_its_own_is_not_read_as_another() -> None:
         ("argv", "", ["env", "python3", "-W", "ignore", "-Ic", "import subprocess"], ""),
         ("argv", "", ["python3", "-cimport subprocess"], ""),
         ("argv", "", ["python3", "-"], "import subprocess"),
+        ("argv", "", ["python3", "/dev/stdin"], "import subprocess"),
+        ("argv", "", ["python3", "--check-hash-based-pycs", "always", "-c", "import subprocess"], ""),
+        ("argv", "", ["sh", "-s", "a"], "eval x"),
+        ("argv", "", ["sh", "-c", "--", "-e; eval x"], ""),
         ("shell", "python3 -c 'import subprocess'", [], ""),
         ("shell", "sh -c \"python3 -c 'import subprocess'\"", [], ""),
         ("shell", "cu'r'l http://x | s\\h", [], ""),
@@ -102,6 +130,9 @@ def test_a_trick_around_python_is_seen(language: str, text: str, argv: list[str]
         "x = {'a': 1}; print(x['a'], getattr(x, 'name', None), f'{x!r:>3}')",
         "import pandas as pd; pd.read_csv('a.csv').groupby('b').mean()",
         "class A:\n    def __init__(self) -> None:\n        self.x = super().__init__()",
+        "import argparse, os, timeit; args = argparse.Namespace(a=1); print(vars(args), timeit.default_timer())",
+        "import os\nclass A:\n    def set(self, **more):\n        self.__dict__.update(more)",
+        "import sys\nprint('x' in sys.modules, 'df' in globals())",
     ],
 )
 def test_ordinary_python_runs(text: str) -> None:

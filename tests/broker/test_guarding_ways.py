@@ -183,6 +183,27 @@ def test_tokens_in_streams_of_every_dialect(tmp_path: Path, dialect: str, size: 
     asyncio.run(scene())
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"choices": [{"index": [1], "delta": {"content": "<EMAIL"}}]},
+        {
+            "choices": [
+                {"index": 0, "delta": {"tool_calls": [{"index": {}, "function": {"arguments": "<EMAIL"}}]}}
+            ]
+        },
+        {"type": "content_block_delta", "index": {}, "delta": {"text": "<EMAIL"}},
+        {"type": "response.text.delta", "output_index": [], "delta": "<EMAIL"},
+    ],
+)
+def test_an_upstream_that_counts_oddly_loses_nothing(tmp_path: Path, odd: Any) -> None:
+    journal = execing_rig.Journal.open(tmp_path, execing_rig.StateAnchor(lambda: None, lambda text: None))
+    pieces = restoring.Pieces(Vault(journal).of("u"))
+    told = [*pieces.feed(odd), *pieces.end()]
+    assert json.dumps(told).count("<EMAIL") == 1 and told[-1] == odd
+    journal.close()
+
+
 @asking_world.told
 async def test_guardrails_that_came_while_a_person_was_asked_refuse(world: asking_world.World) -> None:
     guards = Guards(world.journal)

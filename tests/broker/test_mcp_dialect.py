@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import mcp
@@ -33,6 +33,25 @@ class Gate:
         self.calls: list[Call] = []
         self.ended: list[str] = []
         self.under_way, self.over = asyncio.Event(), asyncio.Event()
+        self.bells: list[asyncio.Event] = []  # of those that listen
+        self.heard = asyncio.Event()
+        self.state = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[asyncio.Event]:
+        bell = asyncio.Event()
+        self.bells.append(bell)
+        self.heard.set()
+        try:
+            yield bell
+        finally:
+            self.bells.remove(bell)
+            self.over.set()
+
+    def ring(self, state: int) -> None:
+        self.state = state
+        for bell in self.bells:
+            bell.set()
 
     async def call(self, call: Call, emit: Callable[[Any], Awaitable[None]]) -> Any:
         self.calls.append(call)
@@ -42,7 +61,17 @@ class Gate:
                 {"name": f"t{n}", "description": "One", "inputSchema": {}} for n in range(begin, begin + 2)
             ]
             return {"items": items, **({"continue": str(begin + 2)} if begin < 4 else {})}
+        if call.method == "skill.search":
+            items = [{"name": "count", "description": "Counts."}] if "continue" not in call.params else []
+            return {"items": items, **({} if "continue" in call.params else {"continue": "1"})}
         name = call.params["name"]
+        if call.method == "skill.get":
+            if name != "count":
+                raise errors.NotFound("no Skill of that name")
+            if "file" in call.params:
+                return {"content": call.params["file"], "encoding": "utf-8", "bytes": 1}
+            files = [{"path": "SKILL.md", "bytes": 7}, {"path": "a b/x.py", "bytes": 1}]
+            return {"name": name, "text": "# Count", "files": files, "digest": "d"}
         if name == "counting":
             for step in range(3):
                 await emit({"progress": step, "total": 3, "message": f"step {step}"})
@@ -68,7 +97,8 @@ async def door() -> AsyncIterator[tuple[Gate, int]]:
     async def other(request: Request, respond: Respond) -> None:
         respond.whole(404, {}, b"other")
 
-    service = HttpService(serving_mcp.handler(gate, lambda: GUEST, "1.0", other))
+    changes = serving_mcp.Changes(gate.listening, lambda: gate.state)
+    service = HttpService(serving_mcp.handler(gate, lambda: GUEST, "1.0", other, changes))
     async with asyncio.timeout(60), http_rig.serving(service) as port:
         yield gate, port
 
@@ -125,6 +155,28 @@ def test_the_official_client_lists_calls_and_is_told_of_progress(mode: str, vers
 
 
 @pytest.mark.parametrize("mode", ["legacy", "auto"])
+def test_skills_are_read_as_resources(mode: str) -> None:
+    async def work(gate: Gate, port: int) -> None:
+        async with client(port, mode) as made:
+            first = await made.list_resources()
+            (skill,) = first.resources
+            assert (skill.uri, skill.name, skill.description) == ("skill://count", "count", "Counts.")
+            assert not (await made.list_resources(cursor=first.next_cursor)).resources
+            assert not (await made.list_resource_templates()).resource_templates
+            (whole,) = (await made.read_resource(skill.uri)).contents
+            assert whole.text == "# Count" and whole.meta  # type: ignore[union-attr]
+            assert whole.meta["agentk.dev/files"][1] == "skill://count/a%20b/x.py"
+            (file,) = (await made.read_resource(whole.meta["agentk.dev/files"][1])).contents
+            assert file.text == "a b/x.py"  # type: ignore[union-attr]
+            for wrong in ("skill://none", "file:///etc/passwd", "skill://", "skill://count?x"):
+                with pytest.raises(MCPError):
+                    await made.read_resource(wrong)
+        assert {call.method for call in gate.calls} == {"skill.search", "skill.get"}
+
+    story(work)
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
 def test_a_call_that_is_taken_back_or_hung_up_on_ends(mode: str) -> None:
     async def work(gate: Gate, port: int) -> None:
         async with client(port, mode) as made:
@@ -171,7 +223,7 @@ NEW_HEADERS = {"mcp-protocol-version": "2026-07-28", "mcp-method": "tools/list"}
         (LIST | {"id": None}, {}, 400, -32600),
         (LIST | {"params": []}, {}, 400, -32600),
         (LIST | {"params": {"cursor": 5}}, {}, 200, -32602),
-        (LIST | {"method": "resources/list"}, {}, 200, -32601),
+        (LIST | {"method": "prompts/list"}, {}, 200, -32601),
         (LIST | {"method": "tools/call", "params": {"name": "a" * 500}}, {}, 200, -32602),
         (LIST | {"method": "tools/call", "params": {"name": "a", "arguments": []}}, {}, 200, None),
         (LIST | {"method": "tools/call", "params": {"name": "a", "arguments": [1]}}, {}, 200, -32602),
@@ -206,9 +258,58 @@ def test_what_is_wrong_is_refused_by_name(
     story(work)
 
 
+def test_a_client_of_today_is_told_that_its_tools_changed_and_nothing_else() -> None:
+    async def work(gate: Gate, port: int) -> None:
+        heard: asyncio.Queue[Any] = asyncio.Queue()
+        transport = streamable_http_client(f"http://127.0.0.1:{port}/mcp")
+        async with mcp.Client(transport, mode="legacy", message_handler=heard.put) as made:
+            assert made.server_capabilities and made.server_capabilities.tools
+            assert made.server_capabilities.tools.list_changed is True
+            await gate.heard.wait()
+            gate.ring(0)  # somebody else's
+            gate.ring(1)
+            assert (await heard.get()).method == "notifications/tools/list_changed"
+            gate.ring(2)
+            assert (await heard.get()).method == "notifications/tools/list_changed"
+            assert heard.empty()
+        await gate.over.wait()
+        assert not gate.bells, "it hung up"
+
+    story(work)
+
+
+def test_a_client_of_tomorrow_listens_for_what_it_names() -> None:
+    async def work(gate: Gate, port: int) -> None:
+        async with client(port, "auto") as made:
+            async with made.listen(tools_list_changed=True) as changes:
+                gate.ring(1)
+                assert type(await anext(aiter(changes))).__name__ == "ToolsListChanged"
+            async with made.listen(prompts_list_changed=True) as nothing:
+                assert nothing.honored.prompts_list_changed is None
+        await gate.over.wait()
+
+    story(work)
+
+
+def test_a_guest_listens_a_few_times_at_once() -> None:
+    async def work(gate: Gate, port: int) -> None:
+        head = "GET /mcp HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: text/event-stream\r\n\r\n"
+        open_ = [await asyncio.open_connection("127.0.0.1", port) for _ in range(17)]
+        said = []
+        for reader, writer in open_:
+            writer.write(head.encode())
+            said.append((await reader.readline()).split()[1])
+        assert said == [b"200"] * 16 + [b"429"]
+        for _, writer in open_:
+            writer.close()
+
+    story(work)
+
+
 def test_only_post_says_anything() -> None:
     async def work(gate: Gate, port: int) -> None:
-        assert (await post(port, b"", method="GET"))[0] == 405
+        assert (await post(port, b"", {"accept": "application/json"}, method="GET"))[0] == 405
+        assert (await post(port, b"", {"mcp-protocol-version": "2026-07-28"}, method="GET"))[0] == 405
         assert (await post(port, b"", method="DELETE"))[0] == 204
         assert (await post(port, LIST, path="/other"))[0] == 404
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from agentk.api import errors
+from agentk.broker import sessions
 from tests.broker.execing_rig import World, living
 from tests.runtime import launching
 from tests.runtime.launching import Place
@@ -105,6 +106,37 @@ async def test_code_that_lies_about_its_end_and_says_too_much_harms_itself_alone
     assert (told["exitCode"], told["session"]) == (137, "Ended")
 
 
+STEALS = """
+import os, sys
+frame = sys._getframe()
+while 'words' not in frame.f_locals:
+    frame = frame.f_back
+orders, word = frame.f_locals['orders'], frame.f_locals['words'][0]
+def ends(word):
+    for fd in (1, 2):
+        os.write(fd, b'never ran\\0' + word + b':0\\n')
+ends(word)
+words = orders.readline().split()
+orders.read(int(words[1]))
+ends(words[0])
+while True:
+    os.write(1, b'x' * 65536)
+"""
+
+
+@living
+async def test_code_that_takes_over_its_channel_answers_for_itself_alone(made: World) -> None:
+    assert (await step(made, STEALS))["stdout"] == "never ran"
+    assert (await step(made, "open('ran', 'w')"))["stdout"] == "never ran" and not made.exists("ran")
+    assert (await made.call("exec", who="b", session="main", code="6 * 7"))["stdout"] == "42\n"
+    told = await step(made, "1", timeoutSeconds=1, outputBytes=1000)
+    assert (told["reason"], told["session"], len(told["stdout"])) == ("DeadlineExceeded", "Ended", 1000)
+    told = await step(made, "import os, sys\nos.closerange(0, 99)\nsys.modules.clear()", timeoutSeconds=30)
+    assert told["session"] == "Ended"
+    told = await step(made, "open('ran', 'w').write('a')")
+    assert (told["stdout"], told["session"]) == ("1\n", "New") and made.exists("ran")
+
+
 @living
 async def test_an_agent_has_one_and_what_is_not_for_a_step_is_refused(made: World) -> None:
     await step(made, "x = 1")
@@ -118,6 +150,28 @@ async def test_an_agent_has_one_and_what_is_not_for_a_step_is_refused(made: Worl
         await made.call("exec", session="main", code="ls", language="shell")
     await step(made, "exit()")
     assert (await made.call("exec", session="other", code="1"))["session"] == "New"
+
+
+@living
+async def test_it_tells_what_it_had_and_one_that_is_to_end_ends_between_two_steps(made: World) -> None:
+    assert made.sessions.had("a-1") == []
+    await step(made, "x = 1")
+    await step(made, "x = 1")
+    heard = Heard()
+    waits = "import os, time\nprint(x)\nwhile not os.path.exists('go'):\n    time.sleep(0.05)"
+    running = asyncio.create_task(step(made, waits, stream=True, heard=heard))
+    after = asyncio.create_task(step(made, "'x' in globals()"))
+    await heard.some.wait()
+    assert made.sessions.had("a-1") == ["x = 1", waits]
+    made.sessions.retire("a-1")
+    (made.workspace / "go").touch()
+    told = await running
+    assert (told["stdout"], told["session"]) == ("1\n", "Ended")
+    assert ((await after)["stdout"], made.sessions.had("a-1")) == ("False\n", ["'x' in globals()"])
+    made.sessions.retire("a-1")
+    assert made.sessions.had("a-1") == []
+    await step(made, f"x = {'1' * sessions.HELD_LETTERS!r}")
+    assert made.sessions.had("a-1") is None and made.sessions.had("b-1") == []
 
 
 @living

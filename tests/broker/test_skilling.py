@@ -27,6 +27,17 @@ def test_one_of_each_name_is_chosen() -> None:
     assert skilling.chosen({}, "a", there) == [] == skilling.chosen(uses("pdf.*"), "a", there)
 
 
+def test_what_is_named_and_not_there_is_told_and_a_glob_never_is() -> None:
+    there = [entry("pdf"), entry("pdf", "b"), entry("csv", "b", to=("a",))]
+    assert skilling.missing(uses("pdf", "x", "*", "p?", "pdf.v2"), "a", there) == [
+        ("a", "x"),
+        ("a", "pdf.v2"),
+    ]
+    assert skilling.missing(uses("pdf", "csv", namespace="b"), "a", there) == [("b", "pdf")]
+    saves = {"skills": {"use": [{"name": "learned-x"}], "save": ["learned-*"]}}
+    assert skilling.missing(saves, "a", there) == [] == skilling.missing({}, "a", there)
+
+
 @pytest.mark.parametrize(
     ("child", "fits"),
     [

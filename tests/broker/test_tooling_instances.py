@@ -106,6 +106,23 @@ async def test_a_box_for_each_agent_goes_with_it(world: World) -> None:
 
 
 @told
+async def test_a_family_takes_no_more_than_its_part_of_the_boxes(world: World) -> None:
+    rig = Rig(world)
+    tool = await rig.tool(sharing="PerAgent")
+    before, instances.FAMILY_MOST = instances.FAMILY_MOST, 1
+    try:
+        async with rig.used(tool, guest("a")):
+            child = Guest("b", "default", "b", 1, "b-1", "b-1", parents=("a",))
+            with pytest.raises(errors.TooManyRequests, match="for this agent and those"):
+                async with rig.boxes.box(tool, child, 30):
+                    raise AssertionError("a family has more than its part")
+            async with rig.used(tool, guest("c")):
+                assert len(await rig.names()) == 2
+    finally:
+        instances.FAMILY_MOST = before
+
+
+@told
 async def test_an_idle_box_goes_and_one_in_use_stays(world: World) -> None:
     rig = Rig(world)
     tool = await rig.tool(idleSeconds=10)

@@ -2,14 +2,17 @@
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from agentk.api import errors, kinds
+from agentk.broker.calling import tooling
 from agentk.broker.tooling import kinds as words
+from agentk.broker.tooling import patience
 from agentk.broker.tooling.shelf import Shelf
-from agentk.broker.words import Guest
+from agentk.broker.words import Call, Guest
 from agentk.tools import offers
 from agentk.tools.offers import Outcome
 
@@ -47,13 +50,15 @@ class Rig:
 
     def restart(self) -> None:
         """A daemon that knows only what is stored."""
-        self.shelf = Shelf({"command": self.kind}, self.tell)
+        self.clock = 0.0
+        self.shelf = Shelf({"command": self.kind}, self.tell, lambda: self.clock)
         for one in self.tools.values():
             self.shelf.hear(kinds.TOOL, one, False)
 
     async def tell(self, tool: words.Object, told: dict[str, Any]) -> None:
         there = self.tools[words.uid(tool)]
-        there["status"] = {**there.get("status", {}), **told}
+        status = {**there.get("status", {}), **told}
+        there["status"] = {key: value for key, value in status.items() if value is not None}
 
 
 def tool(name: str, *offered: str, namespace: str = "team", **spec: Any) -> dict[str, Any]:
@@ -94,6 +99,22 @@ def test_many_who_ask_wait_for_one_answer_that_outlives_the_daemon() -> None:
     told(story)
 
 
+def test_what_a_person_asks_for_again_is_what_agents_are_told() -> None:
+    async def story() -> None:
+        rig = Rig(tool("t", "x"))
+        one = rig.tools["team-t"]
+        await rig.shelf.offers(one, None)
+        one["spec"]["command"] = ["x", "y"]
+        assert [offer.name for offer in await rig.shelf.again(one)] == ["x", "y"]
+        rig.restart()
+        assert [offer.name for offer in await rig.shelf.offers(one, None)] == ["x", "y"]
+        one["spec"]["command"] = ["no name"]
+        with pytest.raises(errors.Invalid, match='Tool "t" cannot be used'):
+            await rig.shelf.again(one)
+
+    told(story)
+
+
 def test_a_status_that_somebody_changed_is_not_believed() -> None:
     async def story() -> None:
         rig = Rig(tool("t", "x"))
@@ -127,6 +148,50 @@ def test_a_name_means_only_what_is_granted() -> None:
     told(story)
 
 
+def test_what_was_judged_or_approved_is_what_is_called() -> None:
+    """A Tool that offers one thing is called by its own name, and what that is may change while a call waits."""
+
+    async def story() -> None:
+        rig = Rig(tool("one", "read"))
+        who, asked = guest(grant("one")), {"name": "one", "arguments": {}}
+        calls: Any = tooling.Calls(rig.shelf, None, None)  # type: ignore[arg-type]
+        await rig.shelf.found(who, "one")
+        facts, seen = calls.about(who, asked), await calls.preview(who, asked)
+        assert facts.tool == "one/read" and await calls.preview(who, asked) == seen
+        rig.kind.made_of = "2"  # a ConfigMap, a document, a server's listing
+        assert await calls.preview(who, asked) != seen
+        rig.tools["team-one"]["spec"]["command"] = ["delete"]
+        await rig.shelf.granted(who, 10)  # somebody else looks
+        context = SimpleNamespace(call=Call(who, "tool.call", asked), facts=facts)
+        with pytest.raises(errors.Conflict, match="has changed"):
+            await calls.call(context, asked)
+
+    told(story)
+
+
+def test_a_wrong_name_says_what_was_meant_and_a_grant_of_nothing_that_it_is_one() -> None:
+    async def story() -> None:
+        rig = Rig(tool("many", "get", "put"), tool("one", "f"))
+        who = guest(grant("many", allow=["get"]), grant("one"), grant("gone"))
+        await rig.shelf.granted(who, 10)
+
+        hints = {"get": "did you mean 'many__get'?", "onee": "did you mean 'one'?"}
+        for called, hint in hints.items():
+            with pytest.raises(errors.NotFound) as caught:
+                await rig.shelf.found(who, called)
+            assert caught.value.hint == hint
+        with pytest.raises(errors.NotFound) as caught:
+            await rig.shelf.found(who, "put")
+        assert "many__put" not in caught.value.hint, "what it may not call is not proposed"
+        for called in ("gone", "gone__x"):
+            with pytest.raises(
+                errors.NotFound, match='grants Tool "gone", but there is none in namespace "team"'
+            ):
+                await rig.shelf.found(who, called)
+
+    told(story)
+
+
 def test_what_cannot_say_keeps_no_other_from_being_told() -> None:
     async def story() -> None:
         broken = tool("broken")
@@ -135,7 +200,7 @@ def test_what_cannot_say_keeps_no_other_from_being_told() -> None:
         found, missing = await rig.shelf.granted(guest(grant("t"), grant("broken"), grant("gone")), 10)
         assert [one.name for one in found] == ["t"]
         assert missing == {"broken": "it is broken", "gone": "there is no such Tool"}
-        assert broken["status"] == {"lastError": "it is broken"}
+        assert broken["status"]["lastError"] == "it is broken" and "nextTryTime" in broken["status"]
         rig.kind.open.clear()
         rig.kind.made_of = "2"
         found, missing = await rig.shelf.granted(guest(grant("t")), 0.01)
@@ -143,6 +208,61 @@ def test_what_cannot_say_keeps_no_other_from_being_told() -> None:
         await rig.shelf.close()
 
     told(story)
+
+
+def test_one_that_failed_is_asked_again_though_it_is_made_of_the_same() -> None:
+    async def story() -> None:
+        rig = Rig(tool("t", "x"))
+        one = rig.tools["team-t"]
+        await rig.shelf.offers(one, None)
+        one["spec"]["command"], rig.kind.made_of = "broken", "2"
+        with pytest.raises(errors.UpstreamError):
+            await rig.shelf.offers(one, None)
+        for begin in (rig.restart, lambda: None):
+            one["spec"]["command"], rig.kind.made_of = ["x"], "1"
+            begin()
+            assert [offer.name for offer in await rig.shelf.offers(one, None)] == ["x"]
+            assert one["status"]["lastError"] == ""
+            one["spec"]["command"], rig.kind.made_of = "broken", "2"
+            with pytest.raises(errors.UpstreamError):
+                await rig.shelf.offers(one, None, at_once=True)
+
+    told(story)
+
+
+def test_one_that_failed_is_left_alone_longer_each_time_unless_a_person_asks() -> None:
+    async def story() -> None:
+        rig = Rig(tool("t", "x"))
+        one = rig.tools["team-t"]
+        one["spec"]["command"] = "broken"
+
+        async def times(**how: bool) -> int:
+            with pytest.raises(errors.UpstreamError, match="it is broken") as caught:
+                await rig.shelf.offers(one, None, **how)
+            assert (caught.value.retry_after_seconds is None) == (rig.kind.times > before)
+            return rig.kind.times
+
+        before = 0
+        for wait in (1, 2, 4, 8, 16, 32, 60, 60):
+            before = await times()
+            assert await times() == before
+            rig.clock += wait - 0.5
+            assert await times() == before
+            rig.clock += 0.5
+        before = await times()
+        assert await times(at_once=True) == before + 1 and before == 9
+        one["spec"]["command"], rig.kind.made_of = ["x"], "2"  # somebody mended it
+        assert await rig.shelf.offers(one, None)
+        assert one["status"]["lastError"] == "" and "nextTryTime" not in one["status"]
+
+    told(story)
+
+
+def test_one_that_is_being_made_is_waited_for_and_not_left_alone() -> None:
+    waits = patience.Patience(lambda: 0.0)
+    assert waits.failed("u", "1", words.NotYet("starting")) == 0 and waits.refusal("u", "1") is None
+    assert waits.failed("u", "1", errors.Unavailable("it ended")) == 1 and waits.has_failed("u")
+    assert waits.refusal("u", "2") is None
 
 
 def test_one_for_everybody_is_found_where_there_is_no_other() -> None:

@@ -65,6 +65,19 @@ def test_suspend_and_resume_by_label(web: Any, agentk: Run) -> None:
     assert web.api.get(kinds.AGENT, "default", "web")["spec"]["suspend"] is False
 
 
+def test_a_schedule_is_suspended_by_its_kind_and_name(web: Any, agentk: Run) -> None:
+    spec = {"schedule": "@daily", "taskTemplate": {"spec": {"agentRef": {"name": "web"}}}}
+    web.api.create(kinds.SCHEDULE, "default", {"metadata": {"name": "nightly"}, "spec": spec})
+    assert agentk("suspend", "schedule/nightly", "web").lines == [
+        "schedule.agentk.dev/nightly suspended",
+        "agent.agentk.dev/web suspended",
+    ]
+    assert web.api.get(kinds.SCHEDULE, "default", "nightly")["spec"]["suspend"] is True
+    assert agentk("resume", "sched/nightly").code == 0
+    assert web.api.get(kinds.SCHEDULE, "default", "nightly")["spec"]["suspend"] is False
+    assert "is not an agent" in agentk("suspend", "tool/nightly").err
+
+
 def test_restart_asks_for_a_new_box(web: Any, agentk: Run) -> None:
     assert agentk("restart", "web").out == "agent.agentk.dev/web restarted\n"
     assert annotation(web, "restartedAt")
@@ -157,10 +170,14 @@ def test_describe_tells_limits_conditions_and_reason(web: Any, agentk: Run) -> N
         assert words in out
 
 
+def test_a_name_without_its_kind_is_told_how_to_say_it(web: Any, agentk: Run) -> None:
+    assert "such as agent/web;" in agentk("describe", "web").err
+
+
 def test_describe_never_shows_a_secrets_value(daemon: Any, agentk: Run) -> None:
     daemon.api.create(kinds.SECRET, "default", {"metadata": {"name": "s"}, "stringData": {"key": "hunter2"}})
     out = agentk("describe", "secret", "s").out
-    assert "7 bytes" in out
+    assert "  key:                        7 bytes" in out, "what somebody named is told as they named it"
     assert "hunter2" not in out
     assert "aHVudGVyMg" not in out
 

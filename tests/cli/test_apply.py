@@ -110,6 +110,37 @@ def test_dry_run_of_the_server_writes_nothing(daemon: Any, agentk: Run, file: Pa
     assert daemon.api.list(_agents()).items == []
 
 
+def test_diff_tells_what_apply_would_change_and_changes_nothing(daemon: Any, agentk: Run, file: Path) -> None:
+    ran = agentk("diff", "-f", str(file))
+    assert (
+        ran.code == 1
+        and "+  name: web" in ran.lines
+        and not any(line.startswith("-  ") for line in ran.lines)
+    )
+    assert "not found" in agentk("get", "agent", "web").err
+    agentk("apply", "-f", str(file))
+    assert (agentk("diff", "-f", str(file)).code, agentk("diff", "-f", str(file)).out) == (0, "")
+    file.write_text(AGENT.replace("priority: 5", "priority: 6"))
+    ran = agentk("diff", "-f", str(file))
+    changed = [line for line in ran.lines if line[:1] in "+-" and line[:3] not in ("+++", "---")]
+    assert ran.code == 1 and changed == ["-  priority: 5", "+  priority: 6"]
+    file.write_text(AGENT.replace("priority", "priorityy"))
+    assert agentk("diff", "-f", str(file)).code == 2
+
+
+def test_diff_shows_no_secret(daemon: Any, agentk: Run, tmp_path: Path) -> None:
+    file = tmp_path / "secret.yaml"
+    text = "apiVersion: v1\nkind: Secret\nmetadata: {name: s}\nstringData: {same: hunter2, other: hunter3}\n"
+    file.write_text(text)
+    agentk("apply", "-f", str(file))
+    file.write_text(text.replace("hunter3", "hunter4"))
+    ran = agentk("diff", "-f", str(file))
+    assert (
+        ran.code == 1 and "+  other: '*** (another)'" in ran.lines and "  same: '***'" in " ".join(ran.lines)
+    )
+    assert "hunter" not in ran.out and "aHVudGVy" not in ran.out
+
+
 def test_dry_run_of_the_client_needs_no_daemon(agentk: Run, file: Path) -> None:
     assert (
         agentk("apply", "-f", str(file), "--dry-run=client").out == "agent.agentk.dev/web valid (dry run)\n"

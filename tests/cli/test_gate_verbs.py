@@ -205,15 +205,17 @@ def test_trace_is_a_tree_with_what_was_spawned_below(gated: GatedDaemon, agentk:
     spawn = gated.called("web", "agent.spawn", b'{"spec":{},"name":"child"}', Outcome("ok", answer))
     think(gated, "child", "small")
     gated.called("web", "exec", b'{"code":"1","language":"shell"}', Outcome("ok", b"{}"), parent=spawn)
+    gated.called("web", "exit", b'{"code":3}', Outcome("ok", b"{}"))
     lines = agentk("trace", "web").lines
     shape = [line.partition("  run ")[0].partition("  ok")[0] for line in lines]
     assert shape == [
         "agent/web",
         "├─ think  gpt-5",
-        "└─ agent.spawn  child",
-        "   ├─ agent/child",
-        "   │  └─ think  small",
-        "   └─ exec  shell",
+        "├─ agent.spawn  child",
+        "│  ├─ agent/child",
+        "│  │  └─ think  small",
+        "│  └─ exec  shell",
+        "└─ exit  code 3",
     ]
     assert "120 tokens" in lines[1] and "$0.0015" in lines[1] and "240 tokens" not in lines[0]
     told = json.loads(agentk("trace", "web", "-o", "json").out)

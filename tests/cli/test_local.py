@@ -10,6 +10,7 @@ import pytest
 
 from agentk.api import kinds
 from agentk.cli import columns, completion, main, options, run, targets, usage
+from agentk.cli.daemon import systemds
 from agentk.client import outcome, units
 
 Run = Callable[..., Any]
@@ -26,6 +27,13 @@ def test_every_verb_has_a_file_and_its_help_an_example(agentk: Run, verb: str) -
     ran = agentk(verb, "--help")
     assert ran.code == 0
     assert f"agentk {verb}" in ran.out.split("Example", 1)[1]
+
+
+def test_a_verb_of_kubectl_says_what_does_it_here(agentk: Run) -> None:
+    for verb in main.ELSEWHERE:
+        ran = agentk(verb, "x")
+        assert ran.code == 2 and f"hint: {main.ELSEWHERE[verb]}" in ran.err
+    assert not set(main.ELSEWHERE) & set(main.NAMES)
 
 
 def test_every_file_with_an_app_is_a_verb() -> None:
@@ -74,6 +82,8 @@ def test_completion_scripts(agentk: Run, shell: str) -> None:
         (["get", "--sel"], "--selector"),
         (["get", "ag", "-o", "j"], "json"),
         (["daemon", "sta"], "status"),
+        (["tool", "ca"], "call"),
+        (["task", ""], "cancel"),
         (["run", "--time"], "--timeout"),
     ],
 )
@@ -85,6 +95,15 @@ def test_completion_offers_names(daemon: Any, agentk: Run) -> None:
     daemon.api.create(kinds.AGENT, "default", {"metadata": {"name": "web"}, "spec": {"command": ["x"]}})
     assert agentk("complete", "--", "logs", "").lines == ["web"]
     assert agentk("complete", "--", "get", "ag/w").lines == ["ag/web"]
+    assert agentk("complete", "--", "task", "run", "").lines == ["web"]
+    schedule = {"schedule": "@daily", "taskTemplate": {"spec": {"agentRef": {"name": "web"}}}}
+    daemon.api.create(kinds.SCHEDULE, "default", {"metadata": {"name": "nightly"}, "spec": schedule})
+    daemon.api.create(
+        kinds.TOOL, "default", {"metadata": {"name": "words"}, "spec": {"command": {"argv": ["wc"]}}}
+    )
+    assert agentk("complete", "--", "suspend", "sched/").lines == ["sched/nightly"]
+    assert agentk("complete", "--", "tool", "call", "w").lines == ["words"]
+    assert agentk("complete", "--", "approve", "").lines == []
 
 
 @pytest.mark.parametrize(
@@ -175,6 +194,13 @@ def test_a_command_line_becomes_an_agent(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_a_wrong_run_is_agentks_own_failure(agentk: Run, words: list[str]) -> None:
     assert agentk(*words).code == outcome.AGENTK
+
+
+def test_a_daemon_of_systemd_is_restarted_by_systemd() -> None:
+    assert systemds("0::/system.slice/agentk.service\n") == "systemctl restart agentk"
+    own = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/agentk.service/keeper\n"
+    assert systemds(own) == "systemctl --user restart agentk"
+    assert systemds("0::/user.slice/user-0.slice/session-1.scope\n") == ""
 
 
 def test_the_unit_delegates_and_lets_agents_live() -> None:

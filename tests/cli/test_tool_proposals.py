@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from agentk.api import admit, inputs, toolspecs
-from agentk.cli import main, tool_discovering
+from agentk.api import admit, errors, inputs, manifest, toolspecs
+from agentk.cli import main, telling, tool_discovering
 from agentk.tools import argvs
 
 PROPOSALS = {str(one["metadata"]["name"]): one for one in tool_discovering.read()}
@@ -34,6 +34,27 @@ def test_proposals_run(tmp_path: Path, name: str, given: dict[str, object], outp
     argv = argvs.argv(PROPOSALS[name]["spec"]["command"]["argv"], given)
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True)
     assert (done.stdout, done.stderr) == (output, "")
+
+
+def test_a_tool_that_agentk_comes_with_is_brought_back_by_its_name(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main.main(["tool", "discover", "calculator"]) == 0
+    (back,) = manifest.parse(capsys.readouterr().out, "stdin")
+    shipped = {one["metadata"]["name"]: one for one in tool_discovering.shipping()}
+    assert back.obj == shipped["calculator"] and {"files", "ask-human", "web-search", "memory"} <= set(
+        shipped
+    )
+    gone = errors.NotFound('tools.agentk.dev "calculator" not found', kind="tools", name="calculator")
+    assert "agentk tool discover calculator | agentk apply -f -" in telling.describe(gone)[1]
+
+
+def test_a_server_of_a_shipped_name_is_told_to_take_its_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "m.json").write_text('{"mcpServers": {"time": {"url": "https://t.example/mcp"}}}')
+    assert main.main(["import", str(tmp_path / "m.json")]) == 0
+    assert "time: takes the place of the Tool that agentk comes with" in capsys.readouterr().err
 
 
 def test_only_what_is_on_this_machine_is_proposed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,6 +57,17 @@ def test_runners_become_packages_in_one_version(
     assert stdio(found) == {"package": package, **more}
 
 
+def test_one_that_is_disabled_is_left_out_and_is_no_failure() -> None:
+    found = read({"s": {"command": "x", "disabled": True}})
+    assert not found.tools and not found.left_out and found.notes == ["s: is disabled, and left out"]
+
+
+def test_a_program_that_no_jail_shows_is_told_of() -> None:
+    found = read({"s": {"command": "/home/me/bin/server"}, "t": {"command": "/usr/bin/server"}})
+    (note,) = [one for one in found.notes if "is not in its jail" in one]
+    assert note.startswith("s: /home/me/bin/server ") and "spec.jail.source" in note
+
+
 def test_what_looks_like_a_secret_becomes_a_reference_and_is_never_in_the_tool() -> None:
     env = {
         "API_KEY": "hidden-1",
@@ -102,7 +113,10 @@ def test_a_script_of_this_machine_is_packed(tmp_path: Path) -> None:
         ({"command": "npx", "args": ["--evil", "x"]}, "--evil"),
         ({"command": "npx", "args": ["git+https://x/y"]}, "registry"),
         ({"command": "uvx", "args": ["git+https://x/y"]}, "no package"),
-        ({"command": "x", "disabled": True}, "disabled"),
+        ({"command": "x", "args": "--all in one"}, "args is no list"),
+        ({"command": "x", "args": [["--deep"]]}, "one of args is no text"),
+        ({"command": "x", "env": {"A": {}}}, "env.A is no text"),
+        ({"url": ["http://x/"]}, "its url is no text"),
         ({}, "neither"),
         (3, "no object"),
     ],
@@ -111,6 +125,12 @@ def test_what_is_no_tool_is_left_out_with_the_reason(server: Any, why: str) -> N
     found = read({"s": server, "t": {"command": "run"}})
     assert len(found.tools) == 1 and found.tools[0]["metadata"]["name"] == "t"
     assert why in found.left_out[0]
+
+
+def test_values_are_written_as_programs_are_given_them() -> None:
+    found = read({"s": {"command": "x", "args": ["-n", 5, True], "env": {"N": 5, "ON": True, "OFF": None}}})
+    assert stdio(found)["args"] == ["-n", "5", "true"]
+    assert stdio(found)["env"] == [{"name": "N", "value": "5"}, {"name": "ON", "value": "true"}]
 
 
 def test_a_package_whose_newest_version_nobody_knows_is_left_out() -> None:
@@ -123,7 +143,7 @@ def test_names_are_made_fit_and_stay_apart() -> None:
     assert [one["metadata"]["name"] for one in found.tools] == ["my-tool", "my-tool-2", "server"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"mcpServers": []}'])
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"mcpServers": []}', "[" * 100_000])
 def test_what_is_no_such_file_is_said(text: str) -> None:
     with pytest.raises(errors.Invalid):
         mcpjson.read(text, lambda index, name: "", lambda argument: "")

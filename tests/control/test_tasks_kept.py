@@ -77,6 +77,15 @@ async def test_the_spec_of_an_agent_is_taken_once_it_is_there() -> None:
         assert (made["spec"]["task"], made["spec"]["suspend"]) == ("sort", False)
         assert "ttlSecondsAfterFinished" not in made["spec"]
         assert len(house.runtime.made) == 1, "what is only a shape never ran"
+        await task(house, "never", agentRef={"name": "nobody"})
+        await house.until("never", "task", reason="AgentNotFound")
+        assert house.steward._work._duties[0]._waiting
+        await house.store.delete(kinds.TASK, "default", "never")
+        await house.gone("never", "task")
+        await house.steward.idle()
+        assert not house.steward._work._duties[0]._waiting, (
+            "who names an agent that never comes is forgotten with its Task"
+        )
 
 
 @story

@@ -226,10 +226,10 @@ class Space:
     def agentk(self, *words: str, stdin: str = "", code: int | None = 0, **env: str) -> Ran:
         return self.home.agentk(*words, stdin=stdin, code=code, **{"AGENTK_NAMESPACE": self.name, **env})
 
-    def begin(self, *words: str, **env: str) -> "subprocess.Popen[str]":
+    def begin(self, *words: str, stderr: int | None = None, **env: str) -> "subprocess.Popen[str]":
         """The command, not waited for; its output can be read while it runs."""
         told = self.home.environment | {"AGENTK_NAMESPACE": self.name} | env
-        return subprocess.Popen([*AGENTK, *words], env=told, text=True, stdout=subprocess.PIPE)
+        return subprocess.Popen([*AGENTK, *words], env=told, text=True, stdout=subprocess.PIPE, stderr=stderr)
 
     def apply(self, *objects: Object, code: int | None = 0) -> Ran:
         """`agentk apply` of all of them."""
@@ -247,7 +247,7 @@ class Space:
         return obj | {"spec": obj["spec"] | {"runtimeRef": {"name": self.runtime}}}
 
     def get(self, name: str, kind: kinds.Kind = kinds.AGENT) -> Object:
-        return self.api.get(kind, self.name, name)
+        return again(lambda: self.api.get(kind, self.name, name))
 
     def status(self, name: str) -> Object:
         return self.get(name).get("status") or {}
@@ -329,7 +329,23 @@ def folder() -> Iterator[Path]:
     try:
         yield made
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        _remove(made)
+
+
+def _remove(place: Path) -> None:
+    """Begun, and not waited for: packages are some twenty thousand files, and a file system that discards what is freed
+    takes over a minute for them."""
+    remove = 'nice -n 19 rm -rf --one-file-system -- "$1" &'
+    with contextlib.suppress(OSError):
+        place = place.rename(place.with_name(f"{place.name}-gone"))
+    nowhere = subprocess.DEVNULL
+    subprocess.run(
+        ["sh", "-c", remove, "sh", place],
+        stdin=nowhere,
+        stdout=nowhere,
+        stderr=nowhere,
+        start_new_session=True,
+    )
 
 
 @contextlib.contextmanager

@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import openai
 import pytest
 
 from agentk.runtime.launcher import interpreters
-from tests.flows import household
+from tests.flows import household, loopback
 from tests.flows.household import Space
 
 
@@ -33,57 +32,37 @@ KEY = "sk-canary-0b1e55ed4dd1"
 PACKAGES = str(Path(openai.__file__).parent.parent)
 
 
-class Provider(BaseHTTPRequestHandler):
+class Provider(loopback.Answering):
     """Both providers: says what it is asked to, and remembers."""
 
     protocol_version = "HTTP/1.1"
     server: "Served"
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.loads(self.asked())
         self.server.seen.append((self.path, dict(self.headers.items()), body))
         self.server.hold.wait()
-        told = ANSWERS[self.path]
         if body.get("stream"):
-            data, kind = STREAMS[self.path], "text/event-stream"
+            self.answer(STREAMS[self.path], kind="text/event-stream")
         else:
-            data, kind = json.dumps(told).encode(), "application/json"
-        self.send_response(200)
-        self.send_header("content-type", kind)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # who asked may be dead
-            self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing of it is of interest."""
+            self.answer(json.dumps(ANSWERS[self.path]).encode())
 
 
-class Served(ThreadingHTTPServer):
+class Served(loopback.Server):
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Provider)
-        self.seen: list[tuple[str, dict[str, str], Any]] = []
+        super().__init__(Provider)
         self.hold = threading.Event()  # nothing is answered while it is not set
         self.hold.set()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
 
 
 @contextlib.contextmanager
 def serving() -> Iterator[Served]:
     """A provider that listens while the block runs."""
-    server = Served()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.hold.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with loopback.serving(Served()) as server:
+        try:
+            yield server
+        finally:
+            server.hold.set()
 
 
 USAGE = {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10}

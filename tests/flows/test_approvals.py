@@ -84,6 +84,7 @@ def test_a_person_is_asked_and_answers(space: Space) -> None:
     assert "echo hello" in told and "wants a person asked before exec of shell" in told
     space.agentk("wait", "agent/a", "--for=condition=AwaitingApproval", "--timeout=100s")
     assert f"agentk approve {name}" in space.agentk("describe", "agent", "a").out
+    assert "agentk get approvals -l agentk.dev/agent=a" in space.agentk("approve", "a", code=1).err
     assert space.agentk("approve", name, "--reason", "harmless").lines == [
         f"approval.agentk.dev/{name} approved"
     ]

@@ -11,17 +11,14 @@ import json
 import os
 import re
 import secrets
-import threading
 import urllib.parse
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from agentk.broker import policy
-from tests.flows import household
+from tests.flows import household, loopback
 from tests.flows.household import Space, manifest, python
 
 pytestmark = [*household.needs, pytest.mark.skipif(os.geteuid() != 0, reason="reads the memory of others")]
@@ -65,7 +62,7 @@ agent.message_recv(wait_seconds=300)
 """
 
 
-class Hostile(BaseHTTPRequestHandler):
+class Hostile(loopback.Answering):
     """Tells everything it was told, as often and in as many forms as it can."""
 
     protocol_version = "HTTP/1.1"
@@ -74,26 +71,17 @@ class Hostile(BaseHTTPRequestHandler):
         self._tell(401 if "refuse" in self.path else 200)
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.loads(self.asked())
         self._tell(401 if body.get("model") == "bad" else 500)
 
     def _tell(self, status: int) -> None:
         given = " ".join(str(value) for value in self.headers.values())
         key = re.sub(r".*(canary-[0-9a-f]+).*", r"\1", given, flags=re.DOTALL)
-        self.server.used.add(key)  # type: ignore[attr-defined]
+        self.server.seen.append(key)
         told = json.dumps(
             {"error": {"message": f"wrong key: {key}", "raw": given, "forms": sorted(forms(key))}}
         )
-        data = told.encode()
-        self.send_response(status, "no")
-        self.send_header("content-type", "application/json")
-        self.send_header("x-echo", key)
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing of it is of interest."""
+        self.answer(told.encode(), status, x_echo=key)
 
 
 def forms(key: str) -> set[str]:
@@ -102,17 +90,9 @@ def forms(key: str) -> set[str]:
 
 
 @pytest.fixture
-def hostile() -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Hostile)
-    server.used = set()  # type: ignore[attr-defined]
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+def hostile() -> Iterator[loopback.Server]:
+    with loopback.serving(loopback.Server(Hostile)) as server:
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 def objects(port: int, model_key: str, web_key: str) -> list[household.Object]:
@@ -154,13 +134,11 @@ def objects(port: int, model_key: str, web_key: str) -> list[household.Object]:
 
 
 @household.on_both
-def test_no_secret_is_where_a_guest_or_a_file_could_tell_it(
-    space: Space, hostile: ThreadingHTTPServer
-) -> None:
+def test_no_secret_is_where_a_guest_or_a_file_could_tell_it(space: Space, hostile: loopback.Server) -> None:
     keys = [f"canary-{secrets.token_hex(20)}" for _ in range(2)]
     space.apply(*objects(hostile.server_port, *keys))
     space.logged("a", "ready")
-    assert hostile.used == set(keys), "\n".join(space.log("a"))  # type: ignore[attr-defined]
+    assert set(hostile.seen) == set(keys), "\n".join(space.log("a"))
     needles = [form.encode() for key in keys for form in forms(key)]
     told = space.agentk("audit", "a", "-o", "json").out + space.agentk("logs", "a").out
     told += space.agentk("describe", "agent", "a").out + space.agentk("get", "ag", "a", "-o", "yaml").out

@@ -1,48 +1,31 @@
 """Guardrails with a real daemon and jails: what really reached the upstream, what the agent got, what is on record."""
 
 import json
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
-from tests.flows import household
+from tests.flows import household, loopback
 from tests.flows.household import Household, Space, python
 from tests.flows.test_examples import output
 
 pytestmark = household.needs
 
 
-class Echo(BaseHTTPRequestHandler):
+class Echo(loopback.Answering):
     """A provider in OpenAI's and Anthropic's words that says what it was told, in pieces of five letters."""
 
-    server: "Served"
-
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = json.loads(self.asked())
         self.server.seen.append(json.dumps(body, ensure_ascii=False))
         told = body["messages"][-1]["content"]
         text = told if isinstance(told, str) else "".join(part["text"] for part in told)
-        told = _anthropic(text) if "messages" in self.path else _openai(text)
-        whole, events = told
-        stream = body.get("stream")
-        data = "".join(events).encode() if stream else json.dumps(whole).encode()
-        self.send_response(200)
-        self.send_header("content-type", "text/event-stream" if stream else "application/json")
-        self.send_header("content-length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Nothing of it is of interest."""
-
-
-class Served(ThreadingHTTPServer):
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Echo)
-        self.seen: list[str] = []
+        whole, events = _anthropic(text) if "messages" in self.path else _openai(text)
+        if body.get("stream"):
+            self.answer("".join(events).encode(), kind="text/event-stream")
+        else:
+            self.answer(json.dumps(whole).encode())
 
 
 def _openai(text: str) -> tuple[dict[str, Any], list[str]]:
@@ -90,16 +73,9 @@ def _anthropic(text: str) -> tuple[dict[str, Any], list[str]]:
 
 
 @pytest.fixture
-def provider() -> Iterator[Served]:
-    server = Served()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    try:
+def provider() -> Iterator[loopback.Server]:
+    with loopback.serving(loopback.Server(Echo)) as server:
         yield server
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
 
 
 PROGRAM = """
@@ -131,6 +107,8 @@ with sdk.connect() as agent:
     except errors.CallError as error:
         print("tool", error.reason, error.message)
     for name, call in {
+        "as tool": lambda: agent.tool_call("python", {"code": "import subprocess"}),
+        "by sh": lambda: agent.tool_call("shell", {"command": "-e; ev'a'l x"}),
         "code": lambda: agent.exec_python("getattr(__import__('o' + 's'), 'sys' + 'tem')('id')"),
         "shell": lambda: agent.exec_shell("python3 -c 'import subprocess'"),
         "secret": lambda: agent.exec_python("import base64; print(base64.b64encode(b'AKIA' + b'IOSFODNN7EXAMPLE'))"),
@@ -148,10 +126,10 @@ with sdk.connect() as agent:
 LEAKY = "print('x ' * 50000 + 'AKIA' + 'IOSFODNN7EXAMPLE')"
 
 
-def test_what_reaches_a_model_a_program_and_the_record(space: Space, provider: Served) -> None:
+def test_what_reaches_a_model_a_program_and_the_record(space: Space, provider: loopback.Server) -> None:
     rails = {"code": {"python": {}, "shell": {}}, "pii": {}, "secrets": {}, "output": {"maxBytes": "4Ki"}}
     policy = household.manifest("Policy", space.name, spec={"level": "baseline", "guardrails": rails})
-    url = f"http://127.0.0.1:{provider.server_port}"
+    url = provider.url
     items = [
         {"modelName": "gpt", "litellmParams": {"model": "openai/gpt-4o", "apiBase": f"{url}/v1"}},
         {"modelName": "claude", "litellmParams": {"model": "anthropic/claude-sonnet-4-5", "apiBase": url}},
@@ -164,7 +142,8 @@ def test_what_reaches_a_model_a_program_and_the_record(space: Space, provider: S
     leaky = household.manifest(
         "Tool", "leaky", spec={"command": {"argv": ["python3", "-c", LEAKY], "parameters": {}}}
     )
-    asking = python("a", PROGRAM, policyRef={"name": space.name}, tools=[{"ref": {"name": "leaky"}}])
+    granted = [{"ref": {"name": name}} for name in ("leaky", "python", "shell")]
+    asking = python("a", PROGRAM, policyRef={"name": space.name}, tools=granted)
     space.apply(policy, keys, route, leaky, asking)
     assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", "\n".join(space.log("a"))
     lines = space.agentk("logs", "a").lines
@@ -174,6 +153,8 @@ def test_what_reaches_a_model_a_program_and_the_record(space: Space, provider: S
     assert not any("joe@" in one or "4111" in one for one in provider.seen)
     assert all("<EMAIL_1_" in one and "<CARD_1_" in one for one in provider.seen)
     assert lines.pop(5).startswith("tool PolicyDenied guardrails: there is what looks like a secret")
+    assert lines.pop(5).startswith("as tool PolicyDenied guardrails: python, line 1: import of subprocess")
+    assert lines.pop(5).startswith("by sh PolicyDenied guardrails: shell")
     assert lines[5].startswith("code PolicyDenied guardrails: python, line 1")
     assert lines[6].startswith("shell PolicyDenied guardrails: python, line 1: import of subprocess")
     assert lines[7].startswith("secret PolicyDenied guardrails: there is what looks like a secret")

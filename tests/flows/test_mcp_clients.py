@@ -45,6 +45,24 @@ const refused = await client.callTool({ name: "echo", arguments: { text: "a secr
 console.log(JSON.stringify([tools, said.content[0].text.trim(), refused.isError]));
 await client.close();
 """
+LISTENING = """
+import json, urllib.request
+url = "http://127.0.0.1:8700/mcp"
+def ask(method, **params):
+    told = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+    headers = {"content-type": "application/json", "accept": "application/json, text/event-stream"}
+    request = urllib.request.Request(url, json.dumps(told).encode(), headers)
+    return json.load(urllib.request.urlopen(request))["result"]
+ask("tools/list")
+(skill,) = ask("resources/list")["resources"]
+print(ask("resources/read", uri=skill["uri"])["contents"][0]["text"].splitlines()[-1], flush=True)
+with urllib.request.urlopen(urllib.request.Request(url, headers={"accept": "text/event-stream"})) as events:
+    print("listening", flush=True)
+    for line in events:
+        if line.startswith(b"data: "):
+            print(line[6:].decode().strip(), flush=True)
+            break
+"""
 GRANT = [
     {"ref": {"name": "echo"}, "arguments": [{"argument": "text", "deny": ["*secret*"]}]},
     *granted("other"),
@@ -88,6 +106,21 @@ def tools(space: Space) -> None:
         command("other", "true"),
         command("ungranted", "true"),
     )
+
+
+def test_a_client_in_a_jail_reads_skills_and_hears_that_its_tools_changed(space: Space) -> None:
+    """Without packages: what a client reads of the wire."""
+    tools(space)
+    text = "---\nname: counting\ndescription: Counts.\n---\n# Count"
+    source = {"inline": {"files": {"SKILL.md": text}}}
+    counting = household.manifest("Skill", "counting", spec={"description": "Counts.", "source": source})
+    space.apply(counting, python("a", LISTENING, tools=GRANT, skills={"use": [{"name": "counting"}]}))
+    space.logged("a", "listening")
+    assert space.log("a")[0] == "# Count"
+    space.apply(command("ungranted", "false"))
+    space.apply(command("echo", "printf", "%s!", "{text}", parameters=TEXT, description="Says it louder."))
+    assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", space.log("a")
+    assert json.loads(space.log("a")[-1]) == {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
 
 
 def test_the_official_python_client_in_both_eras(space: Space) -> None:

@@ -1,17 +1,13 @@
 """Tools that are servers of MCP, in jails over stdio and behind HTTP: honest, changing, dying and hostile ones."""
 
-import contextlib
-import http.server
 import json
 import os
 import signal
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from agentk.api import kinds
-from tests.flows import household
+from tests.flows import household, loopback
 from tests.flows.host import processes, read
 from tests.flows.household import Object, Space
 from tests.flows.test_tools import agents, call, granted, tool
@@ -30,6 +26,8 @@ def tools():
     found = [{"name": "echo", "description": said, "inputSchema": {"type": "object"}}]
     found.append({"name": "act", "description": "Does it.", "inputSchema": {"type": "object"}})
     return found
+if os.path.exists("/workspace/sulks"):
+    os._exit(9)
 print("a greeting on stderr", file=sys.stderr, flush=True)
 calls = 0
 for line in sys.stdin:
@@ -43,6 +41,9 @@ for line in sys.stdin:
     elif method == "tools/call":
         calls += 1
         given = params["arguments"]
+        if given.get("act") == "sulk":
+            open("/workspace/sulks", "w").close()
+            os._exit(9)
         if given.get("act") == "die":
             os._exit(3)
         if given.get("act") == "flood":
@@ -151,6 +152,7 @@ def test_a_tool_that_changed_is_refused_until_somebody_accepts_it(space: Space) 
     assert drift[0]["description"] == "Sends it to somebody else."
     pinned = next(one for one in status(space, "shifty")["conditions"] if one["type"] == "Pinned")
     assert pinned["status"] == "False" and "echo" in pinned["message"]
+    household.until("it is told", lambda: "ToolDrift" in space.agentk("events", "--for", "tool/shifty").out)
     listed = call(
         space, granted("shifty"), ("tool.describe", {"name": "shifty__echo"}), ("tool.list", {}), name="b"
     )
@@ -160,6 +162,18 @@ def test_a_tool_that_changed_is_refused_until_somebody_accepts_it(space: Space) 
     accepted = call(space, granted("shifty"), ("shifty__echo", {}), name="c")
     assert accepted[0][0] is False
     household.until("the status says so", lambda: status(space, "shifty")["drift"] == [])
+
+
+def test_where_every_listing_is_allowed_agents_see_the_newest(space: Space) -> None:
+    space.apply(server("open", mcp={"drift": "Allow"}))
+
+    def said() -> str:
+        told = json.loads(space.agentk("tool", "list", "open", "-o", "json").out)
+        return next(str(one["description"]) for one in told["items"] if one["name"] == "echo")
+
+    assert said() == "Says it again."
+    call(space, granted("open"), ("open__act", {"act": "change"}))
+    household.until("the new words are told", lambda: said() == "Sends it to somebody else.")
 
 
 def test_a_server_that_dies_or_floods_harms_its_own_call_and_is_started_again(space: Space) -> None:
@@ -209,20 +223,42 @@ def test_a_server_that_does_not_start_is_told_of_with_its_exit_code(space: Space
     )
     missing = tool("missing", mcp={"stdio": {"command": "not-there"}}, jail=SMALL)
     space.apply(made, missing)
-    told = call(space, granted("broken", "missing"), ("tool.list", {}))
-    why = {one["tool"]: one["message"] for one in told[0][1]}
-    assert "exit code 7" in why["broken"] and "no such program" in why["missing"]
-    assert "exit code 7" in status(space, "broken")["lastError"]
+    told = call(space, granted("broken", "missing"), *[("tool.list", {})] * 30)
+    for _, refused in told:
+        why = {one["tool"]: one["message"] for one in refused}
+        assert "exit code 7" in why["broken"] and "there is no not-there" in why["missing"]
+    assert "exit code 7" in status(space, "broken")["lastError"] and status(space, "broken")["nextTryTime"]
+    (box,) = (one for one in agents(space) if one.startswith("tool-broken"))
+    tried = space.log(box).count("why")
+    assert 0 < tried < 10, "it is left alone longer each time"
+    for times in (1, 2):  # a person is not kept waiting
+        said = space.agentk("tool", "test", "broken", code=1)
+        assert "exit code 7" in said.err and "not asked" not in said.err
+        household.until("it was tried", lambda times=times: space.log(box).count("why") == tried + times)
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+def test_a_server_that_no_longer_starts_is_told_of_until_it_does(space: Space) -> None:
+    space.apply(server("moody"))
+    told = call(
+        space, granted("moody"), ("tool.list", {}), ("moody__act", {"act": "sulk"}), ("moody__echo", {})
+    )
+    assert told[1][0] == "OutcomeUnknown" and "exit code 9" in told[2][1]
+    household.until("why is told", lambda: "exit code 9" in status(space, "moody")["lastError"])
+    assert status(space, "moody")["nextTryTime"]
+    (box,) = (one for one in agents(space) if one.startswith("tool-moody"))
+    space.agentk("exec", box, "--", "rm", "/workspace/sulks")
+    again = call(space, granted("moody"), ("moody__echo", {}), name="b")
+    assert again[0][0] is False
+    household.until("it is well", lambda: "nextTryTime" not in status(space, "moody"))
+    assert status(space, "moody")["lastError"] == ""
+
+
+class Far(loopback.Answering):
     """A server of streamable HTTP that tells what it was sent."""
 
-    seen: list[dict[str, str]]
-
     def do_POST(self) -> None:
-        told = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.seen.append({name.lower(): value for name, value in self.headers.items()})
+        told = json.loads(self.asked())
+        self.server.seen.append({name.lower(): value for name, value in self.headers.items()})
         method = told.get("method")
         if method == "initialize":
             info = {"name": "far", "version": "1"}
@@ -233,42 +269,19 @@ class Handler(http.server.BaseHTTPRequestHandler):
             }
         else:
             result = {"content": [{"type": "text", "text": self.headers.get("X-Key", "")}]}
-        self.answer(202, b"") if "id" not in told else self.events(told["id"], result)
+        if "id" not in told:
+            self.answer(status=202)
+            return
+        message = json.dumps({"jsonrpc": "2.0", "id": told["id"], "result": result})
+        self.answer(f"event: message\ndata: {message}\n\n".encode(), kind="text/event-stream")
 
     def do_GET(self) -> None:
-        self.answer(405, b"")
-
-    def events(self, number: Any, result: Any) -> None:
-        message = json.dumps({"jsonrpc": "2.0", "id": number, "result": result})
-        self.answer(200, f"event: message\ndata: {message}\n\n".encode(), "text/event-stream")
-
-    def answer(self, code: int, body: bytes, kind: str = "application/json") -> None:
-        self.send_response(code)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
-@contextlib.contextmanager
-def behind_http() -> Iterator[tuple[str, list[dict[str, str]]]]:
-    seen: list[dict[str, str]] = []
-    made = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Own", (Handler,), {"seen": seen}))
-    thread = threading.Thread(target=made.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{made.server_port}/mcp", seen
-    finally:
-        made.shutdown()
-        thread.join()
-        made.server_close()
+        self.answer(status=405)
 
 
 def test_a_server_behind_http_gets_the_tools_headers_and_the_agent_never_sees_them(space: Space) -> None:
-    with behind_http() as (url, seen):
+    with loopback.serving(loopback.Server(Far)) as served:
+        url, seen = f"{served.url}/mcp", served.seen
         key = {"name": "X-Key", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}
         far = {"url": url, "headers": [key, {"name": "X-Own", "value": "1"}], "privateAddresses": True}
         space.apply(

@@ -40,6 +40,30 @@ def test_audit_trace_and_verify_tell_of_a_run(space: Space) -> None:
     assert len(space.agentk("audit", "a", "--no-headers").lines) == 2  # what it did is not forgotten with it
 
 
+FAILING = """
+import agentk.sdk.client as sdk
+with sdk.connect() as agent:
+    agent.exec(argv=["sh", "-c", "exit 3"])
+    agent.tool_call("oops", {})
+    agent.tool_call("fine", {})
+"""
+
+
+def test_a_call_that_was_made_and_failed_is_not_told_as_well(space: Space) -> None:
+    tools = [
+        household.manifest("Tool", name, spec={"command": {"argv": ["sh", "-c", script]}})
+        for name, script in (("oops", "echo it broke >&2; exit 1"), ("fine", "true"))
+    ]
+    granted = [{"ref": {"name": one["metadata"]["name"]}} for one in tools]
+    space.apply(*tools, python("a", FAILING, tools=granted))
+    assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", "\n".join(space.log("a"))
+    calls = space.agentk("audit", "a", "-o", "json").json["items"]
+    assert [one["status"] for one in calls] == ["failed", "failed", "ok"]
+    ran, broke, _ = space.agentk("trace", "a").lines[1:]
+    assert "failed" in ran and "exit code 3" in ran
+    assert "failed" in broke and "it broke" in broke
+
+
 def test_what_an_agent_may_do_is_told_while_it_does_not_run(space: Space) -> None:
     space.apply(ROUTE, python("a", "pass"))
     space.phase("a", "Succeeded", "Failed")
@@ -92,3 +116,5 @@ def test_verify_names_the_record_that_was_changed_while_the_daemon_was_down() ->
         ran = space.agentk("audit", "verify", code=1)
         assert ran.out.startswith(f"record {record}: is not what was written")
         assert json.loads(space.agentk("audit", "verify", "-o", "json", code=1).out)["ok"] is False
+        assert home.agentk("daemon", "restart").out.startswith("restarted: ")
+        assert space.agentk("get", "agent", "a").code == 0

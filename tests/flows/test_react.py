@@ -46,16 +46,16 @@ def test_a_repository_is_triaged_and_a_person_says_no_to_one_label(home: Househo
 
     try:
         household.until("three labels wait for a person", lambda: len(waiting()) == 3)
-        third = next(one for one in waiting() if '"number": 3' in json.dumps(one["spec"]))
-        there.agentk("deny", third["metadata"]["name"], "--reason", "I look at that myself")
+        second = next(one for one in waiting() if '"number": 2' in json.dumps(one["spec"]))
+        there.agentk("deny", second["metadata"]["name"], "--reason", "I look at that myself")
         there.agentk("approve", "-l", "agentk.dev/agent=triage")
         status = there.phase("triage", "Succeeded", "Failed")
         log = there.log("triage")
         assert status["reason"] == "Completed", log
-        assert json.loads(status["result"])["left"] == [3] and status["steps"] == 5
+        assert json.loads(status["result"])["left"] == [2] and status["steps"] == 6
         assert status["usage"]["tokens"] > 0
         assert any("a person said no" in line and "I look at that myself" in line for line in log)
-        assert 'step 4: label(label="bug", number=1) -> 1 bug' in log and log[-2] == "answer after 5 steps:"
+        assert 'step 4: label(label="bug", number=1) -> 1 bug' in log and log[-2] == "answer after 6 steps:"
     finally:
         home.agentk("delete", "-f", path)
 

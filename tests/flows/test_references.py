@@ -41,6 +41,19 @@ def test_agent_waits_for_its_secret(space: Space) -> None:
     space.running("a")
 
 
+def test_agent_waits_for_the_skill_that_it_names(space: Space) -> None:
+    front = "---\nname: sums\ndescription: Adds.\n---\n"
+    files = {"SKILL.md": front, "__init__.py": "def add(a, b):\n    return a + b\n"}
+    skill = manifest("Skill", "sums", spec={"description": "Adds.", "source": {"inline": {"files": files}}})
+    use = [{"name": "sums"}, {"name": "none-*"}]
+    space.apply(household.python("a", "from skills import sums; print(sums.add(1, 2))", skills={"use": use}))
+    space.event("a", "ConfigError")
+    status = space.status("a")
+    assert (status["phase"], status["message"]) == ("Pending", 'skills.use: Skill "sums" does not exist')
+    space.apply(skill)
+    assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed" and space.log("a") == ["3"]
+
+
 @household.on_both
 def test_value_of_a_secret_is_only_where_it_belongs(space: Space) -> None:
     script = "printenv TOKEN > /dev/null && cat /secret/token > /dev/null && echo up; exec sleep 1000"

@@ -112,6 +112,33 @@ def test_nobody_uses_saves_or_replaces_what_its_manifest_does_not_say(space: Spa
     assert calls(space, {}, ("search", {}), name="none") == [[]]
 
 
+def test_of_a_skill_only_its_own_runs(space: Space, tmp_path: Path) -> None:
+    """Not what its code imports, nor what lies in the workspace: a Policy may let Skills run and nothing else."""
+    code = "import os, json\nfrom .more import two\ndef one():\n    return json.dumps(1)\n"
+    more = "import functools\n@functools.lru_cache\ndef two():\n    return 2\n"
+    more += "class Three:\n    def of(n=3):\n        return n\n"
+    files = {"__init__.py": code, "more.py": more}
+    space.agentk("apply", "-n", space.name, "-f", str(folder(tmp_path, "own", **files)))
+    there = "import json, base64, tempfile, agentk.sdk.client\nfor name in ('json', 'base64', 'tempfile'):\n"
+    there += "    open(f'/workspace/{name}.py', 'w').write('raise SystemExit(9)')\n"
+    agent = python("a", there + CALLING, skills={"use": [{"name": "own"}]})
+    theirs = (
+        "os.system",
+        "os.popen",
+        "json.codecs.builtins.exec",
+        "one.__globals__.get",
+        "more:functools.reduce",
+    )
+    names = ("one", "two", "more:Three.of", *theirs)
+    asked = [("run", {"name": "own", "function": one, "arguments": {}}) for one in names]
+    agent["spec"]["command"].append(json.dumps(asked))
+    space.apply(agent)
+    assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", space.log("a")
+    told = [json.loads(line) for line in space.log("a")]
+    assert [one["result"] for one in told[:3]] == ["1", 2, 3]
+    assert all("no function of this Skill" in one["stderr"] for one in told[3:]), told
+
+
 def test_a_skill_stands_in_front_of_no_module_and_a_huge_answer_is_bounded(
     space: Space, tmp_path: Path
 ) -> None:
@@ -185,6 +212,16 @@ def test_guardrails_look_at_what_is_saved_and_again_at_what_runs(space: Space) -
         name="strict",
         policyRef={"name": space.name},
     )
+    importing = "try:\n    from skills import bad\nexcept ImportError as e:\n    print(e)"
+    program = (
+        "import sys\nfrom agentk.sdk import client\n"
+        "print(client.connect().exec(sys.argv[1], session='s').stdout)"
+    )
+    agent = python("imports", program, skills=ALL, policyRef={"name": space.name})
+    agent["spec"]["command"].append(importing)
+    space.apply(agent)
+    space.phase("imports", "Succeeded", "Failed")
+    assert "import of subprocess is not allowed (__init__.py)" in space.log("imports")[0]
     assert [one[0] for one in told[:4]] == ["PolicyDenied"] * 4 and told[5][0] == "PolicyDenied"
     assert "subprocess" in told[0][1] and "(__init__.py)" in told[0][1] and "subprocess" in told[5][1]
     assert names(space) == {"bad", "mail"}
@@ -246,3 +283,16 @@ print(code, agent.exec_shell("ls /tmp | grep -c skill-").stdout.strip(), flush=T
         "many.v4",
         "many.v5",
     }
+
+
+def test_versions_of_many_names_have_a_bound_together(space: Space) -> None:
+    program = """
+from agentk.sdk import client
+agent = client.connect()
+for n in range(11):
+    agent.skill_save(f"turn-{n}", "x", code="#" * 900_000)
+    agent.skill_save(f"turn-{n}", "x", code="x = 1")
+"""
+    space.apply(python("a", program, skills=ALL))
+    assert space.phase("a", "Succeeded", "Failed")["reason"] == "Completed", space.log("a")
+    assert names(space) == {f"turn-{n}" for n in range(11)} | {f"turn-{n}.v1" for n in range(9)}

@@ -108,6 +108,14 @@ def test_a_task_is_cancelled_tried_again_and_runs_out_of_time(space: Space) -> N
     assert "will never be" in space.agentk("wait", "task/late", "--for=condition=Succeeded", code=1).err
 
 
+def test_who_sends_work_to_nobody_is_told_so(space: Space) -> None:
+    assert '"nobody" not found' in space.agentk("task", "run", "nobody", "--wait", code=1).err
+    space.apply(manifest("Task", "early", spec={"agentRef": {"name": "nobody"}}))
+    until(space, "early", phase="Pending", reason="AgentNotFound")
+    told = space.agentk("task", "wait", "early", "--timeout", "1s", code=1).err
+    assert 'task/early has not begun yet: Agent "nobody" does not exist' in told
+
+
 def test_a_task_of_a_schedule_is_made_by_hand_and_belongs_to_it(space: Space) -> None:
     template = {"spec": {"input": "now", "template": {"spec": shape("x", ECHO)["spec"]}}}
     del template["spec"]["template"]["spec"]["suspend"]  # type: ignore[index]

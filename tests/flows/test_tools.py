@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +101,8 @@ def test_a_command_runs_beside_its_caller_and_what_it_is_not_granted_is_not_ther
         ("nobody", {}),
     )
     assert told[0] == [["words"], [{"tool": "missing", "message": "there is no such Tool"}]]
+    missing = 'spec.tools names Tool "missing", and there is none'
+    household.until("it is told", lambda: missing in space.agentk("events", "--for", "agent/a").out)
     assert told[1][0] == ["rows", "words", "write"]
     assert told[2] == {**TEXT, "additionalProperties": False}
     assert told[3] == [False, "$(id); --x", None, None]
@@ -154,6 +157,17 @@ def test_a_box_of_its_own_has_what_is_the_tools_and_goes_when_idle(space: Space)
     assert all(one[1].split(":")[0] == "tool-secret-value" for one in told)
     assert {one[1].split(":")[2].strip() for one in told} == set(boxes) and len(boxes) == 1
     household.until("it is idle", lambda: agents(space) == ["a"])
+
+
+def test_who_waits_for_a_box_of_a_tool_is_told_what_it_waits_for(space: Space) -> None:
+    secret = {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "late", "key": "k"}}}
+    space.apply(command("own", "printenv", "KEY", jail={"env": [secret]}))
+    with space.begin("tool", "call", "own", stderr=subprocess.PIPE) as asking:
+        assert asking.stderr is not None
+        assert 'has not started yet: env KEY: Secret "late" does not exist' in asking.stderr.readline()
+        space.apply(household.manifest("Secret", "late", stringData={"k": "in-time"}))
+        out, _ = asking.communicate(timeout=household.SECONDS)
+    assert (asking.returncode, out.strip()) == (0, "in-time")
 
 
 FUNCTIONS = """
@@ -242,6 +256,7 @@ def test_a_person_calls_tests_and_lists_tools(space: Space) -> None:
     )
     assert "NotFound" not in space.agentk("tool", "call", "words", "--args", asked, "--as", "a", code=1).out
     assert "Is." in space.agentk("tool", "list", "letters").out
+    assert space.agentk("tool", "call", "letters__f").code == 0
     tried = space.agentk("tool", "test", "words", "letters", code=1).lines
     assert tried[:3] == ["words: offers 1", "words: words: ok", "words: examples[0]: ok"]
     assert tried[3].startswith("words: examples[1]: '7' is not in") and tried[4] == "letters: offers 1"
@@ -249,6 +264,10 @@ def test_a_person_calls_tests_and_lists_tools(space: Space) -> None:
     assert "Counts words." in told and "Offers:" in told
     (made, *_) = space.agentk("audit", "mine", "-o", "json").json["items"]
     assert made["method"] == "people.tool.call" and "uid" in json.dumps(made)
+    space.apply(command("oops", "sh", "-c", "echo it broke >&2; exit 3"))
+    assert "it broke" in space.agentk("tool", "call", "oops", code=1).out
+    told = space.agentk("audit", "oops", "--no-headers").out
+    assert "failed" in told and "it broke" in told
     may = space.agentk("auth", "can-i", "--as", "agent/a", "tool.call", "name=mine").out
     assert may.startswith("yes:") and "mine/mine" in may
     assert space.agentk("auth", "can-i", "--as", "agent/a", "tool.call", "name=words", code=1).err

@@ -100,6 +100,17 @@ def test_a_tool_that_lies_about_its_schema_is_not_offered(space: Space) -> None:
     assert "cannot be" in space.get("remote", kinds.TOOL)["status"]["lastError"]
 
 
+def test_an_answer_that_is_not_as_promised_reaches_nobody(space: Space) -> None:
+    text = "import typing\nclass Count(typing.TypedDict):\n    n: int\n"
+    text += "def count(honest: bool) -> Count:\n    return {'n': 7 if honest else 'the-lie'}"
+    space.apply(tool("counts", python={"functions": ["m:count"], "source": files(text)}))
+    told = call(space, granted("counts"), ("counts", {"honest": True}), ("counts", {"honest": False}))
+    assert told[0][2] == {"n": 7}
+    assert told[1][0] is True and "n: expected integer" in told[1][1] and "the-lie" not in str(told[1])
+    said = space.agentk("tool", "call", "counts", "--args", '{"honest": false}', code=1)
+    assert "broke its word" in said.out and "the-lie" not in said.out
+
+
 def test_a_tool_reaches_neither_other_files_nor_other_hosts_nor_secrets(space: Space) -> None:
     """With a jail it has what is its own; without one what its caller has, and nothing of the tool's or the host's."""
     probe = (

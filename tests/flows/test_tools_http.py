@@ -1,13 +1,8 @@
 """Tools that are requests: to the host of their manifest, with Secrets that no agent sees."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from typing import Any
 
-from tests.flows import household
+from tests.flows import household, loopback
 from tests.flows.household import Space
 from tests.flows.test_tools import call, granted, tool
 
@@ -15,59 +10,39 @@ pytestmark = household.needs
 SECRET = "a-long-secret-value-of-the-tool"
 
 
-@contextmanager
-def served(heard: list[tuple[str, Any]]) -> Iterator[str]:
-    """Repeats what it is sent, the Authorization header too."""
+class Repeats(loopback.Answering):
+    """What it is sent, the Authorization header too."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            heard.append((self.path, self.headers.get("Authorization")))
-            if self.path.startswith("/cut"):
-                self.send_response(200)
-                self.send_header("Content-Length", "100")
-                self.end_headers()
-                return
-            told = {"path": self.path, "auth": self.headers.get("Authorization"), "body": body.decode()}
-            told["key"] = self.headers.get("Idempotency-Key")
-            data = json.dumps(told).encode()
-            self.send_response(404 if self.path.startswith("/gone") else 200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
+    def do_GET(self) -> None:
+        body, auth = self.asked(), self.headers.get("Authorization")
+        self.server.seen.append((self.path, auth))
+        if self.path.startswith("/cut"):
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
             self.end_headers()
-            self.wfile.write(data)
+            return
+        told = {"path": self.path, "auth": auth, "body": body.decode()}
+        told["key"] = self.headers.get("Idempotency-Key")
+        self.answer(json.dumps(told).encode(), 404 if self.path.startswith("/gone") else 200)
 
-        do_POST = do_GET
-
-        def log_message(self, *about: Any) -> None:
-            """Nobody reads it."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    do_POST = do_GET
 
 
 def test_a_request_goes_where_the_manifest_says_with_a_secret_nobody_sees(space: Space) -> None:
-    heard: list[tuple[str, Any]] = []
-    with served(heard) as base:
+    with loopback.serving(loopback.Server(Repeats)) as server:
+        base, heard = server.url, server.seen
         key = {"name": "s", "key": "k"}
         auth = {"name": "Authorization", "prefix": "Bearer ", "valueFrom": {"secretKeyRef": key}}
         text = {"type": "object", "properties": {"q": {"type": "string"}, "url": {"type": "string"}}}
         common = {"privateAddresses": True, "parameters": text}
         document = {
             "openapi": "3.0.0",
-            "servers": [{"url": base}],
+            "servers": [{"url": "https://evil.example"}],
             "paths": {
                 "/pets/{id}": {"get": {"operationId": "pet", "parameters": [{"name": "id", "in": "path"}]}}
             },
         }
-        operation = {"source": {"inline": json.dumps(document)}, "operation": "pet"}
+        operation = {"source": {"inline": json.dumps(document)}, "operation": "pet", "server": base}
         space.apply(
             household.manifest("Secret", "s", stringData={"k": SECRET}),
             tool("get", http={"url": base + "/find/{q}", "headers": [auth], **common}),

@@ -62,6 +62,7 @@ REQUESTS = [
     ("POST /v1/embeddings", {"model": "m", "input": ["a"]}),
     ("POST /v1/messages", {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}]}),
     ("POST /mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list", "params": {"cursor": "1"}}),
+    ("POST /mcp", {"jsonrpc": "2.0", "id": 1, "method": "resources/read", "params": {"uri": "skill://s/f"}}),
     (
         "POST /mcp",
         {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "t", "arguments": {}}},

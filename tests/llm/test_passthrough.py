@@ -358,4 +358,4 @@ def test_an_upstream_that_is_not_there_is_said_in_plain_words() -> None:
             return told.value
 
     got = run(work)
-    assert (got.status, got.upstream_status) == (502, 0) and "cannot be reached" in got.message
+    assert (got.status, got.upstream_status) == (502, 0) and "cannot be reached: does it run" in got.message

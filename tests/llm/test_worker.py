@@ -24,8 +24,8 @@ from providers.upstream import (
 )
 
 from agentk.api import errors
-from agentk.llm import asking, worker_child
-from agentk.llm.worker import Worker
+from agentk.llm import asking
+from agentk.llm.worker import ROLE, Worker
 
 CONTROLS = (
     "api_key api_base base_url custom_llm_provider fallbacks extra_headers extra_body headers mock_response model_list "
@@ -206,7 +206,7 @@ def test_the_environment_is_made_not_inherited() -> None:
         "https_proxy": "http://p:2",
         "HOME": "/root",
     }
-    made = worker_child.environment(given)
+    made = ROLE.environment(given)
     assert KEY not in made.values()
     assert (made["PATH"], made["HTTPS_PROXY"], made["https_proxy"]) == ("/bin", "http://p:1", "http://p:2")
     assert made["HOME"] == "/nonexistent"

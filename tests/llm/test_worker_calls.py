@@ -1,13 +1,12 @@
-"""The pure parts of the worker: frames cut anywhere, errors without secrets, money without floats."""
+"""The pure parts of the worker: errors without secrets, money without floats."""
 
-import asyncio
 import base64
 import urllib.parse
 from typing import Any
 
 import pytest
 
-from agentk.llm import asking, worker_calls, worker_reply, worker_wire
+from agentk.llm import asking, worker_calls, worker_reply
 
 SECRET = 'sk-"very/secret"+key'
 MODELS = [
@@ -19,37 +18,6 @@ MODELS = [
         }
     }
 ]
-
-
-def read(data: bytes) -> list[Any]:
-    async def all_of_them() -> list[Any]:
-        reader = asyncio.StreamReader()
-        reader.feed_data(data)
-        reader.feed_eof()
-        found = []
-        while message := await worker_wire.read(reader):
-            found.append(message)
-        return found
-
-    return asyncio.run(all_of_them())
-
-
-def test_frames_come_back_one_by_one() -> None:
-    messages: list[dict[str, Any]] = [{"t": "data", "text": "ä\ud800\n"}, {"t": "end", "id": 7}]
-    assert read(b"".join([worker_wire.pack(message) for message in messages])) == messages
-
-
-def test_half_a_frame_is_the_end() -> None:
-    frame = worker_wire.pack({"t": "ready"})
-    for cut in range(len(frame)):
-        assert read(frame + frame[:cut]) == [{"t": "ready"}]
-
-
-def test_a_frame_without_end_is_refused_before_it_is_read() -> None:
-    with pytest.raises(worker_wire.TooLarge):
-        read((worker_wire.FRAME_BYTES_MAX + 1).to_bytes(4, "big") + b"{}")
-    with pytest.raises(worker_wire.TooLarge):
-        worker_wire.pack({"text": "x" * worker_wire.FRAME_BYTES_MAX})
 
 
 @pytest.mark.parametrize(

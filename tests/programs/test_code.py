@@ -227,12 +227,12 @@ def test_names_and_texts_of_strangers_become_no_code() -> None:
         tool="t",
         description='ends """ here\n\nimport os',
         input_schema={
-            "properties": {"class": {}, "a b": {"enum": ["'", 1]}, "a-b": {"type": "what"}, "9": [], "_": 3},
+            "properties": {"class": {}, "a b": {"enum": ["'", 1]}, "a-b": {"type": "what"}, "9": [], "_9": 3},
             "required": "no",
         },
     )
     made = modules.Function(None, modules.Place("t", "f"), hostile, "/")  # type: ignore[arg-type]
     assert made.stub.startswith(
-        'def t.f(class_: Any = None, a_b: Literal["\'", 1] = None, a_b_2: Any = None, _9'
+        'def t.f(class_: Any = None, a_b: Literal["\'", 1] = None, a_b_2: Any = None, _9: Any = None, _9_2'
     )
     assert "'''" in made.stub and made.stub.count('"""') == 2 and len(made.stub.splitlines()) == 2

@@ -155,6 +155,13 @@ def test_no_more_are_called_at_once_than_burst_says(house: House) -> None:
     assert [one["tool_call_id"] for one in house.heard()] == [f"c{n}" for n in range(9)]
 
 
+def test_a_step_has_an_end(house: House) -> None:
+    house.tools, house.model = {"add": "3"}, [[("add", "{}")] * 150, "x"]
+    assert run(house, burst=1)[0] == 0
+    assert len(house.called) == loop.CALLS
+    assert [one["content"] for one in house.heard()][99:101] == ["3", "Not called: at most 100 at once."]
+
+
 def test_tools_are_called_at_once(house: House) -> None:
     house.tools, house.model = {"meet": "met"}, [[("meet", "{}"), ("meet", "{}")], "x"]
     assert run(house, burst=2)[0] == 0
@@ -249,7 +256,7 @@ def test_nothing_of_a_tool_or_model_controls_the_terminal_that_shows_the_log() -
     )
 
 
-@pytest.mark.parametrize("module", ["react"])
+@pytest.mark.parametrize("module", ["react", "code"])
 def test_the_standard_library_and_the_sdk_are_enough(module: str) -> None:
     code = f"import sys; sys.path.insert(0, sys.argv[1]); import agentk.programs.{module}"
     subprocess.run([sys.executable, "-I", "-S", "-W", "error", "-c", code, str(TOP)], check=True)

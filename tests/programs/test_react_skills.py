@@ -27,6 +27,12 @@ class Skilled(House):
             raise errors.NotFound("no such Skill")
         return {"text": "# How", "files": [{"path": "a.py", "bytes": 3}]}
 
+    async def _skill_save(self, params: Any, emit: Any) -> Any:
+        self.ran = params
+        if params["name"] == "count":
+            raise errors.Forbidden("a person's")
+        return {"name": params["name"], "version": 2, "digest": "sha256:x"}
+
     async def _skill_run(self, params: Any, emit: Any) -> Any:
         self.ran = params
         if params.get("script") == "bad.py":
@@ -58,6 +64,18 @@ def test_skills_are_read_and_run(house: Skilled) -> None:
     assert "no such Skill" in told[1] and told[2] == '{"n": 1}'
     assert told[3].startswith("It failed (Error, exit code 1):\nTraceback")
     assert house.ran == {**house.ran, "name": "count", "script": "bad.py"}
+
+
+def test_skills_are_saved_where_the_manifest_says_so(house: Skilled) -> None:
+    given = '{"name": "new", "description": "About it.", "code": "x = 1", "more": 1}'
+    house.skills = ()
+    house.model = [[("save_skill", '{"name": "count"}')], [("save_skill", given)], "done"]
+    assert run(house, saves=["new", "learned-*"])[0] == 0
+    functions = {one["function"]["name"]: one["function"] for one in house.asked[0]["tools"]}
+    assert "Names: new, learned-*." in functions["save_skill"]["description"]
+    told = [one["content"] for one in house.heard()]
+    assert told == ["Not allowed, and it will not be: a person's", "Saved as version 2."]
+    assert house.ran == {"name": "new", "description": "About it.", "code": "x = 1"}
 
 
 def test_of_many_only_a_search_is_shown(house: Skilled) -> None:

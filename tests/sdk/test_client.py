@@ -191,7 +191,9 @@ def test_closing_ends_what_waits(gate: Gate) -> None:
         agent.noop()
 
 
-@pytest.mark.parametrize("module", ["client", "aio", "calls", "errors", "wire", "core"])
+@pytest.mark.parametrize(
+    "module", ["client", "aio", "calls", "errors", "wire", "core", "session", "modules", "skills"]
+)
 def test_the_standard_library_is_enough(module: str) -> None:
     code = f"import sys; sys.path.insert(0, sys.argv[1]); import agentk.sdk.{module}"
     subprocess.run([sys.executable, "-I", "-S", "-c", code, str(TOP)], check=True)

@@ -1,12 +1,15 @@
 """Objects live by Kubernetes' rules: versions, conflicts, generations, finalizers, preconditions."""
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentk.api import errors, kinds
+from agentk.store import opening
 from agentk.store.store import Store
 
 Object = dict[str, Any]
@@ -26,6 +29,44 @@ def with_priority(number: int) -> Callable[[Object | None], Object | None]:
         return {**obj, "spec": {**obj["spec"], "priority": number}}
 
     return change
+
+
+async def test_a_list_of_heads_has_no_files_of_skills(tmp_path: Path) -> None:
+    def skill(name: str, text: str) -> Object:
+        source = {"inline": {"files": {"SKILL.md": text}}}
+        metadata = {"name": name, "namespace": "default", "labels": {"a": name}}
+        spec = {"description": "x", "source": source}
+        return {"apiVersion": kinds.API_VERSION, "kind": "Skill", "metadata": metadata, "spec": spec}
+
+    opened = Store.open(tmp_path)
+    for name in "abc":
+        await opened.create(skill(name, "x" * 100_000))
+    await opened.modify(kinds.SKILL, "default", "b", lambda there: {**(there or {}), **skill("b", "yy")})
+    await opened.delete(kinds.SKILL, "default", "c")
+    found = (await opened.list(kinds.SKILL, heads=True, labels="a in (a,b)")).items
+    assert [one["spec"]["source"] for one in found] == [{"bytes": 100_008}, {"bytes": 10}]
+    watch = opened.watch(kinds.SKILL, since="1")
+    told = [await anext(watch) for _ in range(5)]
+    assert [one.type for one in told] == ["ADDED"] * 3 + ["MODIFIED", "DELETED"]
+    assert ["inline" in one.obj["spec"]["source"] for one in told] == [True, True, False, True, False]
+    watch = opened.watch(kinds.SKILL, since="1", heads=True)
+    assert [(await anext(watch)).obj["spec"]["source"] for _ in range(4)][-1] == {"bytes": 10}
+    logged = opened._readers.now(
+        lambda conn: conn.execute("SELECT max(length(body)) FROM changes").fetchone()
+    )
+    assert logged[0] < 1000
+    read = await opened.find(kinds.SKILL, "default", "b")
+    assert await opened.find(kinds.SKILL, "default", "b", known=read) is read
+    assert await opened.find(kinds.SKILL, "default", "a", known=read) != read
+    whole = (await opened.list(kinds.SKILL)).items
+    assert [one["metadata"] for one in found] == [one["metadata"] for one in whole]
+    opened.close()
+    with sqlite3.connect(tmp_path / opening.DATABASE) as conn:  # as an older agentk left it
+        conn.execute("DROP TABLE heads")
+        conn.execute("DELETE FROM _sqlite_migrations WHERE name = 'heads'")
+    again = Store.open(tmp_path)
+    assert (await again.list(kinds.SKILL, heads=True)).items == found
+    again.close()
 
 
 async def test_what_is_created_is_got_and_listed(store: Store, agent: Make) -> None:

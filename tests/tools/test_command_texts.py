@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from agentk.api import errors
-from agentk.tools import argvs, outputs, results, searching
+from agentk.sdk import wire
+from agentk.tools import argvs, outputs, pythons, requests, results, searching
 from agentk.tools.offers import Outcome
 
 GREP = ["grep", "{recursive?-r}", "--max-count={max}", "-e", "{pattern}", "--", "{files}"]
@@ -63,6 +64,14 @@ def test_an_exit_code_says_what_came_of_it() -> None:
         "no such file",
     ]
     assert outputs.outcome(command, outputs.Ran(0, why="OOMKilled")).is_error
+    late = outputs.outcome(command, outputs.Ran(0, why="DeadlineExceeded", seconds=2.5))
+    assert "2.5 s" in late.content[0]["text"]
+
+
+def test_what_was_said_on_standard_error_alone_is_not_lost() -> None:
+    assert outputs.outcome({}, outputs.Ran(0, b"", b"pushed\n")).content[0]["text"] == "pushed"
+    assert outputs.outcome({}, outputs.Ran(0, b"a\n", b"warning")).content[0]["text"] == "a\n"
+    assert outputs.outcome({"output": "Lines"}, outputs.Ran(0, b"", b"warning")).structured == {"lines": []}
 
 
 def test_output_is_read_as_it_is_meant() -> None:
@@ -71,6 +80,24 @@ def test_output_is_read_as_it_is_meant() -> None:
     for hostile in (b"", b"{", b"[" * 100_000, b"\xff", b"1e999999x"):
         assert outputs.outcome({"output": "Json"}, outputs.Ran(0, hostile)).is_error
     assert outputs.outcome({"output": "Json"}, outputs.Ran(0, b'{"a": NaN}')).structured == {"a": None}
+
+
+def test_json_of_countless_values_stays_as_it_was_written() -> None:
+    """Taken apart, 4 MiB of it would be hundreds of megabytes, with nobody else having a turn."""
+    written = "[" + ",".join(["[1]"] * 100_000) + "]"
+    came = requests.Came(200, {"content-type": "application/json"}, written.encode(), False)
+    for outcome in (
+        outputs.outcome({"output": "Json"}, outputs.Ran(0, written.encode())),
+        pythons.outcome(outputs.Ran(0, b'{"result": %b}\n' % written.encode())),
+        requests.outcome(came, "http://host/"),
+    ):
+        assert outcome.structured is None and outcome.is_json and not outcome.is_error
+        _, file = results.limited(outcome, 1000, "id")
+        assert file is not None and file.path == ".tools/id.json" and file.data == written.encode()
+    lines = outputs.outcome({"output": "Lines"}, outputs.Ran(0, b"\n" * 1_000_000))
+    assert lines.structured is None and not lines.is_error
+    with pytest.raises(errors.UpstreamError, match="more than 100000"):
+        pythons.offered(outputs.Ran(0, written.encode()), ["m:f"])
 
 
 def test_a_short_answer_is_told_and_a_long_one_is_a_file() -> None:
@@ -115,4 +142,29 @@ def test_tools_are_found_by_words() -> None:
     assert searching.found(entries, "creating issues")[0].name == "github__create_issue"
     assert searching.found(entries, "weather") == []
     assert len(searching.found(entries, "")) == 3
+    long = searching.Entry("x__y", "x", "many words " * 500 + "weather")
+    assert searching.found([long], "weather") == [], "what a stranger writes at length costs nobody's time"
     assert searching.line("One.\nTwo.") == "One." and len(searching.line("x" * 900)) == 200
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ('{"mean": NaN, "max": Infinity, "n": 3}', {"mean": None, "max": None, "n": 3}),
+        ("[1e999, -1e999, 1.5]", [None, None, 1.5]),
+        ('{"\\ud800": "\\udfff"}', {"?": "?"}),
+        ('{"a": 1, "a": 2}', {"a": 2}),
+        ("[" * 150 + "]" * 150, "nothing"),
+    ],
+)
+def test_what_a_program_writes_can_be_said_on_every_wire(written: str, told: Any) -> None:
+    command = outputs.outcome({"output": "Json"}, outputs.Ran(0, written.encode()))
+    assert command.is_error if told == "nothing" else command.structured == told
+    python = pythons.outcome(outputs.Ran(0, b'{"result": %b}' % written.encode()))
+    assert python.is_error if told == "nothing" else python.structured == told
+    came = requests.Came(200, {"content-type": "application/json"}, written.encode(), False)
+    http = requests.outcome(came, "http://host/")
+    assert http.structured == (None if told == "nothing" else told)
+    for outcome in (command, python, http):
+        line = wire.response(1, results.answer(outcome))
+        assert isinstance(wire.read_answer(line), wire.Response)

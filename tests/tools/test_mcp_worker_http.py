@@ -11,7 +11,7 @@ import pytest
 from test_mcp_worker import Bench, resident_bytes, run, texts
 
 from agentk.api import errors
-from agentk.tools.mcp_worker import Fetch
+from agentk.tools.mcp_fetching import Fetch
 
 JSON, EVENTS = [("content-type", "application/json")], [("content-type", "text/event-stream")]
 
@@ -82,6 +82,18 @@ def test_answers_come_whole_or_as_events_and_nothing_but_headers_of_the_protocol
                 "mcp-session-id",
                 "last-event-id",
             }
+
+    run(story)
+
+
+def test_what_json_has_not_is_not_told() -> None:
+    async def story(bench: Bench) -> None:
+        told = (
+            b'{"jsonrpc":"2.0","id":%d,"result":{"content":[],"structuredContent":{"mean":NaN,"most":1e999}}}'
+        )
+        fetch, _ = server(lambda number: Answer(200, EVENTS, b"data: " + told % number + b"\n\n"))
+        session = await bench.worker.over_http(fetch)
+        assert (await session.call("echo", {}, 30)).structured == {"mean": None, "most": None}
 
     run(story)
 

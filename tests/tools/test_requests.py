@@ -86,6 +86,10 @@ paths:
     get: {operationId: loop, parameters: [{$ref: "#/components/parameters/loop"}]}
   /out:
     get: {operationId: out, parameters: [{$ref: "https://evil.example/x"}]}
+  .evil.example/x:
+    get: {operationId: elsewhere}
+  ":8443/x":
+    get: {operationId: elsewhere}
   /upload:
     post: {operationId: upload, requestBody: {content: {multipart/form-data: {}}}}
 components:
@@ -111,11 +115,24 @@ def test_an_operation_is_a_form_and_a_schema() -> None:
 
 @pytest.mark.parametrize(
     ("name", "why"),
-    [("loop", "circle"), ("out", "leads out"), ("upload", "no JSON"), ("none", "no operation")],
+    [
+        ("loop", "circle"),
+        ("out", "leads out"),
+        ("upload", "no JSON"),
+        ("none", "no operation"),
+        ("elsewhere", "no operation"),
+    ],
 )
 def test_an_operation_that_cannot_be_says_why(name: str, why: str) -> None:
     with pytest.raises(errors.Invalid, match=why):
         openapis.operation(openapis.read(DOCUMENT, "d"), name)
+
+
+@pytest.mark.parametrize("servers", [[5], [[]], [{"url": 5, "variables": [1]}], "x", {}])
+def test_a_document_that_is_none_says_so(servers: Any) -> None:
+    paths = {"/": {"get": {"operationId": "x"}}}
+    with pytest.raises(errors.Invalid, match="where its server is"):
+        openapis.operation({"openapi": "3.0.0", "servers": servers, "paths": paths}, "x")
 
 
 def test_a_bomb_of_references_is_refused() -> None:

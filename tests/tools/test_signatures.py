@@ -52,7 +52,14 @@ def wrong(x: str):
     raise ValueError(f"not {x}")
 
 def positional(x, /): ...
+
+def pay(sum: int, idempotency_key: str):
+    return [sum, idempotency_key]
 '''
+
+
+def line_of(text: str) -> int:
+    return next(at for at, line in enumerate(SHOP.splitlines(), 1) if text in line)
 
 
 def run(**asked: Any) -> outputs.Ran:
@@ -90,13 +97,32 @@ def test_a_function_is_called_with_what_it_expects() -> None:
     assert told.structured == {"count": 3, "large": 1, "tags": 1} and not told.is_error
     assert pythons.outcome(run(call="shop:later", arguments={"n": 1})).structured == 2
     wrong = pythons.outcome(run(call="shop:wrong", arguments={"x": "so"}))
-    assert wrong.is_error and wrong.content[0]["text"] == "ValueError: not so"
+    said = wrong.content[0]["text"]
+    assert wrong.is_error and said == f"ValueError: not so (shop.py, line {line_of('raise ValueError')})"
+    ended = pythons.outcome(outputs.Ran(3, b""))
+    assert ended.content[0]["text"] == "it ended with exit code 3, and without an answer"
+
+
+def test_a_key_is_given_to_a_function_that_takes_one_and_asked_of_nobody() -> None:
+    (pay,) = pythons.offered(run(functions=["shop:pay"], keyed=True), ["shop:pay"])
+    assert list(pay.input_schema["properties"]) == ["sum"] and pay.input_schema["required"] == ["sum"]
+    forged = {"sum": 1, "idempotency_key": "forged"}
+    assert pythons.outcome(run(call="shop:pay", arguments=forged, key="k")).structured == [1, "k"]
+    assert pythons.outcome(run(call="shop:later", arguments={"n": 1}, key="k")).structured == 2
+    (pay,) = pythons.offered(run(functions=["shop:pay"]), ["shop:pay"])
+    assert "idempotency_key" in pay.input_schema["properties"]
 
 
 @pytest.mark.parametrize("functions", [["shop:missing"], ["nowhere:f"], ["shop:positional"]])
 def test_what_cannot_be_read_says_why(functions: list[str]) -> None:
     with pytest.raises(errors.UpstreamError, match="cannot be read"):
         pythons.offered(run(functions=functions), functions)
+
+
+def test_why_it_cannot_be_read_is_said_once() -> None:
+    with pytest.raises(errors.UpstreamError) as told:
+        pythons.offered(run(functions=["shop:missing"]), ["shop:missing"])
+    assert told.value.message.count("has no attribute 'missing'") == 1
 
 
 @pytest.mark.parametrize(

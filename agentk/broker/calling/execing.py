@@ -85,11 +85,11 @@ class _Calls:
             exec_orders.check_session(params)
             context.used = ONE_CALL
             telling = _Telling(context, order) if params["stream"] else None
-            return Done(await self._step(guest, run, params, order, telling))
+            return _done(context, await self._step(guest, run, params, order, telling))
         if not params["background"]:
             context.used = ONE_CALL
             telling = _Telling(context, order) if params["stream"] else None
-            return Done(await self._run(guest, run, order, telling))
+            return _done(context, await self._run(guest, run, order, telling))
         if params["stream"]:
             raise errors.BadRequest("a run in the background has nobody to stream to", field="params.stream")
 
@@ -153,6 +153,12 @@ class _Calls:
         if telling:
             await telling.end()
         return {**exec_orders.answer(run, order, result, clock() - began), "session": state}
+
+
+def _done(context: Context, told: dict[str, Any]) -> Done:
+    if told["exitCode"]:
+        context.meta["failed"] = 1  # the call was made; what it was for was not done
+    return Done(told)
 
 
 class _Telling:

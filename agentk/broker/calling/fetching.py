@@ -73,7 +73,10 @@ class _Fetching:
             async with asyncio.timeout(seconds):
                 return Done(await self._followed(context.call.guest, sending, params))
         except TimeoutError:
-            raise errors.Timeout(f"{sending.url.host} did not answer within {seconds:g} s") from None
+            raise errors.Timeout(
+                f"{sending.url.host} did not answer within {seconds:g} s",
+                hint="timeoutSeconds gives it longer",
+            ) from None
 
     async def _followed(self, guest: Guest, sending: Outgoing, params: Params) -> Mapping[str, Any]:
         hops = _HOPS_MOST if params["followRedirects"] else 0

@@ -6,6 +6,7 @@ host, and run nowhere but in a jail beside the caller's, with the caller's right
 
 import asyncio
 import base64
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from agentk.tools import searching
 
 _NAMES_MAX = 200  # of files that skill.get tells
 _CHOSEN_MAX = 1000
+_READ_MAX = 8  # Skills that are held whole, for whoever reads them file by file
 _TEXT_BYTES = 256 * 1024  # of one answer
 
 Object = Mapping[str, Any]
@@ -33,6 +35,7 @@ class Shelf:
     def __init__(self) -> None:
         self._all: dict[skilling.Key, skilling.Entry] = {}
         self._chosen: dict[str, tuple[Object, list[skilling.Entry]]] = {}  # by uid, until something changes
+        self._read: dict[skilling.Key, dict[str, Any]] = {}  # the latest last; nobody changes them
 
     def hear(self, kind: kinds.Kind, obj: Object, gone: bool) -> None:
         if kind is not kinds.SKILL:
@@ -55,6 +58,16 @@ class Shelf:
         found = skilling.chosen(guest.spec, guest.namespace, self._all.values())
         self._chosen[guest.uid] = guest.spec, found
         return found
+
+    async def whole(self, store: stores.Store, key: skilling.Key) -> Object | None:
+        """As it is stored now, with its files."""
+        known = self._read.pop(key, None)
+        there = await store.find(kinds.SKILL, *key, known=known)
+        if there is not None:
+            self._read[key] = there
+            for other in list(self._read)[:-_READ_MAX]:
+                del self._read[other]
+        return there
 
     def of_namespace(self, namespace: str) -> list[skilling.Entry]:
         return [one for one in self._all.values() if one.namespace == namespace]
@@ -100,7 +113,7 @@ async def granted(store: stores.Store, shelf: Shelf, guest: Guest, name: str) ->
     }
     ordered = sorted(places, key=lambda key: (skillspecs.base(key[1]) == key[1], key[0] != guest.namespace))
     for namespace, called in ordered:
-        there = await store.find(kinds.SKILL, namespace, called)
+        there = await shelf.whole(store, (namespace, called))
         if there is not None and skilling.may_use(guest.spec, guest.namespace, skilling.entry(there)):
             return there
     raise errors.NotFound(
@@ -123,7 +136,9 @@ class _Calls:
     async def search(self, context: Context, params: Params) -> Done:
         there = {one.name: one for one in self._shelf.of(context.call.guest)}
         entries = [searching.Entry(one.name, one.namespace, one.description) for one in there.values()]
-        ranked = searching.found(entries, params["search"])
+        few = len(entries) <= searching.FEW or not params["search"]
+        work = functools.partial(searching.found, entries, params["search"])
+        ranked = work() if few else await asyncio.to_thread(work)
         begin = int(params["continue"] or 0)
         page = ranked[begin : begin + params["limit"]]
         items = [_line(there[one.name]) for one in page]

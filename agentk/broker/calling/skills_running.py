@@ -13,11 +13,14 @@ from agentk.api import errors, skillspecs
 from agentk.broker import exec_orders
 from agentk.broker.methods import Params
 from agentk.runtime import box
+from agentk.tools import speaking
 
 _WORKSPACE = "/workspace"
 _INTERPRETERS = {".py": "python3", ".sh": "sh", ".js": "node", ".mjs": "node"}
 _RUNNER = """\
-import atexit, base64, importlib, json, os, shutil, subprocess, sys, tempfile
+import sys
+sys.path = [one for one in sys.path if one]  # not what lies where it starts
+import atexit, base64, importlib, json, os, shutil, subprocess, tempfile
 told = json.loads(sys.stdin.buffer.read())
 root = tempfile.mkdtemp(prefix="skill-")
 atexit.register(shutil.rmtree, root, True)
@@ -40,6 +43,8 @@ module, _, function = told["function"].rpartition(":")
 found = importlib.import_module(".".join(filter(None, ("skills", told["module"], module))))
 for step in function.split("."):
     found = getattr(found, step)
+if (getattr(found, "__module__", None) or "").split(".")[:2] != ["skills", told["module"]]:
+    sys.exit(told["function"] + " is no function of this Skill: its code uses it, and that is all")
 data = json.dumps(found(**told["arguments"]), default=str).encode()
 sys.stdout.flush()
 while data:
@@ -83,11 +88,15 @@ def answer(told: dict[str, Any], params: Params) -> dict[str, Any]:
     text = made.pop("stdout")
     cut = made.pop("stdoutTruncated")
     if made["exitCode"] == 0 and cut:
-        raise errors.TooLarge("what it returned is longer than outputBytes", field="params.outputBytes")
+        raise errors.TooLarge(
+            "what it returned is longer than outputBytes",
+            hint="raise outputBytes, or let it write a file into the workspace",
+            field="params.outputBytes",
+        )
     made["stdout"], made["stdoutTruncated"] = "", False
     if made["exitCode"] == 0:
         try:
-            made["result"] = json.loads(text)
-        except (ValueError, RecursionError):
+            made["result"] = speaking.parsed(text)
+        except ValueError:
             made["stdout"] = text
     return made

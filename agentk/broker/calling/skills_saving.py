@@ -19,6 +19,7 @@ from agentk.store import store as stores
 
 SAVED_MAX = 100  # names that agents saved, in one namespace …
 SAVED_BYTES = 2 * 1024 * 1024  # … and their files, so that what there is to import always fits a box
+KEPT_BYTES = 8 * 1024 * 1024  # of all versions before them
 
 Object = Mapping[str, Any]
 
@@ -63,8 +64,10 @@ class Saving:
             if before is None:
                 return Done({"deleted": False})
             _only_agents(before)
-            for one in [*await self._versions(before), before]:
-                await self._remove(one)
+            for one in await self._versions(guest.namespace):
+                if skillspecs.base(_name(one)) == name:
+                    await self._remove(one)
+            await self._remove(before)
         return Done({"deleted": True})
 
     def _may(self, guest: Guest, name: str) -> None:
@@ -140,24 +143,22 @@ class Saving:
         with contextlib.suppress(errors.AlreadyExists):
             await self._store.create(ownership.own_update(None, old, relatives.MANAGER, stores.now_text()))
 
-    async def _versions(self, skill: Object) -> list[Object]:
-        """Older ones that agents saved, the oldest first."""
-        name, namespace = skill["metadata"]["name"], skill["metadata"]["namespace"]
-        chosen = f"{skillspecs.VERSION_OF}={name[:63].rstrip('-')}"
-        found = (await self._store.list(kinds.SKILL, namespace, labels=chosen)).items
-        own = [
-            one
-            for one in found
-            if one["metadata"]["name"] != name
-            and skillspecs.base(one["metadata"]["name"]) == name
-            and _saved_by(one)
-        ]
+    async def _versions(self, namespace: str) -> list[Object]:
+        """Older ones that agents saved, of all names, the oldest of each first; without their files."""
+        found = await self._store.list(kinds.SKILL, namespace, labels=skillspecs.VERSION_OF, heads=True)
+        own = [one for one in found.items if skillspecs.base(_name(one)) != _name(one) and _saved_by(one)]
         return sorted(own, key=lambda one: int(one["spec"].get("version", 1)))
 
     async def _prune(self, made: Object) -> None:
-        versions = await self._versions(made)
-        for one in versions[: max(0, len(versions) - int(made["spec"].get("historyLimit", 3)))]:
+        """As many versions of it as it wants, as long as those of all names have room."""
+        versions = await self._versions(made["metadata"]["namespace"])
+        own = [one for one in versions if skillspecs.base(_name(one)) == _name(made)]
+        size, left = sum(map(skillspecs.size, versions)), len(own)
+        for one in own:
+            if left <= int(made["spec"].get("historyLimit", 3)) and size <= KEPT_BYTES:
+                break
             await self._remove(one)
+            size, left = size - skillspecs.size(one), left - 1
 
     async def _remove(self, skill: Object) -> None:
         metadata = skill["metadata"]
@@ -220,6 +221,10 @@ def _only_agents(skill: Object) -> None:
     if others or not _saved_by(skill):
         name = skill["metadata"]["name"]
         raise errors.Forbidden(f'Skill "{name}" is a person\'s: no agent replaces it', hint="another name")
+
+
+def _name(skill: Object) -> str:
+    return str(skill["metadata"]["name"])
 
 
 def _saved_by(skill: Object) -> str:

@@ -18,6 +18,7 @@ from agentk.broker import crash, policy, previews
 from agentk.broker.calling.execing import Execute
 from agentk.broker.methods import ONE_CALL, Context, Done, Method, Params, parser, recording
 from agentk.broker.tooling import kinds as words
+from agentk.broker.tooling import promising
 from agentk.broker.tooling.counting import Counts
 from agentk.broker.tooling.shelf import Found, Shelf
 from agentk.broker.words import Guest
@@ -26,7 +27,7 @@ from agentk.tools.offers import Outcome
 
 LIST_SECONDS = 30.0  # for what was never asked before; the others are listed without it
 _KEEP_SECONDS = 60.0
-_CHECK_BYTES = 8 * 1024  # of arguments: more is checked in a thread
+_LONG_BYTES = 8 * 1024  # of an answer: more is cut in a thread
 # Whole, or not there: nobody reads half of it.
 _KEEP = 'umask 077 && mkdir -p .tools && cat >"$1.part" && mv -f "$1.part" "$1"'
 
@@ -81,7 +82,9 @@ class Calls:
     async def list(self, context: Context, params: Params) -> Done:
         found, refused = await self.shelf.granted(context.call.guest, LIST_SECONDS)
         entries = [searching.Entry(one.name, words.name(one.tool), one.offered.description) for one in found]
-        ranked = searching.found(entries, params["search"])
+        few = len(entries) <= searching.FEW or not params["search"]
+        work = functools.partial(searching.found, entries, params["search"])
+        ranked = work() if few else await asyncio.to_thread(work)
         begin = int(params["continue"] or 0)
         page = ranked[begin : begin + params["limit"]]
         items = [
@@ -117,13 +120,19 @@ class Calls:
     async def preview(self, guest: Guest, params: Params) -> previews.Preview:
         """What somebody approves is this tool: what the Tool says by now counts, and may not have changed."""
         tool = self.shelf.split(guest, params["name"])[0]
-        said = json.dumps(tool["spec"], sort_keys=True).encode()
+        made_of = await self.shelf.kind(tool).fingerprint(tool)  # what it is made of besides
+        said = json.dumps([tool["spec"], made_of], sort_keys=True).encode()
         digest = hashlib.sha256(said).hexdigest()
         return previews.Preview((previews.File(f"tool/{words.name(tool)}", digest, len(said)),))
 
     async def call(self, context: Context, params: Params) -> Done:
         guest, given = context.call.guest, params["arguments"]
         found = await self.shelf.found(guest, params["name"])
+        if context.facts.tool != f"{words.name(found.tool)}/{found.offered.name}":
+            raise errors.Conflict(  # the only tool that it offered has another name by now
+                f'what Tool "{words.name(found.tool)}" offers has changed',
+                hint="tool.list; then call one by its whole name",
+            )
         await check(found, given)
         await self.counts.count(guest, words.name(found.tool))
         context.used = ONE_CALL
@@ -138,8 +147,10 @@ class Calls:
         )
         outcome = await called(self.shelf.kind(found.tool), found.tool, calling)
         crash.crashpoint("tool.ran")
+        if outcome.is_error:
+            context.meta["failed"] = 1  # the call was made; what it was for was not done
         seen = await context.seen(results.answer(outcome))
-        outcome = Outcome(tuple(seen["content"]), seen.get("structured"), outcome.is_error)
+        outcome = replace(outcome, content=tuple(seen["content"]), structured=seen.get("structured"))
         return Done(await self._answer(context, found, outcome))
 
     async def _answer(self, context: Context, found: Found, outcome: Outcome) -> dict[str, Any]:
@@ -176,24 +187,32 @@ class Calls:
 
 
 async def called(kind: words.Kind, tool: Object, calling: words.Calling) -> Outcome:
-    """What the tool answers. Asked once more when nobody knows how it went and it may be asked again."""
+    """What the tool answers, if that is as it promised. Asked once more when nobody knows how it went and it may be
+    asked again."""
+    return await promising.kept(calling.offered, await _answered(kind, tool, calling))
+
+
+async def _answered(kind: words.Kind, tool: Object, calling: words.Calling) -> Outcome:
+    try:
+        return await _once(kind, tool, calling)
+    except errors.OutcomeUnknown:
+        if not may_repeat(tool):
+            raise
+    return await _once(kind, tool, replace(calling, effect=f"{calling.effect}-again"))
+
+
+async def _once(kind: words.Kind, tool: Object, calling: words.Calling) -> Outcome:
     try:
         async with asyncio.timeout(calling.seconds + _MORE_SECONDS):
             return await kind.call(tool, calling)
     except TimeoutError:
-        error: errors.AgentkError = errors.Timeout(
-            f'Tool "{words.name(tool)}" did not answer within {calling.seconds:g} s'
-        )
+        told = f'Tool "{words.name(tool)}" did not answer within {calling.seconds:g} s'
         if may_repeat(tool):
-            raise error from None
+            raise errors.Timeout(told) from None
         raise errors.OutcomeUnknown(
-            f"{error.message}: what it has done by then is not known",
+            f"{told}: what it has done by then is not known",
             hint="look whether it did it; then make the call again with a new key",
         ) from None
-    except errors.OutcomeUnknown:
-        if not may_repeat(tool):
-            raise
-    return await kind.call(tool, replace(calling, effect=f"{calling.effect}-again"))
 
 
 _MORE_SECONDS = 180.0  # beyond the call's own time: a box of its own may have to be made first
@@ -206,10 +225,10 @@ def may_repeat(tool: Object) -> bool:
 async def check(found: Found, given: Object) -> None:
     """Raises BadRequest for arguments that do not fit its schema."""
     work = functools.partial(inputs.check, found.offered.input_schema, given)
-    if _size(given) > _CHECK_BYTES:
-        await asyncio.to_thread(work)
-    else:
+    if inputs.is_quick(found.offered.input_schema, given):
         work()
+    else:
+        await asyncio.to_thread(work)
 
 
 def seconds(tool: Object, asked: Any) -> float:
@@ -244,7 +263,7 @@ def _telling(context: Context) -> words.Progress:
 def _size(value: Any) -> int:
     """About as many bytes as it is JSON; no more than is needed to know that it is much."""
     waiting, size = [value], 0
-    while waiting and size <= _CHECK_BYTES:
+    while waiting and size <= _LONG_BYTES:
         one = waiting.pop()
         size += len(one) if isinstance(one, str) else 2
         if isinstance(one, Mapping):
@@ -255,4 +274,4 @@ def _size(value: Any) -> int:
 
 
 def _is_long(outcome: Outcome) -> bool:
-    return _size([*outcome.content, outcome.structured]) > _CHECK_BYTES
+    return _size([*outcome.content, outcome.structured]) > _LONG_BYTES

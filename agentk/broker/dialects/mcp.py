@@ -4,9 +4,10 @@ Why not the SDK's server: it would run in the daemon for every guest (0.7 s to i
 a request; a call with its client takes 2.8 ms of CPU there and 0.3 ms here), or in a process between guest and gate,
 which would have to say whose call it is. And a guest is hostile: here every bound is the gate's own.
 
-What is offered is tools and nothing else. No session is kept: a call stands for itself, in both eras of the protocol
-(`initialize` up to 2025-11-25, the envelope in `_meta` since 2026-07-28). `Mcp-Session-Id` is given out once so that
-two clients of one jail, who number their calls alike, cannot take back each other's.
+What is offered is tools, word of it when they change, and Skills to read (`mcp_resources`). No session is kept: a call
+stands for itself, in both eras of the protocol (`initialize` up to 2025-11-25, the envelope in `_meta` since
+2026-07-28). `Mcp-Session-Id` is given out once so that two clients of one jail, who number their calls alike, cannot
+take back each other's.
 """
 
 import base64
@@ -19,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from agentk.api import errors
+from agentk.broker.dialects import mcp_resources
 from agentk.broker.dialects.http_reading import Request
 from agentk.sdk import wire
 
@@ -42,9 +44,12 @@ Id = int | str
 class Asked:
     """One message of a client, read and not yet judged."""
 
-    kind: Literal["initialize", "discover", "ping", "list", "call", "cancel", "heard"]
+    kind: Literal[
+        "initialize", "discover", "ping", "list", "call", "cancel", "heard", "listen",
+        "resources", "templates", "resource",
+    ]  # fmt: skip
     id: Id | None = None
-    name: str = ""  # of the tool
+    name: str = ""  # of the tool, or the address of a resource
     arguments: Mapping[str, Any] = field(default_factory=dict)
     cursor: str = ""
     version: str = ""  # wanted by `initialize`
@@ -53,6 +58,7 @@ class Asked:
     events: bool = False  # the client reads a stream of events
     session: str = ""
     taken_back: Id | None = None
+    wants_changes: bool = False  # of `listen`: to hear that the tools changed
 
 
 class Refused(Exception):
@@ -104,6 +110,13 @@ def read(request: Request) -> Asked:
     )
 
 
+def listens(request: Request) -> bool:
+    """Whether a GET asks for what is said unasked, as clients up to 2025-11-25 do."""
+    version = request.headers.get("mcp-protocol-version", "")
+    wanted = {one.partition(";")[0].strip().lower() for one in request.headers.get("accept", "").split(",")}
+    return _EVENTS in wanted and (not version or version in GREETED)
+
+
 def _accepts(headers: Mapping[str, str]) -> bool:
     """Whether the client reads events. One that reads no JSON is refused."""
     wanted = {one.partition(";")[0].strip().lower() for one in headers.get("accept", "*/*").split(",")}
@@ -153,6 +166,8 @@ def _agreed(
         raise Refused(400, HEADER_MISMATCH, "MCP-Protocol-Version and _meta name different versions", id)
     if headers.get("mcp-method") != method:
         raise Refused(400, HEADER_MISMATCH, "Mcp-Method is not the message's method", id)
+    if method == "resources/read" and _unpacked(headers.get("mcp-name", "")) != params.get("uri"):
+        raise Refused(400, HEADER_MISMATCH, "Mcp-Name is not the resource's address", id)
     if method == "tools/call" and _unpacked(headers.get("mcp-name", "")) != params.get("name"):
         raise Refused(400, HEADER_MISMATCH, "Mcp-Name is not the tool's name", id)
     return True
@@ -175,11 +190,23 @@ def _asked(method: str, params: Mapping[str, Any], id: Any, enveloped: bool) -> 
         return {"kind": "discover", "id": id}
     if method == "ping" and not enveloped:
         return {"kind": "ping", "id": id}
-    if method == "tools/list":
+    if method == "subscriptions/listen" and enveloped:
+        wanted = params.get("notifications")
+        if not isinstance(wanted, dict):
+            raise Refused(400, INVALID_PARAMS, "notifications is an object", id)
+        return {"kind": "listen", "id": id, "wants_changes": wanted.get("toolsListChanged") is True}
+    if method in _LISTS:
         cursor = params.get("cursor", "")
         if not isinstance(cursor, str):
             raise Refused(400 if enveloped else 200, INVALID_PARAMS, "cursor is a text", id)
-        return {"kind": "list", "id": id, "cursor": cursor}
+        return {"kind": _LISTS[method], "id": id, "cursor": cursor}
+    if method == "resources/read":
+        uri = params.get("uri")
+        wanted = mcp_resources.named(uri)
+        if wanted is None:
+            told = "there are resources skill://NAME and skill://NAME/FILE"
+            raise Refused(400 if enveloped else 200, INVALID_PARAMS, told, id)
+        return {"kind": "resource", "id": id, "name": uri, "arguments": wanted}
     if method == "tools/call":
         name, arguments = params.get("name"), params.get("arguments", {})
         if not isinstance(name, str) or len(name) > NAME_CHARS or not isinstance(arguments or {}, dict):
@@ -195,7 +222,7 @@ def _asked(method: str, params: Mapping[str, Any], id: Any, enveloped: bool) -> 
 def initialized(asked: Asked, version: str) -> dict[str, Any]:
     return {
         "protocolVersion": asked.version if asked.version in GREETED else GREETED[-1],
-        "capabilities": {"tools": {}},
+        "capabilities": _CAN,
         "serverInfo": _self(version),
     }
 
@@ -203,7 +230,7 @@ def initialized(asked: Asked, version: str) -> dict[str, Any]:
 def discovered(version: str) -> dict[str, Any]:
     return {
         "supportedVersions": [*GREETED, *ENVELOPED],
-        "capabilities": {"tools": {}},
+        "capabilities": _CAN,
         "_meta": {_META + "serverInfo": _self(version)},
         **_PRIVATE,
     }
@@ -213,7 +240,12 @@ def listed(asked: Asked, tools: list[Mapping[str, Any]], cursor: str) -> dict[st
     told: dict[str, Any] = {"tools": [_shown(one) for one in tools]}
     if cursor:
         told["nextCursor"] = cursor
-    return told | (_PRIVATE if asked.enveloped else {})
+    return complete(asked, told)
+
+
+def complete(asked: Asked, result: Mapping[str, Any]) -> dict[str, Any]:
+    """With what the newest protocol wants of every answer that is nobody else's."""
+    return {**result, **(_PRIVATE if asked.enveloped else {})}
 
 
 def called(asked: Asked, result: Mapping[str, Any]) -> dict[str, Any]:
@@ -253,6 +285,24 @@ def progressed(token: Id, number: int, item: Any) -> bytes:
     return _packed({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
 
 
+def acknowledged(asked: Asked) -> bytes:
+    """The first word of a `listen`: what will be heard on it."""
+    honoured = {"toolsListChanged": True} if asked.wants_changes else {}
+    params = {"notifications": honoured, "_meta": _of_listening(asked)}
+    method = "notifications/subscriptions/acknowledged"
+    return _packed({"jsonrpc": "2.0", "method": method, "params": params})
+
+
+def changed(asked: Asked | None) -> bytes:
+    """Word that the tools are others by now, for a `listen`, or for a GET."""
+    told: dict[str, Any] = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
+    return _packed(told if asked is None else {**told, "params": {"_meta": _of_listening(asked)}})
+
+
+def _of_listening(asked: Asked) -> dict[str, Any]:
+    return {_META + "subscriptionId": asked.id}
+
+
 def event(message: bytes) -> bytes:
     return b"event: message\ndata: " + message + b"\n\n"
 
@@ -285,4 +335,6 @@ def _packed(message: Mapping[str, Any]) -> bytes:
     return json.dumps(message, separators=(",", ":")).encode("ascii")
 
 
+_CAN: dict[str, Any] = {"tools": {"listChanged": True}, "resources": {}}
+_LISTS = {"tools/list": "list", "resources/list": "resources", "resources/templates/list": "templates"}
 _PRIVATE: dict[str, Any] = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}

@@ -24,7 +24,9 @@ _INTERPRETERS = {
 }
 _WITH_A_VALUE = frozenset(
     {"-W", "-X", "-o", "-O", "+o", "+O", "-r", "--require", "--import", "--rcfile", "--init-file"}
+    | {"--check-hash-based-pycs", "-C", "--conditions", "--env-file", "--title"}
 )
+_STDIN = frozenset({"-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"})
 
 
 def problems(
@@ -110,7 +112,7 @@ def _of_argv(argv: Sequence[str], stdin: str, rules: Mapping[str, Any], depth: i
             if not shape.fullmatch(word):
                 continue
             inside = _handed(language, argv[at + 1 :], flags)
-            code = stdin if inside is None and not _script(argv[at + 1 :]) else inside
+            code = stdin if inside is None and _reads_stdin(language, argv[at + 1 :]) else inside
             if code and language == "python":
                 yield from code_python.problems(code, rules)
             elif code and language == "shell":
@@ -142,12 +144,30 @@ def _handed(language: str, words: Sequence[str], flags: str) -> str | None:
             if places and language == "python" and word[min(places) + 1 :]:
                 return word[min(places) + 1 :]  # -cimport os
             if places:
-                return next((one for one in rest if language != "shell" or one[:1] not in "-+"), "")
+                return _shells(rest) if language == "shell" else next(iter(rest), "")
         elif word[:1] not in ("-", "+"):
             return None
         at += 2 if word in _WITH_A_VALUE else 1
     return None
 
 
-def _script(words: Sequence[str]) -> bool:
-    return any(word[:1] not in ("-", "+") for word in words)
+def _shells(words: Sequence[str]) -> str:
+    """What follows -c is its code only when that is no option; behind -- it is, whatever it looks like."""
+    for at, word in enumerate(words):
+        if word in ("--", "-"):
+            return next(iter(words[at + 1 :]), "")
+        if word[:1] not in ("-", "+"):
+            return word
+    return ""
+
+
+def _reads_stdin(language: str, words: Sequence[str]) -> bool:
+    """Whether its program comes by standard input."""
+    for word in words:
+        if language == "shell" and word[:1] == "-" and word[:2] != "--" and "s" in word:
+            return True
+        if word in _STDIN:
+            return True
+        if word[:1] not in ("-", "+"):
+            return False
+    return True

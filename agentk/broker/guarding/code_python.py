@@ -27,6 +27,21 @@ _IMPORTING = frozenset(
 _RUNNING = frozenset({"eval", "exec", "compile"})
 _TABLES = frozenset({"globals", "locals", "vars"})
 _TABLE_NAMES = frozenset({"__dict__", "modules", "__builtins__"})
+# Of denied modules those whose names are nothing else: whoever has such a member has the module.
+_UNMISTAKABLE = frozenset(
+    {
+        "ctypes",
+        "importlib",
+        "subprocess",
+        "posixsubprocess",
+        "multiprocessing",
+        "runpy",
+        "posix",
+        "pkgutil",
+        "pty",
+    }
+)
+_OWN = frozenset({"self", "cls"})  # no module is called so
 
 
 def problems(code: str, rules: Mapping[str, Any], depth: int = 0) -> Iterator[str]:
@@ -61,6 +76,7 @@ class _Look:
         self.texts: dict[str, ast.AST] = {}  # names that are set once
         self.imported: set[str] = set()
         self.called: set[int] = set()  # names, by id, that are called where they stand
+        self.asked: set[int] = set()  # tables, by id, of which one name is looked up where they stand
         self.attributes = re.compile("|".join(map(fnmatch.translate, python["attributes"])) or "(?!)")
         self.names = re.compile("|".join(map(fnmatch.translate, _plain(python["calls"]))) or "(?!)")
         self.chains = [
@@ -68,7 +84,9 @@ class _Look:
             for one in python["calls"]
             if "." in one
         ]
+        self.roots = {one.partition(".")[0] for one, _, _ in self.chains}
         self._learn()
+        self._learn_members()
 
     def problems(self) -> Iterator[str]:
         for node in self.nodes:
@@ -102,6 +120,21 @@ class _Look:
                 if isinstance(target, ast.Name) and times.get(target.id) == 1:
                     self.texts[target.id] = node.value
 
+    def _learn_members(self) -> None:
+        """Modules that are not imported by name, but had from one that is."""
+        for node in self.nodes:
+            if isinstance(node, ast.Attribute):
+                if (member := node.attr.lstrip("_")) in self.roots:
+                    self.imported.add(member)
+                if node.attr == "modules" and "sys" in self.imported:
+                    self.imported |= self.roots
+            elif isinstance(node, ast.Subscript):
+                self.asked.add(id(node.value))
+            elif isinstance(node, ast.Compare):
+                self.asked.update(map(id, node.comparators))
+        if "sys.modules" in self.modules.values():
+            self.imported |= self.roots
+
     def _of(self, node: ast.AST) -> Iterator[str]:
         if isinstance(node, ast.Import):
             for one in node.names:
@@ -111,6 +144,8 @@ class _Look:
         elif isinstance(node, ast.Name):
             stands = self._standing(node.id)
             yield from self._refers(stands)
+            if stands == "sys.modules" and id(node) not in self.asked:
+                yield from self._unknown("the table of all modules")
             if stands.rpartition(".")[2] in _BY_NAME and id(node) not in self.called:
                 yield from self._unknown(f"{node.id} that is handed on")
         elif isinstance(node, ast.Attribute):
@@ -121,7 +156,7 @@ class _Look:
             yield from self._looks_up(node)
         elif isinstance(node, ast.MatchClass):
             for name in node.kwd_attrs:
-                yield from self._attribute(name)
+                yield from self._named(name)
 
     def _standing(self, name: str) -> str:
         return self.modules.get(name, name)
@@ -137,6 +172,7 @@ class _Look:
         for one in node.names:
             if one.name != "*":
                 yield from self._imports(f"{module}.{one.name}")
+                yield from self._member(one.name)
                 yield from self._refers(f"{module}.{one.name}")
                 yield from self._attribute(one.name)
             elif any(glob.startswith(f"{module}.") for glob in self.python["calls"]):
@@ -150,7 +186,7 @@ class _Look:
                 yield f"{plain} is not allowed"
             yield from self._attribute(plain)
             return
-        steps = plain.split(".")
+        steps = [one.lstrip("_") or one for one in plain.split(".")]  # tempfile._os is os
         for glob, count, compiled in self.chains:
             if compiled.fullmatch(".".join(steps[-count:])):
                 yield f"{glob} is not allowed"
@@ -159,9 +195,21 @@ class _Look:
         if self.attributes.fullmatch(name):
             yield f"{name} is not allowed"
 
+    def _member(self, name: str) -> Iterator[str]:
+        """A module that another one has imported."""
+        module = name.lstrip("_")
+        if module in _UNMISTAKABLE:
+            yield from self._imports(module)
+
     def _reaches(self, node: ast.Attribute) -> Iterator[str]:
         yield from self._attribute(node.attr)
+        yield from self._member(node.attr)
         chain = self._chain(node)
+        if id(node) not in self.asked:
+            if chain == "sys.modules":
+                yield from self._unknown("the table of all modules")
+            if node.attr == "__dict__" and self._may_be_module(node.value):
+                yield from self._unknown("the table of a module's names")
         if chain:
             yield from self._refers(chain)
             if self.modules.get(chain.partition(".")[0], "") or chain.partition(".")[0] in self.imported:
@@ -196,8 +244,21 @@ class _Look:
                     begin = known
         return ".".join([begin, *reversed(steps)])
 
+    def _may_be_module(self, node: ast.AST) -> bool:
+        """Of what is not known it may, where there are modules to be had."""
+        if isinstance(node, ast.Name):
+            if node.id in self.modules or node.id in _OWN:
+                return node.id in self.modules
+            if node.id in self.texts:
+                value = self.texts[node.id]
+                return isinstance(value, ast.Name | ast.Attribute) and self._may_be_module(value)
+        return not isinstance(node, ast.Call | ast.Constant) and bool(self.roots & self.imported)
+
     def _calls(self, node: ast.Call) -> Iterator[str]:
         name = _last(node.func)
+        is_table = name in _TABLES and isinstance(node.func, ast.Name) and id(node) not in self.asked
+        if is_table and (not node.args or self._may_be_module(node.args[0])):
+            yield from self._unknown("a table of names")
         stands = self._standing(name).rpartition(".")[2] if isinstance(node.func, ast.Name) else name
         if stands in _BY_NAME:
             yield from self._by_name(node, stands)

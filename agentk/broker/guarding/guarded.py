@@ -12,7 +12,7 @@ from typing import Any
 
 from agentk.api import errors
 from agentk.broker.calling import passing, proxying
-from agentk.broker.guarding import holding, limits, masking, restoring, skills
+from agentk.broker.guarding import holding, limits, masking, restoring, skills, tools
 from agentk.broker.guarding.earlier import Earlier
 from agentk.broker.guarding.limits import Rates
 from agentk.broker.guarding.lookouts import Lookouts
@@ -58,13 +58,21 @@ class Coming:
 SkillOf = Callable[[Guest, str], Awaitable[Mapping[str, bytes]]]
 
 
+CommandOf = Callable[[Guest, str], Mapping[str, Any] | None]
+
+
 async def no_skill(guest: Guest, name: str) -> Mapping[str, bytes]:
     return {}
 
 
+def no_command(guest: Guest, called: str) -> None:
+    return None
+
+
 @dataclass(frozen=True)
 class Rooms:
-    """What all guarded calls share. `redact` is the journal's. `skill`: the files of a Skill that the guest may use."""
+    """What all guarded calls share. `redact` is the journal's. `skill`: the files of a Skill that the guest may use;
+    `command`: what a tool that it may call makes a command of, if it does."""
 
     lookouts: Lookouts
     vault: Vault
@@ -72,13 +80,14 @@ class Rooms:
     redact: Callable[[bytes], bytes]
     earlier: Earlier
     skill: SkillOf = no_skill
+    command: CommandOf = no_command
 
 
 class Guarded:
     def __init__(self, call: Call, method: str, rails: Rails, rooms: Rooms) -> None:
         self._call, self._method, self.rails = call, method, rails
         self._lookouts, self._vault, self._rates = rooms.lookouts, rooms.vault, rooms.rates
-        self._earlier, self._skill = rooms.earlier, rooms.skill
+        self._earlier, self._skill, self._command = rooms.earlier, rooms.skill, rooms.command
         self._surface = SURFACES.get(method)
         self._mask = masking.Masking(call.guest.uid, rails, self._lookouts, self._vault, rooms.redact)
         self._params: Mapping[str, Any] = call.params
@@ -99,15 +108,22 @@ class Guarded:
 
     async def _checked(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         rails, surface = self.rails, self._surface
+        runs = self._method == "skill.run" or (self._method == "skill.get" and params.get("importing"))
+        if runs and rails.code is not None:
+            files = await self._skill(self._call.guest, str(params["name"]))
+            await skills.check_code(self._call.guest.uid, rails.code, files, self._lookouts)
         if surface is None:
             return params
         if rails.rate is not None and self._method not in _UNCOUNTED:
             self._rates.take(self._whose(), rails.rate)
         if self._method == "exec" and rails.code is not None and not self._call.form:
             await self._check_code(rails.code, params)
-        if self._method == "skill.run" and rails.code is not None:
-            files = await self._skill(self._call.guest, str(params["name"]))
-            await skills.check_code(self._call.guest.uid, rails.code, files, self._lookouts)
+        if self._method == "tool.call" and rails.code is not None:
+            command = self._command(self._call.guest, str(params["name"]))
+            if command is not None:
+                await tools.check_code(
+                    self._call.guest.uid, rails.code, command, params["arguments"], self._lookouts
+                )
         if self._method == "skill.save":
             return await skills.saved(self._call.guest.uid, rails, params, self._mask, self._lookouts)
         if self._call.form == proxying.TUNNEL and self._looks_into_http():
@@ -132,8 +148,12 @@ class Guarded:
         if "session" not in params:
             await masking.check_code(guest.uid, code, params, self._lookouts)
             return
-        with self._earlier.before(guest, str(params.get("code") or "")) as earlier:
-            await masking.check_code(guest.uid, code, params, self._lookouts, earlier)
+
+        async def look(piece: str, others: Sequence[str]) -> None:
+            told = {**params, "code": piece}
+            await masking.check_code(guest.uid, code, told, self._lookouts, others)
+
+        await self._earlier.look(self, guest, str(params.get("code") or ""), look)
 
     async def _message(self, params: Mapping[str, Any]) -> Mapping[str, Any]:
         """A message is an output of who sends it."""

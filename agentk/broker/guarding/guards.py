@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from agentk.broker.guarding import rails as reading
-from agentk.broker.guarding.earlier import Earlier
-from agentk.broker.guarding.guarded import Guarded, Rooms, SkillOf, no_skill
+from agentk.broker.guarding.earlier import Earlier, NoSessions, Stays
+from agentk.broker.guarding.guarded import CommandOf, Guarded, Rooms, SkillOf, no_command, no_skill
 from agentk.broker.guarding.limits import Rates
 from agentk.broker.guarding.lookouts import Lookouts
 from agentk.broker.guarding.rails import Rails
@@ -29,8 +29,11 @@ class Guards:
         redact: Callable[[bytes], bytes] = _as_it_is,
         now: Callable[[], float] = time.monotonic,
         skill: SkillOf = no_skill,
+        stays: Stays | None = None,
+        command: CommandOf = no_command,
     ) -> None:
-        self._rooms = Rooms(Lookouts(), Vault(journal), Rates(now), redact, Earlier(), skill)
+        earlier = Earlier(stays or NoSessions())
+        self._rooms = Rooms(Lookouts(), Vault(journal), Rates(now), redact, earlier, skill, command)
         self._read: dict[str, tuple[Mapping[str, Any], Rails | None]] = {}
 
     def of(self, call: Call, method: str) -> Guarded | None:
@@ -52,7 +55,6 @@ class Guards:
         """Forget what was of others."""
         self._rooms.vault.keep(uids)
         self._rooms.rates.keep(uids)
-        self._rooms.earlier.keep(uids)
 
     async def close(self) -> None:
         await self._rooms.lookouts.close()

@@ -1,26 +1,20 @@
-"""A lookout: `python -I -m agentk.broker.guarding.lookout_main`. Looks through what strangers wrote, for the gate.
+"""A lookout: `python -I -m agentk.broker.guarding.lookout_main FD`. Looks through what strangers wrote, for the gate.
 
-One job at a time comes in at standard input, its answer goes out at standard output. It holds nothing, opens nothing,
+One job at a time comes in at its socket, and its answer goes out there. It holds nothing, opens nothing,
 and is ended by the kernel when a job takes more of the CPU than it was given: a pattern that never ends, or code made
 to exhaust whoever parses it, costs this process and that call.
 """
 
-import ctypes
-import json
 import os
 import resource
 import signal
-import struct
-import sys
 from typing import Any
 
+from agentk.apart import confining, frames, inside
 from agentk.broker.guarding import code, looking
-from agentk.tools import mcp_confining
 
 MEMORY_BYTES = 1024 * 1024 * 1024
 FOUND_MAX = 20_000  # places of one job
-LENGTH = struct.Struct(">I")
-_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE = 1, 4
 
 
 class TooSlow(Exception):
@@ -28,15 +22,17 @@ class TooSlow(Exception):
 
 
 def main() -> None:
-    prctl = ctypes.CDLL(None).prctl
-    prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    (ours,) = inside.begin(MEMORY_BYTES)
     signal.signal(signal.SIGPROF, _slow)
-    mcp_confining.confine()
-    while data := _read():
-        _write(_answered(json.loads(data)))
+    try:
+        confining.confine()
+    except OSError as error:
+        ours.sendall(frames.failed(error))
+        return
+    ours.sendall(frames.pack(frames.READY))
+    with ours.makefile("rb") as jobs:
+        while job := frames.read_waiting(jobs):
+            ours.sendall(frames.pack(_answered(job)))
 
 
 def _answered(job: dict[str, Any]) -> dict[str, Any]:
@@ -72,17 +68,6 @@ def _done(job: dict[str, Any]) -> dict[str, Any]:
 
 def _slow(number: int, frame: Any) -> None:
     raise TooSlow
-
-
-def _read() -> bytes:
-    head = sys.stdin.buffer.read(LENGTH.size)
-    return sys.stdin.buffer.read(*LENGTH.unpack(head)) if len(head) == LENGTH.size else b""
-
-
-def _write(answer: dict[str, Any]) -> None:
-    data = json.dumps(answer).encode()
-    sys.stdout.buffer.write(LENGTH.pack(len(data)) + data)
-    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -6,29 +6,26 @@ long, or dies of it, has refused it. One agent has one of them at a time, so tha
 
 import asyncio
 import contextlib
-import json
-import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from agentk.apart.child import Child, NotStarted, Role
+from agentk.apart.frames import Message, pack
 from agentk.api import errors
-from agentk.broker.guarding.lookout_main import LENGTH
 
+ROLE = Role("a lookout", "agentk.broker.guarding.lookout_main", said_bytes_max=8 * 1024 * 1024)
 PROCESSES = 2
 SECONDS = 2.0  # of the CPU, for one job …
 _SECONDS_EACH = 10e-6  # … and for each letter of it; ordinary ones take a fifth of that
 _WALL_SECONDS = 120.0  # beyond any CPU time: the machine may be busy
-_ANSWER_BYTES = 8 * 1024 * 1024
 _APART_LETTERS = 64 * 1024
-_PASSED = ("PATH", "LANG", "LC_ALL")
 
 
 class Lookouts:
     def __init__(self, python: str = sys.executable, seconds: float = SECONDS) -> None:
         self._python, self._seconds = python, seconds
-        self._idle: list[asyncio.subprocess.Process] = []
+        self._idle: list[Child] = []
         self._room = asyncio.Semaphore(PROCESSES)
         self._agents: dict[str, tuple[asyncio.Lock, int]] = {}
         self._closed = False
@@ -37,7 +34,7 @@ class Lookouts:
         """Safe to call twice."""
         self._closed = True
         while self._idle:
-            await _end(self._idle.pop())
+            await self._idle.pop().end()
 
     async def look(
         self, uid: str, texts: Sequence[str], how: Mapping[str, Any]
@@ -71,58 +68,44 @@ class Lookouts:
 
     async def _ask(self, uid: str, job: dict[str, Any], letters: int) -> Mapping[str, Any]:
         job["seconds"] = self._seconds + _SECONDS_EACH * letters
-        if letters > _APART_LETTERS:
-            data = await asyncio.to_thread(_packed, job)
-        else:
-            data = _packed(job)
-        async with self._alone(uid), self._room:
-            try:
-                async with asyncio.timeout(_WALL_SECONDS + 10 * job["seconds"]):
-                    answer = await self._exchange(data)
-            except (TimeoutError, OSError, EOFError, ValueError):
-                raise errors.Denied(
-                    "guardrails: it could not be looked through", hint="make it smaller, or simpler"
-                ) from None
+        try:
+            frame = await asyncio.to_thread(pack, job) if letters > _APART_LETTERS else pack(job)
+            async with self._alone(uid), self._room, asyncio.timeout(_WALL_SECONDS + 10 * job["seconds"]):
+                answer = await self._exchange(frame)
+        except (TimeoutError, EOFError, ValueError):
+            raise errors.Denied(
+                "guardrails: it could not be looked through", hint="make it smaller, or simpler"
+            ) from None
+        except NotStarted as error:
+            told = f"guardrails: nobody can look through it: {error.message}"
+            raise errors.Denied(told, hint="agentk doctor, on the machine") from None
         if "refused" in answer:
             raise errors.Denied(f"guardrails: {answer['refused']}", hint="make it smaller, or simpler")
         return answer
 
-    async def _exchange(self, data: bytes) -> Mapping[str, Any]:
-        while self._idle and self._idle[-1].returncode is not None:
-            self._idle.pop()  # it died of age, or of a person
-        process = self._idle.pop() if self._idle else await self._start()
+    async def _exchange(self, frame: bytes) -> Message:
+        while self._idle and self._idle[-1].gone:
+            await self._idle.pop().end()  # it died of age, or of a person
+        lookout = self._idle.pop() if self._idle else await self._start()
         whole = False
         try:
-            assert process.stdin is not None and process.stdout is not None
-            process.stdin.write(data)
-            await process.stdin.drain()
-            (size,) = LENGTH.unpack(await process.stdout.readexactly(LENGTH.size))
-            if size > _ANSWER_BYTES:
-                raise ValueError("too long")
-            answer: Mapping[str, Any] = json.loads(await process.stdout.readexactly(size))
+            lookout.tell(frame)
+            await lookout.flush()
+            answer = await lookout.hear()
+            if answer is None:
+                raise EOFError
             whole = True
             return answer
         finally:
             if whole and not self._closed:
-                self._idle.append(process)
+                self._idle.append(lookout)
             else:  # who is in the middle of something is of no more use
-                await asyncio.shield(_end(process))
+                await asyncio.shield(lookout.end(0))
 
-    async def _start(self) -> asyncio.subprocess.Process:
+    async def _start(self) -> Child:
         if self._closed:
             raise EOFError
-        return await asyncio.create_subprocess_exec(
-            self._python,
-            "-I",
-            "-m",
-            "agentk.broker.guarding.lookout_main",
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # a traceback may quote what it was given
-            env={name: os.environ[name] for name in _PASSED if name in os.environ},
-            cwd="/",
-            start_new_session=True,
-        )
+        return await Child.spawn(ROLE, self._python)
 
     @contextlib.asynccontextmanager
     async def _alone(self, uid: str) -> AsyncIterator[None]:
@@ -137,14 +120,3 @@ class Lookouts:
                 del self._agents[uid]
             else:
                 self._agents[uid] = lock, count - 1
-
-
-def _packed(job: Mapping[str, Any]) -> bytes:
-    data = json.dumps(job).encode()
-    return LENGTH.pack(len(data)) + data
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.kill()
-    await process.wait()

@@ -29,6 +29,12 @@ async def check_code(
     uid: str, rails: Code, params: Mapping[str, Any], lookouts: Lookouts, earlier: Sequence[str] = ()
 ) -> None:
     """Raises Denied, saying what and where. `earlier`: what ran before it in the same interpreter."""
+    refuse(await problems(uid, rails, params, lookouts, earlier))
+
+
+async def problems(
+    uid: str, rails: Code, params: Mapping[str, Any], lookouts: Lookouts, earlier: Sequence[str] = ()
+) -> list[str]:
     language, python = exec_orders.language(dict(params)), rails.python
     rules = {
         "bytes": rails.most_bytes,
@@ -47,7 +53,11 @@ async def check_code(
     if params.get("encoding") == "base64":
         stdin = _decoded(stdin) or ""
     code = str(params.get("code") or "")
-    found = await lookouts.code(uid, language, code, params.get("argv") or (), stdin, rules, earlier)
+    return await lookouts.code(uid, language, code, params.get("argv") or (), stdin, rules, earlier)
+
+
+def refuse(found: Sequence[str]) -> None:
+    """Raises Denied when there are some."""
     if found:
         raise errors.Denied(
             f"guardrails: {found[0]}",

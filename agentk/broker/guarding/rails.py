@@ -23,15 +23,20 @@ _NAME = re.compile(r"[A-Z][A-Z0-9_]{0,30}")
 DENIED_IMPORTS = (
     "ctypes", "_ctypes", "cffi", "importlib", "imp", "pkgutil", "runpy", "code", "codeop", "marshal", "pickle",
     "_pickle", "dill", "shelve", "subprocess", "_posixsubprocess", "multiprocessing", "pty", "posix", "gc",
+    "pdb", "bdb", "cProfile", "profile", "trace", "doctest", "pydoc", "webbrowser", "logging.config", "zipimport",
+    "unittest.mock",
 )  # fmt: skip
 DENIED_CALLS = (
     "eval", "exec", "compile", "__import__", "breakpoint", "os.system", "os.popen", "os.exec*", "os.spawn*",
     "os.posix_spawn*", "os.fork*", "types.FunctionType", "types.CodeType",
+    "asyncio.create_subprocess_*", "timeit.timeit", "timeit.repeat", "timeit.Timer", "typing.get_type_hints",
+    "inspect.getmembers*", "inspect.getattr_static",
 )  # fmt: skip
 DENIED_ATTRIBUTES = (
     "__globals__", "__builtins__", "__subclasses__", "__bases__", "__base__", "__mro__", "__code__", "__loader__",
     "__spec__", "__getattribute__", "__reduce__", "__reduce_ex__", "__import__", "__closure__", "__func__", "__self__",
     "f_globals", "f_builtins", "f_locals", "f_back", "tb_frame", "gi_frame", "cr_frame", "ag_frame",
+    "create_subprocess_*", "subprocess_exec", "subprocess_shell", "get_field",
 )  # fmt: skip
 DENIED_SHELL = (
     r"\b(?:curl|wget)\b[^\n;]{0,200}\|\s*(?:ba|da|z|k)?sh\b",

@@ -79,7 +79,6 @@ class Events:
 
     def __init__(self, held: Tokens) -> None:
         self._parser, self._pieces = sse.Parser(), Pieces(held)
-        self._names: dict[str, bytes] = {}
 
     def feed(self, data: bytes) -> bytes:
         return b"".join(self._told(event) for event in self._parser.feed(data))
@@ -129,13 +128,15 @@ def _leaves(obj: dict[str, Any]) -> Iterator[Leaf]:
     if isinstance(obj.get("choices"), list):
         for choice in obj["choices"]:
             if isinstance(choice, dict) and isinstance(choice.get("delta"), dict):
-                yield from _of_delta(choice["delta"], ("choice", choice.get("index")), _DELTAS, "tool_calls")
+                yield from _of_delta(
+                    choice["delta"], ("choice", _at(choice.get("index"))), _DELTAS, "tool_calls"
+                )
     elif kind == "content_block_delta" and isinstance(obj.get("delta"), dict):
         for key in _ANTHROPIC:
             if isinstance(obj["delta"].get(key), str):
-                yield ("block", obj.get("index"), key), obj["delta"], key, key in _JSON
+                yield ("block", _at(obj.get("index")), key), obj["delta"], key, key in _JSON
     elif isinstance(kind, str) and kind.endswith(".delta") and isinstance(obj.get("delta"), str):
-        place = (obj.get("output_index"), kind, obj.get("content_index"), obj.get("summary_index"))
+        place = map(_at, (obj.get("output_index"), kind, obj.get("content_index"), obj.get("summary_index")))
         yield ("output", *place), obj, "delta", "arguments" in kind
     elif kind is None:
         yield from _of_delta(obj, ("native",), _NATIVE, "toolCalls")
@@ -149,7 +150,7 @@ def _of_delta(delta: dict[str, Any], channel: Channel, keys: tuple[str, ...], ca
     for call in told if isinstance(told, list) else ():
         function = call.get("function") if isinstance(call, dict) else None
         if isinstance(function, dict) and isinstance(function.get("arguments"), str):
-            yield (*channel, "call", call.get("index")), function, "arguments", True
+            yield (*channel, "call", _at(call.get("index"))), function, "arguments", True
 
 
 def _closed(obj: Mapping[str, Any]) -> Channel | None:
@@ -158,16 +159,21 @@ def _closed(obj: Mapping[str, Any]) -> Channel | None:
     if isinstance(obj.get("choices"), list):
         for choice in obj["choices"]:
             if isinstance(choice, Mapping) and choice.get("finish_reason"):
-                return ("choice", choice.get("index"))
+                return ("choice", _at(choice.get("index")))
         return None
     if kind == "content_block_stop":
-        return ("block", obj.get("index"))
+        return ("block", _at(obj.get("index")))
     if kind in ("message_delta", "message_stop", "error"):
         return ()
     if isinstance(kind, str) and kind.startswith("response.") and not kind.endswith(".delta"):
-        return ("output", obj["output_index"]) if "output_index" in obj else ()
+        return ("output", _at(obj["output_index"])) if "output_index" in obj else ()
     return None
 
 
 def _within(channel: Channel, closed: Channel) -> bool:
     return channel[: len(closed)] == closed
+
+
+def _at(index: Any) -> Any:
+    """As part of a channel, whatever an upstream gives as one."""
+    return index if index is None or isinstance(index, str | int) else json.dumps(index)

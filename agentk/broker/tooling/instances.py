@@ -13,7 +13,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
-from agentk.api import admit, errors, kinds, mcptools, objects, ownership
+from agentk.api import admit, errors, kinds, mcptools, objects, ownership, toolspecs
 from agentk.broker import admitting, crash
 from agentk.broker.guests import Guests
 from agentk.broker.tooling import kinds as words
@@ -21,16 +21,13 @@ from agentk.broker.tooling.kinds import Object
 from agentk.broker.words import Guest
 from agentk.store import store as stores
 
-TOOL, FOR = (
-    "agentk.dev/tool",
-    "agentk.dev/tool-for",
-)  # labels of an instance: its Tool, and its agent if it has one
+TOOL, FOR = toolspecs.LABEL, "agentk.dev/tool-for"  # of an instance: its Tool, and its agent if it has one
 MANAGER = "agentk-gate"
 POLICY = "tool"  # of an instance whose Tool names none
-MOST = 100  # of one Tool
+MOST = 100  # of one Tool …
+FAMILY_MOST = 50  # and of these, where each agent has its own, of one agent with all that it spawned
 _COMMAND = ["sleep", "infinity"]  # what is called is put beside it
 _NAME_MAX = 40  # letters of the Tool's name in an instance's; 63 together
-_LABEL_MAX = 63
 _SWEEP_SECONDS = 5.0
 
 _log = logging.getLogger(__name__)
@@ -137,7 +134,7 @@ class Instances:
                 status = agent.get("status") or {}
                 why = status.get("message") or status.get("reason") or "starting"
                 told = f"{status.get('phase', 'Pending')}: {why}"
-                raise errors.Unavailable(
+                raise words.NotYet(
                     f'the box of Tool "{words.name(tool)}" does not run after {seconds:g} s ({told})',
                     hint=_hint(agent),
                 ) from None
@@ -154,8 +151,7 @@ class Instances:
                 hint=f"agentk get agent {called} -n {namespace}",
                 retry_after_seconds=1,
             )
-        if len(self.of(tool)) >= MOST:
-            raise errors.TooManyRequests(f'Tool "{words.name(tool)}" has {MOST} boxes, and may have no more')
+        self._room(tool, guest)
         made = await self._admitted(tool, guest)
         crash.crashpoint("tool.making")
         try:
@@ -165,11 +161,29 @@ class Instances:
         crash.crashpoint("tool.made")
         return made
 
+    def _room(self, tool: Object, guest: Guest | None) -> None:
+        """Raises TooManyRequests. Whoever spawns many takes no others' boxes by it."""
+        there, most, whose = self.of(tool), MOST, ""
+        if guest is not None and _whose(tool, guest) and len(there) < MOST:
+            eldest = (guest.uid, *guest.parents)[-1]
+            there = [one for one in there if self._eldest(one) == eldest]
+            most, whose = FAMILY_MOST, " for this agent and those it is spawned with"
+        if len(there) >= most:
+            raise errors.TooManyRequests(
+                f'Tool "{words.name(tool)}" has {most} boxes{whose}, and may have no more',
+                hint="spec.sharing: Shared gives all callers one; spec.idleSeconds says how long they stay",
+            )
+
+    def _eldest(self, instance: Object) -> str:
+        """Of whose it is."""
+        whose = str((instance["metadata"].get("labels") or {}).get(FOR) or "")
+        return (whose, *self._guests.parents(whose))[-1]
+
     async def _admitted(self, tool: Object, guest: Guest | None) -> dict[str, Any]:
         spec = agent_spec(tool)
         runtime = (spec.get("runtimeRef") or {}).get("name") or "nsjail"
         found = await self._store.find(kinds.RUNTIME, None, runtime)
-        labels = {TOOL: words.name(tool)[:_LABEL_MAX].rstrip("-.")}
+        labels = {TOOL: toolspecs.label(words.name(tool))}
         whose = _whose(tool, guest)
         if whose:
             labels[FOR] = whose

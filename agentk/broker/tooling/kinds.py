@@ -8,11 +8,16 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from agentk.api import errors
 from agentk.broker.words import Guest
 from agentk.tools.offers import Offered, Outcome
 
 Object = Mapping[str, Any]
 Progress = Callable[[float | None, float | None, str], Awaitable[None]]  # done, total, in words
+
+
+class NotYet(errors.Unavailable):
+    """What it needs is being made, or somebody has to make it: nothing is made again by asking, so anybody may ask."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,11 @@ class Kind(Protocol):
 def spec(tool: Object) -> Mapping[str, Any]:
     found: Mapping[str, Any] = tool["spec"]
     return found
+
+
+def is_keyed(tool: Object) -> bool:
+    """Whether it is told a key by which it knows a call that is made again."""
+    return bool(spec(tool).get("idempotent") == "key")
 
 
 def name(tool: Object) -> str:

@@ -39,15 +39,29 @@ def subject(tool: Object) -> str:
 
 def listing(told: Sequence[Offered]) -> str:
     """Digest of everything that is listed."""
-    about = sorted((one.name, one.digest) for one in told)
-    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    return digest({one.name: one.digest for one in told})
+
+
+def digest(pins: Mapping[str, str]) -> str:
+    """The same as of the listing that they are of."""
+    return hashlib.sha256(json.dumps(sorted(pins.items())).encode()).hexdigest()
+
+
+def allows(tool: Object) -> bool:
+    """Whether a person allows whatever the server lists."""
+    return bool(words.spec(tool)["mcp"].get("drift") == "Allow")
+
+
+def of_manifest(tool: Object) -> Mapping[str, str] | None:
+    """Pins that a person wrote, where they count."""
+    own = None if allows(tool) else words.spec(tool)["mcp"].get("pins")
+    return None if own is None else {str(name): str(digest) for name, digest in own.items()}
 
 
 def known(tool: Object) -> Mapping[str, str] | None:
     """What is pinned; None: the next listing will be."""
-    own = words.spec(tool)["mcp"].get("pins")
-    if own is not None:
-        return {str(name): str(digest) for name, digest in own.items()}
+    if (own := of_manifest(tool)) is not None:
+        return own
     status = tool.get("status") or {}
     if status.get("pinned") != subject(tool) or "pins" not in status:
         return None
@@ -56,10 +70,9 @@ def known(tool: Object) -> Mapping[str, str] | None:
 
 def judged(tool: Object, told: Sequence[Offered], pinned: Mapping[str, str] | None) -> Judged:
     """A person's `drift: Allow` and acceptance count; pins of the spec are only changed there."""
-    mcp = words.spec(tool)["mcp"]
     now = {one.name: one.digest for one in told}
     accepted = (tool["metadata"].get("annotations") or {}).get(ACCEPTED) == listing(told)
-    if pinned is None or mcp.get("drift") == "Allow" or (accepted and "pins" not in mcp):
+    if pinned is None or allows(tool) or (accepted and of_manifest(tool) is None):
         return Judged(tuple(told), now, offers.Drift())
     drift = offers.drift(pinned, told)
     wrong = {*drift.changed, *drift.added}

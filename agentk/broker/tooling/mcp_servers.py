@@ -8,26 +8,27 @@ secrets that neither the server's words nor the worker that reads them ever hold
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import errors, mcptools
 from agentk.broker import egress_fetching, egress_urls, exec_orders, pipes
 from agentk.broker.tooling import kinds as words
+from agentk.broker.tooling import senders
 from agentk.broker.tooling.instances import Instances
 from agentk.broker.tooling.kinds import Object
 from agentk.broker.tooling.running import START_SECONDS
 from agentk.broker.words import Guest
 from agentk.runtime import hands
-from agentk.tools import mcp_worker
+from agentk.tools import mcp_fetching, mcp_worker
 from agentk.tools.mcp_worker import Listing, Session
 
 BACKOFF_SECONDS = 1.0  # before it is started again, doubled each time …
 BACKOFF_SECONDS_MAX = 60.0
 LASTED_SECONDS = 300.0  # … until it stayed for so long
 _WAIT_SECONDS = 5.0  # what a caller waits for that; with more to wait it is told instead
-_HINT = "what it said on stderr is in the log of its box: agentk logs -l agentk.dev/tool=NAME"
+_HINT = "what it said on stderr is in the log of its box: agentk logs -l agentk.dev/tool={}"
 _LINE_BYTES = 8 * 1024  # of stderr: what is longer is several lines
 
 Say = Callable[[str, bytes], Awaitable[None]]  # box id, line
@@ -84,6 +85,12 @@ class Servers:
         )
         return [one.session_now.listing for one in mine if one.session_now is not None]
 
+    def hurry(self, tool_uid: str) -> None:
+        """Start those that ended without their pause."""
+        for key, server in self._servers.items():
+            if key[0] == tool_uid:
+                server.hurry()
+
     def forget(self, tool_uid: str) -> None:
         """Leave all that are of this Tool, or of an earlier state of it."""
         for key in [key for key in self._servers if key[0] == tool_uid]:
@@ -120,8 +127,9 @@ class Servers:
         try:
             session = await rooms.worker.over_pipes(ends.says, ends.hears)
         except errors.AgentkError as error:
-            how = await _ended_how(entering)
-            raise errors.Unavailable(f"{error.message}{how}", hint=_HINT) from None
+            how = await _ended_how(entering, argv[0])
+            hint = _HINT.format(words.name(tool))
+            raise errors.Unavailable(f"{error.message}{how}", hint=hint) from None
         except BaseException:
             entering.cancel()
             raise
@@ -158,6 +166,7 @@ class _Server:
         self._session: Session | None = None
         self._began = self._not_before = 0.0
         self._wait = BACKOFF_SECONDS
+        self._why = ""  # it last ended
         self._left = False
         self._users = 0
         self._idle = asyncio.get_running_loop().call_later(0, lambda: None)
@@ -199,9 +208,13 @@ class _Server:
                 self._idle = asyncio.get_running_loop().call_later(idle_seconds, self._rest)
 
     def _rest(self) -> None:
-        if not self._users and self._session is not None:
-            self._session.leave()
-            self._wait, self._not_before = BACKOFF_SECONDS, 0.0  # it did nothing wrong
+        session, self._session = self._session, None
+        if session is not None:
+            session.leave()
+            self.hurry()  # it did nothing wrong
+
+    def hurry(self) -> None:
+        self._wait, self._not_before = BACKOFF_SECONDS, 0.0
 
     def leave(self) -> None:
         self._left = True
@@ -218,8 +231,9 @@ class _Server:
     async def _pause(self) -> None:
         wait = self._not_before - asyncio.get_running_loop().time()
         if wait > _WAIT_SECONDS:
+            told = "the tool's server has ended too often and is given a rest"
             raise errors.Unavailable(
-                "the tool's server has ended too often and is given a rest", retry_after_seconds=int(wait) + 1
+                f"{told}: {self._why}" if self._why else told, retry_after_seconds=int(wait) + 1
             )
         if wait > 0:
             await asyncio.sleep(wait)
@@ -228,16 +242,20 @@ class _Server:
         loop = asyncio.get_running_loop()
         try:
             session = await self._start()
-        except BaseException:
+        except BaseException as error:
+            self._why = error.message if isinstance(error, errors.AgentkError) else ""
             self._back_off()
             raise
         if self._left:
             session.leave()
         self._session, self._began = session, loop.time()
-        session.ended.add_done_callback(lambda _: self._ended())
+        session.ended.add_done_callback(lambda how: self._ended(session, how.result()))
         return session
 
-    def _ended(self) -> None:
+    def _ended(self, session: Session, how: str) -> None:
+        if session is not self._session:  # it was left at rest
+            return
+        self._why = how
         if asyncio.get_running_loop().time() - self._began >= LASTED_SECONDS:
             self._wait = BACKOFF_SECONDS
         self._back_off()
@@ -252,7 +270,7 @@ class _Server:
             task.exception()
 
 
-async def _ended_how(entering: "asyncio.Task[Any]") -> str:
+async def _ended_how(entering: "asyncio.Task[Any]", program: str) -> str:
     """How the program ended that never spoke sense; one that still runs is ended."""
     done, _ = await asyncio.wait((entering,), timeout=1)
     if not done:
@@ -264,7 +282,9 @@ async def _ended_how(entering: "asyncio.Task[Any]") -> str:
     if (wrong := entering.exception()) is not None:
         return f" ({wrong})"
     code = entering.result().code
-    return " (there is no such program)" if code == exec_orders.NOT_FOUND else f" (exit code {code})"
+    return (
+        f" (there is no {program} in its jail)" if code == exec_orders.NOT_FOUND else f" (exit code {code})"
+    )
 
 
 async def _tell(say: Say, box_id: str, said: int) -> None:
@@ -290,11 +310,11 @@ async def _tell(say: Say, box_id: str, said: int) -> None:
         transport.close()
 
 
-def _fetch(fetcher: egress_fetching.Fetcher, tool: Object) -> mcp_worker.Fetch:
+def _fetch(fetcher: egress_fetching.Fetcher, tool: Object) -> mcp_fetching.Fetch:
     """How this server is asked: at the one address of its Tool, with the Tool's own headers."""
     http = words.spec(tool)["mcp"]["http"]
     url = egress_urls.parse(str(http["url"]))
-    guest = _rights(tool, http, url)
+    guest = senders.own(tool, http, url)
     own = [(str(one["name"]), str(one["value"])) for one in http.get("headers") or () if "value" in one]
 
     @contextlib.asynccontextmanager
@@ -308,21 +328,6 @@ def _fetch(fetcher: egress_fetching.Fetcher, tool: Object) -> mcp_worker.Fetch:
             yield answer
 
     return fetch
-
-
-def _rights(tool: Object, http: Mapping[str, Any], url: egress_urls.Url) -> Guest:
-    """Somebody who may ask this one address, and nobody else."""
-    allowed = {"host": url.host, "ports": [url.port], "privateAddresses": bool(http.get("privateAddresses"))}
-    secrets = [
-        {
-            **one["valueFrom"]["secretKeyRef"],
-            "inject": {"host": url.host, "header": one["name"], "prefix": one.get("prefix", "")},
-        }
-        for one in http.get("headers") or ()
-        if "valueFrom" in one
-    ]
-    spec = {"network": {"egress": {"default": "Deny", "allow": [allowed]}}, "secrets": secrets}
-    return Guest(words.uid(tool), words.namespace(tool), words.name(tool), 0, "", "", spec)
 
 
 def _generation(tool: Object) -> str:

@@ -2,19 +2,21 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from agentk.api import errors
 from agentk.broker.tooling import kinds as words
 from agentk.broker.tooling import mcp_pins as pins
 from agentk.broker.tooling.kinds import Calling, Object
-from agentk.broker.tooling.mcp_servers import Servers, Spoken
+from agentk.broker.tooling.mcp_servers import BACKOFF_SECONDS, Servers, Spoken
 from agentk.broker.words import Guest
+from agentk.store import store as stores
 from agentk.tools.mcp_worker import Listing, Unasked
 from agentk.tools.offers import Offered, Outcome
 
 _REFUSED_TOLD = 20
+_WHY_CHARS = 500
 
 SetStatus = Callable[[Object, dict[str, Any]], Awaitable[None]]
 
@@ -32,16 +34,21 @@ class Mcps:
         return None  # the server alone knows
 
     async def fingerprint(self, tool: Object) -> str:
-        """The same as long as all that is spoken with lists what is pinned, or nothing is spoken with."""
+        """The same as long as all that is spoken with lists what is pinned, or nothing is spoken with. Where every
+        listing is allowed, what was listed last is what is pinned."""
         pinned = self._pins(tool)
         told = [
             pins.subject(tool)[:16],
             (tool["metadata"].get("annotations") or {}).get(pins.ACCEPTED, "")[:16],
         ]
-        for listing in self._servers.listings(tool):
-            if pinned is not None and pins.judged(tool, listing.tools, pinned).drift:
-                told.append(pins.listing(listing.tools)[:16])
-        return "-".join(told)
+        listed = {
+            pins.listing(one.tools)
+            for one in self._servers.listings(tool)
+            if pinned is not None and (pins.allows(tool) or pins.judged(tool, one.tools, pinned).drift)
+        }
+        if pinned is not None and pins.allows(tool):
+            listed.add(pins.digest(pinned))
+        return "-".join(told + [one[:16] for one in sorted(listed)])
 
     async def discover(self, tool: Object, guest: Guest | None) -> Sequence[Offered]:
         async with self._servers.spoken(tool, guest) as spoken:
@@ -57,20 +64,50 @@ class Mcps:
             return await self._call(tool, calling)
 
     async def _call(self, tool: Object, calling: Calling) -> Outcome:
-        async with self._servers.spoken(tool, calling.guest) as spoken:
+        async with self._spoken(tool, calling.guest) as spoken:
             name, session = calling.offered.name, spoken.session
             judged = await self._judged(self._now(tool), session.listing.tools)
             if refusal := pins.refusal(tool, name, judged.drift):
                 raise refusal
             if name not in {one.name for one in session.listing.tools}:
-                raise errors.NotFound(f'the server of Tool "{words.name(tool)}" offers no "{name}" any more')
+                raise errors.NotFound(
+                    f'the server of Tool "{words.name(tool)}" offers no "{name}" any more',
+                    hint="tool.list says what it offers by now",
+                )
             progress = _Progress(calling)
             try:
                 return await session.call(
-                    name, calling.arguments, calling.seconds, progress.tell if calling.progress else None
+                    name,
+                    calling.arguments,
+                    calling.seconds,
+                    progress.tell if calling.progress else None,
+                    calling.key if words.is_keyed(tool) else "",
                 )
             finally:
                 await progress.end()
+
+    @contextlib.asynccontextmanager
+    async def _spoken(self, tool: Object, guest: Guest | None) -> AsyncIterator[Spoken]:
+        """The server of a tool whose listing is known. That it does not start is told in the status, and that it does
+        by now."""
+        before = str((self._now(tool).get("status") or {}).get("lastError") or "")
+        async with contextlib.AsyncExitStack() as held:
+            try:
+                spoken = await held.enter_async_context(self._servers.spoken(tool, guest))
+            except words.NotYet:
+                raise
+            except errors.Unavailable as error:
+                if error.message[:_WHY_CHARS] != before:
+                    again = stores.now_text(error.retry_after_seconds or BACKOFF_SECONDS)
+                    await self._note(tool, error.message[:_WHY_CHARS], again)
+                raise
+            if before:
+                await self._note(tool, "", None)
+            yield spoken
+
+    async def _note(self, tool: Object, why: str, again: str | None) -> None:
+        with contextlib.suppress(errors.AgentkError):
+            await self._set_status(tool, {"lastError": why, "nextTryTime": again})
 
     async def _judged(self, tool: Object, told: Sequence[Offered]) -> pins.Judged:
         async with self._first:  # of two first listings one is pinned
@@ -80,7 +117,7 @@ class Mcps:
 
     def _pins(self, tool: Object) -> Mapping[str, str] | None:
         kept = self._pinned.get(words.uid(tool))
-        if kept is not None and kept[0] == pins.subject(tool) and "pins" not in words.spec(tool)["mcp"]:
+        if kept is not None and kept[0] == pins.subject(tool) and pins.of_manifest(tool) is None:
             return kept[1]
         return pins.known(tool)
 
@@ -98,6 +135,10 @@ class Mcps:
     async def close(self) -> None:
         await self._servers.close()
         await asyncio.gather(*self._telling, return_exceptions=True)
+
+    def hurry(self, tool_uid: str) -> None:
+        """Somebody asks who is not kept waiting."""
+        self._servers.hurry(tool_uid)
 
     def forget(self, tool_uid: str) -> None:
         """The Tool is gone."""

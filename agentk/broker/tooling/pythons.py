@@ -20,7 +20,7 @@ from agentk.tools import pythons
 from agentk.tools.offers import Offered, Outcome
 
 _READ_SECONDS = 60.0
-_FORMAT = "1"  # of what `signatures` makes: with another one all functions are read anew
+_FORMAT = "2"  # of what `signatures` makes: with another one all functions are read anew
 _SOURCE = "/app"  # where a jail's own source is seen
 
 
@@ -41,7 +41,8 @@ class Pythons:
 
     async def discover(self, tool: Object, guest: Guest | None) -> Sequence[Offered]:
         functions = words.spec(tool)["python"]["functions"]
-        order = pythons.order(await self._files(tool), _path(tool), functions=functions)
+        keyed = words.is_keyed(tool)
+        order = pythons.order(await self._files(tool), _path(tool), functions=functions, keyed=keyed)
         async with self.runner.box(tool, None, own=True) as box_id:
             ran = await self.runner.run(box_id, pythons.argv(), _READ_SECONDS, stdin=order)
         made: Sequence[Offered] = await words.apart(
@@ -53,7 +54,9 @@ class Pythons:
         listed = words.spec(tool)["python"]["functions"]
         function = next(one for one in listed if str(one).rpartition(":")[2] == calling.offered.name)
         files = await self._files(tool)
-        order = pythons.order(files, _path(tool), call=function, arguments=calling.arguments)
+        asked = {"call": function, "arguments": calling.arguments}
+        key = calling.key if words.is_keyed(tool) else ""
+        order = pythons.order(files, _path(tool), **asked, key=key)
         async with self.runner.box(tool, calling.guest) as box_id:
             ran = await self.runner.run(
                 box_id,
@@ -76,7 +79,10 @@ class Pythons:
         name = str(source["configMapRef"]["name"])
         found: dict[str, Any] | None = await self.store.find(kinds.CONFIGMAP, words.namespace(tool), name)
         if found is None:
-            raise errors.NotFound(f'ConfigMap "{name}" of Tool "{words.name(tool)}" does not exist')
+            raise errors.NotFound(
+                f'ConfigMap "{name}" of Tool "{words.name(tool)}" does not exist',
+                hint=f"agentk get configmaps -n {words.namespace(tool)}",
+            )
         return {str(key): str(text) for key, text in (found.get("data") or {}).items()}
 
 

@@ -1,13 +1,15 @@
 """Tools of kind `http`: one request, with rights of the tool's own.
 
 It goes to the host that the manifest names and nowhere else, with the Secrets that it names, whatever the caller may
-reach; the same egress as an agent's vets addresses, puts the Secrets in and scrubs what comes back. Where the caller
-names the whole address, its own rights hold and no Secret goes along.
+reach; the same egress as an agent's vets addresses, puts the Secrets in and scrubs what comes back. While one of them
+is missing the tool offers nothing, and says which. Where the caller names the whole address, its own rights hold and
+no Secret goes along.
 """
 
 import asyncio
 import functools
 import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,7 +18,9 @@ from agentk.api import errors, kinds, templates, toolspecs
 from agentk.broker import egress, egress_urls, policy, policy_rules
 from agentk.broker.calling import fetching
 from agentk.broker.egress_fetching import Fetcher, Outgoing
+from agentk.broker.egress_secrets import SecretOf
 from agentk.broker.tooling import kinds as words
+from agentk.broker.tooling import senders
 from agentk.broker.tooling.kinds import Calling, Object
 from agentk.broker.words import Guest
 from agentk.store import store as stores
@@ -30,21 +34,28 @@ RulesOf = Callable[[Guest], policy_rules.Rules]
 
 
 class Requests:
-    def __init__(self, fetcher: Fetcher, rules: RulesOf, store: stores.Store) -> None:
-        self._fetcher, self._rules, self._store = fetcher, rules, store
+    def __init__(self, fetcher: Fetcher, rules: RulesOf, store: stores.Store, secret: SecretOf) -> None:
+        self._fetcher, self._rules, self._store, self._secret = fetcher, rules, store, secret
         # By uid of the Tool: who its requests are sent as, and what that was made of.
         self._guests: dict[str, tuple[Object, str, Guest]] = {}
+        # In the same way the operation, with the digest of its document: reading that may take seconds.
+        self._operations: dict[str, tuple[tuple[str, ...], openapis.Operation]] = {}
 
     def names(self, tool: Object) -> Sequence[str]:
         return (words.name(tool),)
 
     async def fingerprint(self, tool: Object) -> str:
+        missing = await self._missing(tool)
+        waits = missing.message if missing else ""
         if "openapi" not in words.spec(tool)["http"]:
-            return ""
-        return hashlib.sha256((await self._document(tool)).encode()).hexdigest()[:16]
+            return waits
+        return _digest(await self._document(tool))[:16] + waits
 
     async def discover(self, tool: Object, guest: Guest | None) -> Sequence[Offered]:
         spec = words.spec(tool)
+        missing = await self._missing(tool)
+        if missing is not None:
+            raise missing
         if "openapi" in spec["http"]:
             found = await self._operation(tool)
             told, schema = spec.get("description") or found.description, found.parameters
@@ -57,7 +68,7 @@ class Requests:
         form = await self._form(tool, http)
         asked = requests.asked(form, calling.arguments)
         headers = list(asked.headers)
-        if words.spec(tool).get("idempotent") == "key":
+        if words.is_keyed(tool):
             headers.append(("Idempotency-Key", calling.key))
         outgoing = Outgoing(form.method, egress_urls.parse(asked.url), headers, asked.body, plain=True)
         guest = self._sender(tool, form, calling.guest, outgoing)
@@ -75,9 +86,22 @@ class Requests:
         )
         return made
 
+    async def _missing(self, tool: Object) -> words.NotYet | None:
+        """Which of its Secrets is not there, and how it is made."""
+        for ref in senders.secrets(words.spec(tool)["http"]):
+            try:
+                await self._secret(words.namespace(tool), ref["name"], ref["key"])
+            except errors.NotFound as error:
+                metadata = {"name": ref["name"], "namespace": words.namespace(tool)}
+                made = {"kind": "Secret", "metadata": metadata, "stringData": {ref["key"]: "…"}}
+                text = json.dumps({"apiVersion": "v1", **made}, ensure_ascii=False)
+                return words.NotYet(error.message, hint=f"echo '{text}' | agentk apply -f -")
+        return None
+
     def forget(self, uid: str) -> None:
         """The Tool is gone."""
         self._guests.pop(uid, None)
+        self._operations.pop(uid, None)
 
     async def _sent(self, guest: Guest, outgoing: Outgoing) -> requests.Came:
         async with self._fetcher.send(guest, outgoing) as answer:
@@ -101,7 +125,7 @@ class Requests:
         if not templates.whole(templates.parse(form.url)):
             return self._own(tool, form)
         if caller is None:
-            return _anybody(tool)
+            return senders.anybody(tool)
         about = fetching.facts(self._fetcher, caller, outgoing.method, outgoing.url)
         verdict = policy.decide(self._rules(caller), fetching.NAME, about)
         if verdict.effect == "Ask":
@@ -116,19 +140,25 @@ class Requests:
     def _own(self, tool: Object, form: requests.Form) -> Guest:
         kept = self._guests.get(words.uid(tool))
         if kept is None or kept[0] is not tool or kept[1] != form.url:
-            made = _guest(tool, _spec(words.spec(tool)["http"], form))
+            url = egress_urls.parse(egress_urls.base(form.url))
+            made = senders.own(tool, words.spec(tool)["http"], url, [form.method])
             kept = self._guests[words.uid(tool)] = (tool, form.url, made)
         return kept[2]
 
     async def _operation(self, tool: Object) -> openapis.Operation:
         asked = words.spec(tool)["http"]["openapi"]
         text = await self._document(tool)
+        made_of = (_digest(text), asked["operation"], asked.get("server", ""))
+        kept = self._operations.get(words.uid(tool))
+        if kept is not None and kept[0] == made_of:
+            return kept[1]
 
         def read() -> openapis.Operation:
             document = openapis.read(text, f'the document of Tool "{words.name(tool)}"')
             return openapis.operation(document, asked["operation"], asked.get("server", ""))
 
         made: openapis.Operation = await words.apart(len(text), read)
+        self._operations[words.uid(tool)] = made_of, made
         return made
 
     async def _document(self, tool: Object) -> str:
@@ -139,8 +169,15 @@ class Requests:
         found = await self._store.find(kinds.CONFIGMAP, words.namespace(tool), ref["name"])
         text = ((found or {}).get("data") or {}).get(ref["key"])
         if text is None:
-            raise errors.NotFound(f'ConfigMap "{ref["name"]}" with key "{ref["key"]}" does not exist')
+            raise errors.NotFound(
+                f'ConfigMap "{ref["name"]}" with key "{ref["key"]}" does not exist',
+                hint=f"agentk get configmaps -n {words.namespace(tool)}",
+            )
         return str(text)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()
 
 
 def _unknown(form: requests.Form, why: str) -> errors.AgentkError:
@@ -150,34 +187,3 @@ def _unknown(form: requests.Form, why: str) -> errors.AgentkError:
         f"{why}: whether it did what was asked is not known",
         hint="look whether it did; then make the call again",
     )
-
-
-def _spec(http: Mapping[str, Any], form: requests.Form) -> dict[str, Any]:
-    """What the request may reach, and with which Secrets."""
-    url = egress_urls.parse(egress_urls.base(form.url))
-    way = {
-        "host": url.host,
-        "ports": [url.port],
-        "methods": [form.method],
-        "privateAddresses": bool(http.get("privateAddresses")),
-    }
-    secrets = [
-        {
-            "name": one["valueFrom"]["secretKeyRef"]["name"],
-            "key": one["valueFrom"]["secretKeyRef"]["key"],
-            "inject": {"host": url.host, "header": one["name"], "prefix": one.get("prefix", "")},
-        }
-        for one in http.get("headers") or ()
-        if "valueFrom" in one
-    ]
-    return {"network": {"egress": {"allow": [way]}}, "secrets": secrets}
-
-
-def _guest(tool: Object, spec: dict[str, Any]) -> Guest:
-    uid = f"tool-{words.uid(tool)}"
-    return Guest(uid, words.namespace(tool), words.name(tool), 1, uid, "", spec)
-
-
-def _anybody(tool: Object) -> Guest:
-    """A person, who calls without an agent: public addresses."""
-    return _guest(tool, {"network": {"egress": {"default": "Allow"}}})

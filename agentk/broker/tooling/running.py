@@ -71,9 +71,10 @@ class Runner:
             result.stderr,
             result.stdout_truncated,
             "" if why in ("Completed", "Error") else why,
+            seconds,
         )
 
 
 def key_env(tool: Object, key: str) -> dict[str, str]:
     """What a program that is idempotent by key is told."""
-    return {"IDEMPOTENCY_KEY": key} if words.spec(tool).get("idempotent") == "key" else {}
+    return {"IDEMPOTENCY_KEY": key} if words.is_keyed(tool) else {}

@@ -5,17 +5,21 @@ who ask at once wait for one answer. Names and descriptions are the tool's own w
 """
 
 import asyncio
+import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import errors, kinds, toolspecs
 from agentk.broker import granting
 from agentk.broker.tooling import kinds as words
+from agentk.broker.tooling import patience
 from agentk.broker.tooling.kinds import Object
 from agentk.broker.words import Guest
+from agentk.store import store as stores
 from agentk.tools import offers
 from agentk.tools.offers import Offered
 
@@ -46,12 +50,21 @@ class _Known:
 
 
 class Shelf:
-    def __init__(self, makers: Mapping[str, words.Kind], set_status: SetStatus) -> None:
-        """`makers` by the field of the spec that says the kind."""
-        self._makers, self._set_status = makers, set_status
+    def __init__(
+        self,
+        makers: Mapping[str, words.Kind],
+        set_status: SetStatus,
+        now: Callable[[], float] = time.monotonic,
+        missed: Callable[[Guest, str], None] = lambda guest, tool: None,
+    ) -> None:
+        """`makers` by the field of the spec that says the kind; `missed` hears of Tools that are granted and not
+        there."""
+        self._makers, self._set_status, self._missed = makers, set_status, missed
+        self._patience = patience.Patience(now)
         self._tools: dict[tuple[str, str], Object] = {}
         self._known: dict[str, _Known] = {}  # by uid of the Tool
         self._asking: dict[str, asyncio.Task[tuple[Offered, ...]]] = {}
+        self._bells: set[asyncio.Event] = set()
 
     # Tools
 
@@ -62,8 +75,10 @@ class Shelf:
         if gone:
             self._tools.pop(at, None)
             self._known.pop(words.uid(obj), None)
+            self._patience.forget(words.uid(obj))
         else:
             self._tools[at] = obj
+        self._ring()
 
     def find(self, namespace: str, name: str) -> Object | None:
         """The Tool that the name means there."""
@@ -79,18 +94,57 @@ class Shelf:
     def kind(self, tool: Object) -> words.Kind:
         return self._makers[toolspecs.kind(tool["spec"])]
 
+    # what changes
+
+    @contextlib.contextmanager
+    def ringing(self, bell: asyncio.Event) -> Iterator[None]:
+        """Set it whenever a Tool is another, or offers something else."""
+        self._bells.add(bell)
+        try:
+            yield
+        finally:
+            self._bells.discard(bell)
+
+    def state(self, guest: Guest) -> list[Any]:
+        """The same as long as what it is granted is, as far as that is known without asking."""
+        found: list[Any] = []
+        for grant in granting.grants(guest.spec):
+            tool = self.find(guest.namespace, grant.tool)
+            status = (tool or {}).get("status") or {}
+            known = self._known.get(words.uid(tool)) if tool else None
+            listed = (
+                [(one.name, one.digest) for one in known.offers]
+                if known is not None
+                else [(one.get("name"), one.get("digest")) for one in status.get("tools") or ()]
+            )
+            may = sorted(one for one in listed if grant.offers(str(one[0])))
+            about = words.uid(tool) if tool else "", status.get("listing"), status.get("drift")
+            found.append((grant.tool, *about, may))
+        return found
+
+    def _ring(self) -> None:
+        for bell in self._bells:
+            bell.set()
+
     # what they offer
 
-    async def offers(self, tool: Object, guest: Guest | None) -> tuple[Offered, ...]:
-        """Raises what asking raised."""
+    async def offers(
+        self, tool: Object, guest: Guest | None, *, at_once: bool = False
+    ) -> tuple[Offered, ...]:
+        """Raises what asking raised, now or, unless `at_once`, a little while ago."""
         fingerprint = await self._fingerprint(tool)
-        known = self._known.get(words.uid(tool))
-        if known is not None and known.fingerprint == fingerprint:
-            return known.offers
-        told = _of_status(tool, fingerprint)
-        if told is not None:
-            self._known[words.uid(tool)] = _Known(fingerprint, told)
-            return told
+        if (known := self._kept(tool, fingerprint)) is not None:
+            return known
+        refusal = self._patience.refusal(words.uid(tool), fingerprint)
+        if refusal is not None and not at_once:
+            raise refusal
+        return await self._ask(tool, guest, fingerprint)
+
+    async def again(self, tool: Object) -> tuple[Offered, ...]:
+        """The same, asked of the tool itself, whatever is known. Agents are told the answer from now on."""
+        return await self._ask(tool, None, await self._fingerprint(tool))
+
+    async def _ask(self, tool: Object, guest: Guest | None, fingerprint: str) -> tuple[Offered, ...]:
         at = f"{words.uid(tool)}/{fingerprint}"
         if at not in self._asking:
             asking = self._discover(tool, guest, fingerprint)
@@ -98,13 +152,15 @@ class Shelf:
             task.add_done_callback(lambda done: self._asked(at, done))
         return await asyncio.shield(self._asking[at])
 
-    def note(self, tool: Object, told: Sequence[Offered], fingerprint: str) -> None:
-        """What a tool offers now, when it says so by itself."""
-        self._known[words.uid(tool)] = _Known(fingerprint, tuple(told))
-
-    def forget(self, tool: Object) -> None:
-        """Ask again what it offers."""
-        self._known.pop(words.uid(tool), None)
+    def _kept(self, tool: Object, fingerprint: str) -> tuple[Offered, ...] | None:
+        known = self._known.get(words.uid(tool))
+        if known is not None and known.fingerprint == fingerprint:
+            return known.offers
+        told = _of_status(tool, fingerprint)
+        if told is not None and not self._patience.has_failed(words.uid(tool)):
+            self._known[words.uid(tool)] = _Known(fingerprint, told)
+            return told
+        return None
 
     def names(self, tool: Object) -> Sequence[str] | None:
         """Of what it offers, as far as that is known without waiting."""
@@ -132,19 +188,36 @@ class Shelf:
         for name, inner in _readings(called):
             grant = granting.of(guest.spec, name)
             tool = self.find(guest.namespace, name) if grant else None
-            if grant is None or tool is None:
+            if grant is None:
                 continue
+            if tool is None:
+                self._missed(guest, name)
+                raise errors.NotFound(
+                    f'spec.tools grants Tool "{name}", but there is none in namespace "{guest.namespace}"',
+                    hint=f"agentk get tools -n {guest.namespace}  # shows those there are",
+                    field="params.name",
+                )
             if not inner:
                 names = self.names(tool)
                 if names is not None and len(names) == 1:
                     inner = names[0]
             return tool, grant, inner
-        names = [one.tool for one in granting.grants(guest.spec)]
         raise errors.NotFound(
             f"no tool {json.dumps(called[:200])} among those that this agent is granted",
-            hint=kinds.did_you_mean(called, names, "tools") if names else "its spec.tools names none",
+            hint=self._meant(guest, called),
             field="params.name",
         )
+
+    def _meant(self, guest: Guest, called: str) -> str:
+        """What may have been meant, as far as that is known without asking a tool."""
+        names: list[str] = []
+        for grant in granting.grants(guest.spec):
+            tool = self.find(guest.namespace, grant.tool)
+            inner = [one for one in (self.names(tool) if tool else None) or () if grant.offers(one)]
+            if called in inner:
+                return f"did you mean '{grant.tool}{BETWEEN}{called}'?"
+            names.append(grant.tool)
+        return kinds.did_you_mean(called, names, "tools") if names else "its spec.tools names none"
 
     async def found(self, guest: Guest, called: str) -> Found:
         """Raises NotFound for what is not offered, or not granted: the two are not told apart."""
@@ -177,6 +250,7 @@ class Shelf:
     async def _of_grant(self, guest: Guest, grant: granting.Grant, seconds: float) -> list[Found] | str:
         tool = self.find(guest.namespace, grant.tool)
         if tool is None:
+            self._missed(guest, grant.tool)
             return "there is no such Tool"
         try:
             async with asyncio.timeout(seconds):
@@ -184,7 +258,7 @@ class Shelf:
         except TimeoutError:
             return f"it did not say within {seconds:g} s what it offers"
         except errors.AgentkError as error:
-            return error.message[:_ERROR_CHARS]
+            return _why(error)
         may = [one for one in offered if grant.offers(one.name)]
         return [Found(tool, grant, one, called_as(tool, one, offered)) for one in may]
 
@@ -195,16 +269,20 @@ class Shelf:
         return f"{tool['metadata'].get('generation')}-{own}"
 
     async def _discover(self, tool: Object, guest: Guest | None, fingerprint: str) -> tuple[Offered, ...]:
+        uid = words.uid(tool)
         try:
             told = tuple(await self.kind(tool).discover(tool, guest))[: offers.OFFERS]
-        except (errors.AgentkError, offers.Unusable) as error:
-            why = error.message if isinstance(error, errors.AgentkError) else str(error)
-            await self._tell(tool, {"lastError": why[:_ERROR_CHARS]})
-            if isinstance(error, offers.Unusable):
-                raise errors.Invalid(f'Tool "{words.name(tool)}" cannot be used: {error}') from None
-            raise
+        except (errors.AgentkError, offers.Unusable) as failure:
+            error = failure if isinstance(failure, errors.AgentkError) else _unusable(tool, failure)
+            self._known.pop(uid, None)
+            wait = self._patience.failed(uid, fingerprint, error)
+            again = stores.now_text(wait) if wait else None
+            await self._tell(tool, {"lastError": _why(failure), "nextTryTime": again})
+            raise error from None
         self._known[words.uid(tool)] = _Known(fingerprint, told)
-        await self._tell(tool, {"lastError": "", **status_of(told, fingerprint)})
+        self._ring()
+        self._patience.forget(words.uid(tool))
+        await self._tell(tool, {"lastError": "", "nextTryTime": None, **status_of(told, fingerprint)})
         return told
 
     async def _tell(self, tool: Object, told: dict[str, Any]) -> None:
@@ -217,6 +295,13 @@ class Shelf:
         self._asking.pop(at, None)
         if not done.cancelled():
             done.exception()  # whoever asked has heard it, if anybody still listens
+
+
+def _unusable(tool: Object, why: offers.Unusable) -> errors.AgentkError:
+    return errors.Invalid(
+        f'Tool "{words.name(tool)}" cannot be used: {why}',
+        hint=f"agentk tool test {words.name(tool)} -n {words.namespace(tool)}",
+    )
 
 
 def called_as(tool: Object, offered: Offered, among: Sequence[Offered]) -> str:
@@ -240,7 +325,7 @@ def status_of(told: Sequence[Offered], fingerprint: str) -> dict[str, Any]:
 def _of_status(tool: Object, fingerprint: str) -> tuple[Offered, ...] | None:
     """What an earlier daemon wrote there, when it is whole and of the same."""
     status = tool.get("status") or {}
-    if status.get("digest") != fingerprint or "tools" not in status:
+    if status.get("digest") != fingerprint or "tools" not in status or status.get("lastError"):
         return None
     made = []
     for one in status["tools"]:
@@ -256,6 +341,13 @@ def _of_status(tool: Object, fingerprint: str) -> tuple[Offered, ...] | None:
             return None  # its description was cut: ask again
         made.append(again)
     return tuple(made)
+
+
+def _why(error: Exception) -> str:
+    """With what to do about it, where that is known."""
+    if not isinstance(error, errors.AgentkError):
+        return str(error)[:_ERROR_CHARS]
+    return (f"{error.message}; {error.hint}" if error.hint else error.message)[:_ERROR_CHARS]
 
 
 def _readings(called: str) -> list[tuple[str, str]]:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _FDS_OF_OURS = 64
 _FDS_A_BOX = 9  # keeper, three or four FIFOs, log, two listeners, and one or two more while it starts
-HEARTBEAT = ".heartbeat"
 
 
 @dataclass(frozen=True)

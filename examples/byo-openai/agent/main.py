@@ -27,7 +27,7 @@ def weather(city: str) -> str:
 
 messages = [{"role": "user", "content": "What is the weather in Lisbon?"}]
 while True:
-    answer = client.chat.completions.create(model="scripted", messages=messages, tools=TOOLS)
+    answer = client.chat.completions.create(model="gpt", messages=messages, tools=TOOLS)
     message = answer.choices[0].message
     messages.append(message.model_dump(exclude_none=True))
     if not message.tool_calls:
@@ -39,7 +39,7 @@ while True:
         messages.append({"role": "tool", "tool_call_id": call.id, "content": result})
 
 print("streamed: ", end="")
-stream = client.chat.completions.create(model="scripted", messages=messages[:-1], stream=True)
+stream = client.chat.completions.create(model="gpt", messages=messages[:-1], stream=True)
 for chunk in stream:
     for choice in chunk.choices:
         print(choice.delta.content or "", end="")
