@@ -5,7 +5,7 @@ Each check gets an object that has its schema's shape, and yields what is wrong.
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from agentk.api import (
@@ -14,6 +14,7 @@ from agentk.api import (
     images,
     kinds,
     memoryspecs,
+    mountspecs,
     parts,
     policyspecs,
     pools,
@@ -30,21 +31,6 @@ _MAX_ANNOTATION_BYTES = 256 * 1024  # as in Kubernetes
 _MAX_ARGUMENT_BYTES = 1024 * 1024  # Linux takes 2 MiB of arguments and environment together
 _MAX_CPU_MILLIS = 4096 * 1000
 _MAX_BYTES = 2**50  # 1 PiB: above it somebody mistyped
-
-# The box's own: a mount over, in or around one of these would hide or replace it.
-_SYSTEM = ("/proc", "/sys", "/dev", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc", "/tmp")
-_OURS = (
-    "/run/agentk",
-    "/opt/agentk",
-    "/opt/certificates",
-    "/opt/env",
-    "/opt/pip",
-    "/opt/program",
-    "/opt/python",
-    skillspecs.FOLDER,
-)
-_WORKSPACE = "/workspace"
-_SOURCE = "/app"  # spec.source is seen there
 
 _DATA_KEY = re.compile(r"[-._a-zA-Z0-9]{1,253}")
 _LABEL_KEY = re.compile(
@@ -77,7 +63,8 @@ def _agent(obj: Mapping[str, Any]) -> Checks:
     yield from _program(spec)
     yield from _image(spec)
     yield from _source(spec.get("source") or {}, ("spec", "source"))
-    yield from _mounts(spec)
+    yield from mountspecs.of_agent(spec)
+    yield from _volume_sizes(spec)
     yield from _ports(spec)
     yield from _environment(spec.get("environment") or {}, ("spec", "environment"))
     yield from _limits((spec.get("resources") or {}).get("limits") or {}, ("spec", "resources", "limits"))
@@ -108,7 +95,7 @@ def _program(spec: Mapping[str, Any]) -> Checks:
     if size > _MAX_ARGUMENT_BYTES:
         yield Problem(("spec", "command"), f"command, args and env have {size} bytes together: at most 1 MiB")
     if "workingDir" in spec:
-        yield from _clean_path(spec["workingDir"], ("spec", "workingDir"))
+        yield from mountspecs.clean_path(spec["workingDir"], ("spec", "workingDir"))
 
 
 def _image(spec: Mapping[str, Any]) -> Checks:
@@ -152,78 +139,16 @@ def _source(source: Mapping[str, Any], path: Path) -> Checks:
     yield from _data_size(files, (*path, "inline", "files"))
 
 
-def _mounts(spec: Mapping[str, Any]) -> Checks:
-    volumes = {volume.get("name", ""): volume for volume in spec.get("volumes") or ()}
+def _volume_sizes(spec: Mapping[str, Any]) -> Checks:
     for at, volume in enumerate(spec.get("volumes") or ()):
-        path: Path = ("spec", "volumes", at)
-        if "hostPath" in volume and "path" in volume["hostPath"]:
-            yield from _clean_path(volume["hostPath"]["path"], (*path, "hostPath", "path"))
-        yield from _bytes(volume.get("emptyDir") or {}, "sizeLimit", (*path, "emptyDir"), 4096)
-    mounts = spec.get("volumeMounts") or ()
-    places = {_WORKSPACE, *((mount.get("mountPath") or "").rstrip("/") for mount in mounts)} - {""}
-    for at, mount in enumerate(mounts):
-        path = ("spec", "volumeMounts", at)
-        name, target = mount.get("name"), mount.get("mountPath")
-        if name is not None and name not in volumes:
-            hint = (
-                kinds.did_you_mean(name, sorted(volumes), "volumes") if volumes else "spec.volumes has none"
-            )
-            yield Problem(
-                (*path, "name"), f"no volume is named {shown(name)}", hint, reason="FieldValueNotFound"
-            )
-        if target is not None:
-            guarded = (*_SYSTEM, *_OURS, *((_SOURCE,) if "source" in spec else ()), *_package_places(spec))
-            yield from _mount_target(target, guarded, (*path, "mountPath"))
-            yield from _mount_alone(places, target, (*path, "mountPath"))
-
-
-def _package_places(spec: Mapping[str, Any]) -> Iterator[str]:
-    """Where packages are seen."""
-    environment = spec.get("environment") or {}
-    if environment.get("node"):
-        yield "/node_modules"
-    venv = (environment.get("python") or {}).get("venv")
-    if venv:
-        yield str(venv).rstrip("/")
+        path: Path = ("spec", "volumes", at, "emptyDir")
+        yield from _bytes(volume.get("emptyDir") or {}, "sizeLimit", path, 4096)
 
 
 def _environment(environment: Mapping[str, Any], where: Path) -> Checks:
     for path, message, hint in environments.problems(environment):
         yield Problem((*where, *path), message, hint)
-    venv = (environment.get("python") or {}).get("venv")
-    if venv is not None:
-        path = (*where, "python", "venv")
-        yield from _clean_path(venv, path)
-        hidden = (*(one for one in _SYSTEM if one not in ("/usr", "/tmp")), *_OURS, _WORKSPACE, _SOURCE)
-        if not str(venv).startswith("/usr/"):
-            yield from _mount_target(venv, hidden, path)
-
-
-def _mount_target(target: str, guarded: tuple[str, ...], path: Path) -> Checks:
-    wrong = list(_clean_path(target, path))
-    yield from wrong
-    plain = target.rstrip("/")
-    for system in guarded if not wrong else ():
-        if plain == system or plain.startswith(f"{system}/") or system.startswith(f"{plain}/"):
-            hint = "mount it below /mnt, /opt or /srv"
-            yield Problem(path, f"must not hide {system}, which is the box's own", hint)
-            return
-
-
-def _mount_alone(others: Set[str], target: str, path: Path) -> Checks:
-    """Inside of another mount, whoever writes that one could make the place a link to anywhere."""
-    plain = target.rstrip("/")
-    for at in (at for at, letter in enumerate(plain) if letter == "/"):
-        if plain[:at] in others:
-            yield Problem(
-                path, f"must not be inside of another mount, {plain[:at]}", "mount it below /mnt or /srv"
-            )
-            return
-
-
-def _clean_path(text: str, path: Path) -> Checks:
-    if any(part in (".", "..") for part in text.split("/")) or "//" in text:
-        yield Problem(path, f"expected a path without '.', '..' and '//', found {shown(text)}")
+    yield from mountspecs.of_venv(environment, where)
 
 
 def _limits(limits: Mapping[str, Any], path: Path) -> Checks:
@@ -272,13 +197,13 @@ def _probe(probe: Mapping[str, Any], path: Path) -> Checks:
         yield Problem((*path, "exec", "command", 0), "the program must not be empty")
     heartbeat = probe.get("heartbeat") or {}
     if "file" in heartbeat:
-        yield from _clean_path(heartbeat["file"], (*path, "heartbeat", "file"))
+        yield from mountspecs.clean_path(heartbeat["file"], (*path, "heartbeat", "file"))
 
 
 def _runtime(obj: Mapping[str, Any]) -> Checks:
     spec = obj.get("spec") or {}
     if "pythonPrefix" in spec:
-        yield from _clean_path(spec["pythonPrefix"], ("spec", "pythonPrefix"))
+        yield from mountspecs.clean_path(spec["pythonPrefix"], ("spec", "pythonPrefix"))
     if "ociRuntime" in spec and spec.get("type", "podman") != "podman":
         yield Problem(("spec", "ociRuntime"), "only a Runtime of type podman has one", at_key=True)
     if "image" in spec and spec.get("type") not in (None, "podman"):
@@ -334,7 +259,7 @@ def _policy(obj: Mapping[str, Any]) -> Checks:
     for at, allowed in enumerate(isolation.get("hostPaths") or ()):
         if "pathPrefix" in allowed:
             path = ("spec", "isolation", "hostPaths", at, "pathPrefix")
-            yield from _clean_path(allowed["pathPrefix"], path)
+            yield from mountspecs.clean_path(allowed["pathPrefix"], path)
 
 
 def _namespace(obj: Mapping[str, Any]) -> Checks:
