@@ -13,7 +13,7 @@ messages = [{"role": "system", "content": "You are a friend who listens."}]
 
 def say(text):
     messages.append({"role": "user", "content": text})
-    told = client.chat.completions.create(model="scripted", messages=messages)
+    told = client.chat.completions.create(model="model", messages=messages)
     messages.append({"role": "assistant", "content": told.choices[0].message.content})
     return told
 
