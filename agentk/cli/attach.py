@@ -1,12 +1,17 @@
-"""`agentk attach`: what an agent's own program writes from now on, and with -i what we type."""
+"""`agentk attach`: what an agent's own program writes from now on, and with -i what we type.
 
+On a terminal an agent without code (`spec.program`) is shown as a split screen, which is a process of its own.
+"""
+
+import os
 import sys
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from agentk.api import kinds
-from agentk.cli import connect, options
+from agentk.cli import connect, options, terminals
 
 app = typer.Typer(**options.APP)
 
@@ -17,17 +22,25 @@ def attach(
     stdin: Annotated[
         bool, typer.Option("--stdin", "-i", help="Pass our input on to it; needs spec.stdin: true.")
     ] = False,
+    plain: Annotated[
+        bool, typer.Option("--plain", help="No split screen; in pipes there is none anyway.")
+    ] = False,
     namespace: options.Namespace = "",
 ) -> int:
     """Look on while the agent's own program runs, and with -i type to it.
 
+    An agent of spec.program opens as a split screen when we are on a terminal: its conversation and call tree, its
+    calls with time and tokens, its memory M and context C. What is typed there goes to it when it has spec.stdin;
+    /help tells of orders, /quit or Ctrl-C ends the looking on. --plain is without, like every pipe.
+
     Ctrl-C ends the looking on, not the program; neither does the end of our input. The exit code is the program's
-    when it ends while we look; 125: agentk itself failed.
+    when it ends while we look, and 0 of a screen that is left; 125: agentk itself failed.
 
     Examples:
 
     \b
-      agentk attach triage
+      agentk attach clerk
+      agentk attach --plain clerk
       agentk attach -i conversation
       echo hello | agentk attach -i conversation
     """
@@ -35,8 +48,16 @@ def attach(
 
     name, where = options.agent_names([agent])[0], options.namespace(namespace)
     api = connect.connect()
-    api.get(kinds.AGENT, where, name)  # starts a daemon that is not running
-    query = [("stdin", str(stdin).lower()), ("stdout", "true"), ("stderr", "true")]
+    found = api.get(kinds.AGENT, where, name)  # starts a daemon that is not running
     sys.stdout.flush()
+    if not plain and _screen_fits(found):
+        os.execv(sys.executable, [sys.executable, "-P", "-m", "agentk.ui.main", str(api.socket), where, name])
+    query = [("stdin", str(stdin).lower()), ("stdout", "true"), ("stderr", "true")]
     with lines.Line(api.socket, kinds.AGENT.path(where, name, "attach"), query) as line:
         return executing.run(line, executing.Streams(0 if stdin else -1))
+
+
+def _screen_fits(found: Mapping[str, Any]) -> bool:
+    """An agent that agentk's own programs speak for, and a terminal that shows more than lines."""
+    ours = bool((found.get("spec") or {}).get("program"))
+    return ours and terminals.is_terminal(0) and terminals.is_terminal(1) and os.environ.get("TERM") != "dumb"
