@@ -70,10 +70,6 @@ class Actions:
         going = [one.time for one in calls if one.seconds is None]
         return going[0] if going else calls[-1].time if calls else ""
 
-    @property
-    def tokens(self) -> int:
-        return sum(one.tokens for one in self._calls.values())
-
     def stream(self) -> list[Call]:
         """In the order they began."""
         return sorted(self._calls.values(), key=lambda one: one.record)

@@ -90,7 +90,7 @@ def actions(state: State, now: float) -> Iterator[Line]:
         yield (("No calls yet.", "dim"),)
 
 
-def standing(state: State) -> Iterator[Line]:
+def standing(state: State, width: int) -> Iterator[Line]:
     told = state.standing
     cost = f", ${told.cost}" if told.cost not in ("", "0.00") else ""
     yield (
@@ -102,13 +102,15 @@ def standing(state: State) -> Iterator[Line]:
         yield ((told.reason, "dim"),)
     if state.trouble:
         yield ((state.trouble, "red"),)
+    if told.result:
+        yield (("result ", "dim"), (told.result, ""))
     yield (("", ""),)
-    yield from context(state)
+    yield from context(state, max(10, min(BAR, width - 6)))
     yield (("", ""),)
     yield from memory(state)
 
 
-def context(state: State) -> Iterator[Line]:
+def context(state: State, width: int = BAR) -> Iterator[Line]:
     """C against its budget."""
     seen = state.context()
     if seen is None:
@@ -116,13 +118,15 @@ def context(state: State) -> Iterator[Line]:
         return
     share = f" ({seen.used / seen.budget:.0%})" if seen.budget else ""
     yield (("C  ", "bold"), (f"{seen.used:,} of {seen.budget:,} tokens{share}  {seen.where}", ""))
-    yield (("   ", ""), *bar(seen))
-    for name, tokens in seen.parts.items():
-        letter, style = _PARTS.get(name, ("?", ""))
-        yield ((f"   {letter} ", style), (f"{name} {tokens:,}", ""))
+    yield (("   ", ""), *bar(seen, width))
+    named = [(_PARTS.get(name, ("?", "")), f"{name} {tokens:,}  ") for name, tokens in seen.parts.items()]
+    yield (
+        ("   ", ""),
+        *(part for (letter, style), told in named for part in ((f"{letter} ", style), (told, ""))),
+    )
 
 
-def bar(seen: Context, width: int = BAR) -> Line:
+def bar(seen: Context, width: int) -> Line:
     """Parts as long as they are of the budget; letters tell them apart, too. What is over it is not drawn."""
     whole = max(seen.budget, seen.used, 1)
     drawn, used, tokens = list[tuple[str, str]](), 0, 0

@@ -133,11 +133,12 @@ class Screen(App[int]):
         now, second = time.time(), int(time.monotonic())
         with self._seen.lock:
             going = second != self._second and any(one.seconds is None for one in self._seen.actions.stream())
+            width = self.query_one(f"#{state.STATE}", Pane).size.width
             pictured: dict[str, Callable[[], Iterator[pictures.Line]]] = {
                 state.CONVERSATION: lambda: pictures.conversation(self._seen),
                 state.TREE: lambda: pictures.tree(self._seen, now),
                 state.ACTIONS: lambda: pictures.actions(self._seen, now),
-                state.STATE: lambda: pictures.standing(self._seen),
+                state.STATE: lambda: pictures.standing(self._seen, width),
             }
             for part, changes in self._seen.changes.items():
                 if changes != self._drawn[part] or (going and part in (state.TREE, state.ACTIONS)):

@@ -163,3 +163,26 @@ def _drained(fd: int) -> bool:
     except OSError:
         pass
     return True
+
+
+def test_the_daemon_dies_while_somebody_looks_on(alone: Space) -> None:
+    clerk(alone)
+
+    async def story(screen: Screen) -> None:
+        async with screen.run_test(size=(150, 50)) as pilot:
+            await until(pilot, "it waits", lambda: "I wait." in text(pilot, "conversation"))
+            said = text(pilot, "conversation").count("I wait.")
+            alone.home.kill("daemon")
+            alone.home.answers()
+            await until(pilot, "it is seen again", lambda: not screen._seen.trouble)
+            for tried in range(2000):
+                if "Succeeded" in text(pilot, "state"):
+                    break
+                if tried % 100 == 0:  # again: the box may not have been found again
+                    await typed(pilot, "go on")
+                await pilot.pause(0.05)
+            await until(pilot, "its log says so", lambda: "has ended" in text(pilot, "conversation"))
+            assert "answer after" in text(pilot, "conversation")
+            assert text(pilot, "conversation").count("I wait.") == said
+
+    asyncio.run(story(main.screen(alone.home.places.socket, alone.name, "clerk")))

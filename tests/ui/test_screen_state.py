@@ -54,7 +54,7 @@ def test_a_log_becomes_a_conversation_and_a_tree_of_frames() -> None:
     assert drawn[1] == '  card({"to": "Ada"})  1 step  runs' and drawn[2] == '    greet("Ada")  = Dear Ada,'
     context = seen.context()
     assert context is not None and (context.used, context.budget) == (1000, 8000)
-    assert "".join(text for text, _ in pictures.bar(context)) == f"[{'T' * 2}{'S'}{'R'}{'W'}{'.' * 35}]"
+    assert "".join(text for text, _ in pictures.bar(context, 40)) == f"[{'T' * 2}{'S'}{'R'}{'W'}{'.' * 35}]"
 
 
 def test_another_attempt_closes_the_frames_of_the_one_before() -> None:
@@ -123,11 +123,11 @@ def test_memory_and_a_managed_window_are_shown_with_sizes() -> None:
     seen.saw_memory({"pages": 70, "bytes": 20480, "limits": {"pages": 1000}}, items)
     tokens = {"total": 100, "fixed": 10, "notes": 20, "messages": 60, "recalled": 10}
     seen.saw_windows([{"tokens": tokens, "budgetTokens": 200}, {"tokens": "?"}])
-    text = pictures.plainly(pictures.standing(seen))
+    text = pictures.plainly(pictures.standing(seen, 80))
     assert "100 of 200 tokens (50%)" in text and "M  70 of 1,000 cells, 20 KiB" in text
     assert "greet\\x1b[0m  skill, 12 tokens  Greet them." in text and "and 69 older" in text
     seen.saw_windows([{"tokens": {"fixed": 1e99, "notes": -4, "messages": True}, "budgetTokens": "all"}])
-    assert "0 of 0 tokens" in pictures.plainly(pictures.standing(seen))
+    assert "0 of 0 tokens" in pictures.plainly(pictures.standing(seen, 80))
 
 
 def test_lines_are_cut_and_say_so() -> None:
