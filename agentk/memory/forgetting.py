@@ -1,4 +1,4 @@
-"""Forgetting: what is let go of is gone from pages, words and vectors, and then from the log and the records.
+"""Forgetting: what is forgotten is gone from pages, words, vectors and checkpoints, and then from the log and records.
 
 In one transaction the rows go (SQLite overwrites what they were), and what the journal has to erase is written down;
 `Database.truncate` then cuts the log, and the journal's bodies get tombstones. A daemon that dies in between finishes
@@ -8,7 +8,7 @@ when it starts. What is on backups, and in blocks that a disk itself replaced, n
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from agentk.memory import vectors
+from agentk.memory import copies, vectors
 from agentk.memory.driver import Conn, marks
 
 _STEP = 200  # pages of one transaction: others wait meanwhile
@@ -18,16 +18,19 @@ _STEP = 200  # pages of one transaction: others wait meanwhile
 class Gone:
     ids: tuple[str, ...]
     effects: tuple[str, ...]  # calls of the journal that have words of theirs
+    checkpoints: int = 0  # that had some of them
 
 
 NOTHING = Gone((), ())
 
 
 def forget(conn: Conn, rooms: Sequence[int], ids: Sequence[str], names: Sequence[str] = ()) -> Gone:
-    """The pages of these ids or names in these rooms, each with all of its unit. Forgetting nothing succeeds."""
-    units = set[str]()
+    """The pages of these ids or names in these rooms, each with all of its unit, and what checkpoints have of them and
+    had by the same names. Forgetting nothing succeeds."""
+    names = [name for name in names if name]
+    units = copies.units(conn, rooms, ids, names)
     inside = f"room IN ({marks(rooms)})"
-    for column, wanted in (("id", ids), ("name", [name for name in names if name])):
+    for column, wanted in (("id", ids), ("name", names)):
         rows = conn.execute(
             f"SELECT unit FROM pages WHERE {column} IN ({marks(wanted)}) AND {inside}", (*wanted, *rooms)
         ).fetchall()
@@ -35,7 +38,8 @@ def forget(conn: Conn, rooms: Sequence[int], ids: Sequence[str], names: Sequence
     found = conn.execute(
         f"SELECT number FROM pages WHERE unit IN ({marks(tuple(units))}) AND {inside}", (*units, *rooms)
     ).fetchall()
-    return let_go(conn, [number for (number,) in found])
+    gone = let_go(conn, [number for (number,) in found])
+    return _copies(conn, copies.of_units(conn, rooms, tuple(units)), gone)
 
 
 def old(conn: Conn, room: int, before: float) -> Gone:
@@ -45,7 +49,8 @@ def old(conn: Conn, room: int, before: float) -> Gone:
         " (SELECT unit FROM pages WHERE room = ? AND (used >= ? OR pinned)) ORDER BY number LIMIT ?",
         (room, room, before, _STEP),
     ).fetchall()
-    return let_go(conn, [number for (number,) in rows])
+    gone = let_go(conn, [number for (number,) in rows])
+    return _copies(conn, copies.old(conn, room, before, _STEP), gone)
 
 
 def lost(conn: Conn, number: int, now: float) -> float:
@@ -70,7 +75,8 @@ def room(conn: Conn, number: int) -> Gone:
 def step(conn: Conn, number: int) -> Gone:
     """A step's worth of everything in a room, which stays."""
     rows = conn.execute("SELECT number FROM pages WHERE room = ? LIMIT ?", (number, _STEP)).fetchall()
-    return let_go(conn, [page for (page,) in rows])
+    gone = let_go(conn, [page for (page,) in rows])
+    return _copies(conn, copies.of_room(conn, number, _STEP), gone)
 
 
 def let_go(conn: Conn, numbers: Sequence[int]) -> Gone:
@@ -80,10 +86,7 @@ def let_go(conn: Conn, numbers: Sequence[int]) -> Gone:
         f"SELECT id, effect FROM pages WHERE number IN ({marks(numbers)})", tuple(numbers)
     ).fetchall()
     effects = _effects(conn, numbers)
-    for effect in effects:
-        conn.execute(
-            "INSERT INTO erasures (effect) VALUES (?) ON CONFLICT DO UPDATE SET again = 0", (effect,)
-        )
+    _note(conn, effects)
     drop(conn, numbers)
     return Gone(tuple(one for one, _ in rows), effects)
 
@@ -136,6 +139,22 @@ def erased(conn: Conn, effects: Sequence[str], again: float) -> None:
     """The bodies there were are gone. A call that was under way may write another, so each is looked for once more."""
     conn.execute(f"DELETE FROM erasures WHERE again > 0 AND effect IN ({marks(effects)})", tuple(effects))
     conn.execute(f"UPDATE erasures SET again = ? WHERE effect IN ({marks(effects)})", (again, *effects))
+
+
+def _copies(conn: Conn, numbers: Sequence[int], gone: Gone) -> Gone:
+    """Copies as well, which may be of pages that were not there any more."""
+    if not numbers:
+        return gone
+    ids, effects, had = copies.drop(conn, numbers)
+    _note(conn, sorted(effects))
+    return Gone(tuple(dict.fromkeys((*gone.ids, *ids))), tuple(sorted({*gone.effects, *effects})), had)
+
+
+def _note(conn: Conn, effects: Sequence[str]) -> None:
+    for effect in effects:
+        conn.execute(
+            "INSERT INTO erasures (effect) VALUES (?) ON CONFLICT DO UPDATE SET again = 0", (effect,)
+        )
 
 
 def _effects(conn: Conn, numbers: Sequence[int]) -> tuple[str, ...]:

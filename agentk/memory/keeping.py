@@ -192,7 +192,7 @@ def numbered(conn: Conn, numbers: Sequence[int], briefly: bool = False) -> list[
         f"SELECT number, room, {_BRIEFLY if briefly else _COLUMNS} FROM pages WHERE number IN ({marks(numbers)})",
         tuple(numbers),
     ).fetchall()
-    there = {row[0]: (_page(row[2:]), int(row[1])) for row in rows}
+    there = {row[0]: (page_of(row[2:]), int(row[1])) for row in rows}
     return [there[number] for number in numbers if number in there]
 
 
@@ -209,7 +209,7 @@ def listed(
         " ORDER BY number DESC LIMIT ?",
         (*among, *values, min(limit, LISTED)),
     ).fetchall()
-    return [(int(row[0]), _page(row[2:]), int(row[1])) for row in rows]
+    return [(int(row[0]), page_of(row[2:]), int(row[1])) for row in rows]
 
 
 def following(conn: Conn, among: Sequence[int], after: int, limit: int) -> list[tuple[int, Page]]:
@@ -218,13 +218,13 @@ def following(conn: Conn, among: Sequence[int], after: int, limit: int) -> list[
         f"SELECT number, {_COLUMNS} FROM pages WHERE room IN ({marks(among)}) AND number > ? ORDER BY number LIMIT ?",
         (*among, after, min(limit, LISTED)),
     ).fetchall()
-    return [(int(row[0]), _page(row[1:])) for row in rows]
+    return [(int(row[0]), page_of(row[1:])) for row in rows]
 
 
 def conversation(conn: Conn, at: int) -> list[Page]:
     """Every page of a room, in its order."""
     rows = conn.execute(f"SELECT {_COLUMNS} FROM pages WHERE room = ? ORDER BY seq, number", (at,)).fetchall()
-    return [_page(row) for row in rows]
+    return [page_of(row) for row in rows]
 
 
 def touched(conn: Conn, ids: Sequence[str], now: float) -> None:
@@ -232,6 +232,14 @@ def touched(conn: Conn, ids: Sequence[str], now: float) -> None:
     conn.execute(
         f"UPDATE pages SET accesses = accesses + 1, used = max(used, ?) WHERE id IN ({marks(ids)})",
         (now, *ids),
+    )
+
+
+def used_as(conn: Conn, page: Page) -> None:
+    """How it was used is told by somebody who knows."""
+    conn.execute(
+        "UPDATE pages SET accesses = ?, used = ?, pinned = ? WHERE id = ?",
+        (page.accesses, page.used, int(page.pinned), page.id),
     )
 
 
@@ -289,18 +297,28 @@ def _named(conn: Conn, at: Room, page: Page) -> tuple[int, str] | None:
     return (int(row[0]), str(row[1])) if row else None
 
 
-def _within(conn: Conn, at: Room, size: int, limits: Limits) -> None:
-    sums = "SELECT coalesce(sum(pages), 0), coalesce(sum(bytes), 0) FROM rooms WHERE memory = ?"
+def check(conn: Conn, at: Room, limits: Limits) -> None:
+    """Whether a room is within its limits as it is. Raises Full."""
+    _within(conn, at, 0, limits, pages=0)
+
+
+def _within(conn: Conn, at: Room, size: int, limits: Limits, pages: int = 1) -> None:
+    sums = "SELECT coalesce(sum(pages), 0), coalesce(sum(bytes + saved), 0) FROM rooms WHERE memory = ?"
     own = conn.execute(f"{sums} AND account = ?", (at.memory, at.account)).fetchone()
     whole = conn.execute(sums, (at.memory,)).fetchone()
     for used, more, most, what in (
-        (own[0], 1, limits.pages, "pages of an agent and all that it spawned (limits.pages)"),
+        (own[0], pages, limits.pages, "pages of an agent and all that it spawned (limits.pages)"),
         (own[1], size, limits.bytes, "bytes of an agent and all that it spawned (limits.bytes)"),
-        (whole[0], 1, limits.total_pages, "pages of the Memory (limits.totalPages)"),
+        (whole[0], pages, limits.total_pages, "pages of the Memory (limits.totalPages)"),
         (whole[1], size, limits.total_bytes, "bytes of the Memory (limits.totalBytes)"),
     ):
         if used + more > most:
             raise Full(f"{used} of {most} {what} are taken, and this needs {more}")
+
+
+def insert(conn: Conn, at: Room, page: Page, told: Told) -> int:
+    """A page that was kept before, in its place; its number. Whoever asks looks at the limits."""
+    return _insert(conn, at, page, pages.size(page), told)[0]
 
 
 def _insert(conn: Conn, at: Room, page: Page, size: int, told: Told) -> tuple[int, int]:
@@ -338,12 +356,12 @@ def _ordered(
     ).fetchall()
     found: dict[str, list[Page]] = {}
     for row in rows:
-        page = _page(row)
+        page = page_of(row)
         found.setdefault(page.id if column == "id" else page.name, []).append(page)
     return [page for one in dict.fromkeys(wanted) for page in found.get(one, ())]
 
 
-def _page(row: Sequence[Any]) -> Page:
+def page_of(row: Sequence[Any]) -> Page:
     one, kind, content, text, tokens, importance, accesses, created, used, seq, unit, pinned, name, tags = row
     kept = text.encode() if content is None else bytes(content)
     marked = bool(pinned), name, tuple(json.loads(tags))

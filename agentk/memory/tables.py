@@ -97,7 +97,47 @@ def windows(conn: Conn) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Conn], None], ...] = (pages, windows)
+def checkpoints(conn: Conn) -> None:
+    """Rooms as they were (`checkpoints`, `copies`)."""
+    _run(
+        conn,
+        # Bytes of what checkpoints keep of a room: they count for its limits.
+        "ALTER TABLE rooms ADD COLUMN saved INTEGER NOT NULL DEFAULT 0",
+        # `uid`: of the Checkpoint.
+        "CREATE TABLE checkpoints (id INTEGER PRIMARY KEY AUTOINCREMENT, uid TEXT NOT NULL UNIQUE,"
+        " room INTEGER NOT NULL, at REAL NOT NULL)",
+        "CREATE INDEX checkpoints_room ON checkpoints (room)",
+        # A page as it was kept, once. What changes of a page while it is there is in `saved_in`.
+        """CREATE TABLE saved (
+            number INTEGER PRIMARY KEY AUTOINCREMENT, room INTEGER NOT NULL, id TEXT NOT NULL, kind TEXT NOT NULL,
+            tokens INTEGER NOT NULL, importance REAL NOT NULL, created REAL NOT NULL, seq INTEGER NOT NULL,
+            unit TEXT NOT NULL, name TEXT NOT NULL, tags TEXT NOT NULL, bytes INTEGER NOT NULL, effect TEXT NOT NULL,
+            origin TEXT NOT NULL, text TEXT NOT NULL, content BLOB, UNIQUE (room, id))""",
+        "CREATE INDEX saved_unit ON saved (unit)",
+        "CREATE INDEX saved_name ON saved (room, name) WHERE name <> ''",
+        """CREATE TABLE saved_in (
+            checkpoint INTEGER NOT NULL, saved INTEGER NOT NULL, accesses INTEGER NOT NULL, used REAL NOT NULL,
+            pinned INTEGER NOT NULL, PRIMARY KEY (checkpoint, saved)) WITHOUT ROWID""",
+        "CREATE INDEX saved_in_saved ON saved_in (saved)",
+        "CREATE TABLE saved_mentions (saved INTEGER NOT NULL, effect TEXT NOT NULL, at REAL NOT NULL,"
+        " PRIMARY KEY (saved, effect)) WITHOUT ROWID",
+        "CREATE TRIGGER copies_in AFTER INSERT ON saved BEGIN"
+        " UPDATE rooms SET saved = saved + new.bytes WHERE id = new.room; END",
+        "CREATE TRIGGER copies_out AFTER DELETE ON saved BEGIN"
+        " DELETE FROM saved_in WHERE saved = old.number;"
+        " DELETE FROM saved_mentions WHERE saved = old.number;"
+        " UPDATE rooms SET saved = saved - old.bytes WHERE id = old.room; END",
+        "CREATE TRIGGER checkpoints_out AFTER DELETE ON checkpoints BEGIN"
+        " DELETE FROM saved WHERE room = old.room"
+        " AND number IN (SELECT saved FROM saved_in WHERE checkpoint = old.id)"
+        " AND number NOT IN (SELECT saved FROM saved_in WHERE checkpoint <> old.id);"
+        " DELETE FROM saved_in WHERE checkpoint = old.id; END",
+        "CREATE TRIGGER rooms_of_checkpoints AFTER DELETE ON rooms BEGIN"
+        " DELETE FROM checkpoints WHERE room = old.id; END",
+    )
+
+
+MIGRATIONS: tuple[Callable[[Conn], None], ...] = (pages, windows, checkpoints)
 
 
 def migrate(conn: Conn) -> str:
