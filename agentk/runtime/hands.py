@@ -17,6 +17,7 @@ from agentk.runtime import jails as daemons
 from agentk.runtime.launcher import wire
 
 VERSION = 3  # of the first launcher that knows hands
+_CARRYING = 4  # that carries workspaces
 
 
 class Hands:
@@ -69,6 +70,28 @@ class Hands:
         is made when it is missing. Answers as `pack`: a name that leads elsewhere, a device and the like is refused
         and the rest goes on."""
         return await self._ask("unpack", box_id, hand_id, (source,), path=path)
+
+    async def take_workspace(
+        self, namespace: str, uid: str, out: int, *, still: bool = True
+    ) -> Mapping[str, Any]:
+        """Write the whole workspace of an agent to `out`, a pipe, as a tar stream, whether a box of it runs or not;
+        `still`: one that runs stands still meanwhile. Answers as `pack`, and "stood_still". Raises NotFound."""
+        return await self._carry("take_workspace", out, namespace=namespace, uid=uid, still=still)
+
+    async def put_workspace(
+        self, namespace: str, uid: str, source: int, *, host_uid: int, size_bytes: int | None
+    ) -> Mapping[str, Any]:
+        """Read one from `source`, a pipe, in place of all that is there. Answers as `unpack`. Repeatable, and to be
+        repeated when it failed. Raises Conflict while a box of the agent is there."""
+        told = {"namespace": namespace, "uid": uid, "host_uid": host_uid, "size_bytes": size_bytes}
+        return await self._carry("put_workspace", source, **told)
+
+    async def _carry(self, verb: str, end: int, **told: Any) -> wire.Message:
+        link = await self._jails.linked(_CARRYING)
+        try:
+            return await link.ask({"verb": verb, **told}, (end,))
+        except ConnectionError:
+            raise errors.OutcomeUnknown("the launcher went away meanwhile") from None
 
     async def cancel(self, box_id: str, hand_id: str) -> None:
         """End one with all it started. One that has ended is no error."""

@@ -124,6 +124,11 @@ class Workspaces:
         record = self._read(self._folder(uid))
         return record.host_uid if record else None
 
+    def folder(self, uid: str) -> Path | None:
+        """The directory of its files where they are in one of ours; None where it has to be mounted."""
+        record, folder = self._read(self._folder(uid)), self._folder(uid) / _FILES
+        return folder if record and record.medium in ("quota", "directory") else None
+
     def tree(self, uid: str) -> int:
         """For a child that may not `attach` it, without root: its mount as a descriptor, -1 when `attach` will do."""
         record = self._read(self._folder(uid))

@@ -105,6 +105,15 @@ def check_agent(namespace: object, uid: object) -> tuple[str, str]:
     return namespace, uid
 
 
+def check_owner(host_uid: object, bounds: Bounds) -> int:
+    """A host uid that an agent may have."""
+    if not isinstance(host_uid, int) or isinstance(host_uid, bool):
+        raise _bad("host_uid", "must be a number")
+    if host_uid not in bounds.uids if bounds.uids else host_uid != -1:
+        raise _bad("host_uid", f"{host_uid} is not one of ours")
+    return host_uid
+
+
 def check_argv(argv: Sequence[object]) -> None:
     """A command that execve can take."""
     if not argv or not all(isinstance(word, str) and "\0" not in word for word in argv):

@@ -185,7 +185,7 @@ def _become(order: Order, channel: socket.socket, limits: Sequence[tuple[int, tu
     if order.jailed:
         _give_up(nsjail.INSIDE_UID)
     elif order.host_uid >= 0:
-        _be(order.host_uid)
+        be(order.host_uid)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, 9)
     if order.jailed:
         _enter_folder(program.cwd if program else "/")
@@ -202,12 +202,12 @@ def _become(order: Order, channel: socket.socket, limits: Sequence[tuple[int, tu
 def _give_up(uid: int) -> None:
     """Capabilities go last: as long as we have some that the guest lacks, it may not look into us, whatever happens
     to being dumpable."""
-    _be(uid)
+    be(uid)
     kernel.prctl(kernel.PR_SET_DUMPABLE, 0)
     kernel.give_up_capabilities()
 
 
-def _be(uid: int) -> None:
+def be(uid: int) -> None:
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
     if os.getresuid() != (uid, uid, uid) or os.getresgid() != (uid, uid, uid):

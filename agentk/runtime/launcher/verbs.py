@@ -28,6 +28,7 @@ from agentk.runtime.launcher import (
     processes,
     starting,
     wire,
+    workspace_verbs,
 )
 from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.world import Live, World, boottime
@@ -192,8 +193,11 @@ def _freeze(world: World, message: wire.Message, answer: Answer) -> None:
 
 def _thaw(world: World, message: wire.Message, answer: Answer) -> None:
     live = _running(world, message)
-    world.groups.thaw(live.box.namespace, live.box.cgroup, live.leaf)
     live.frozen = False
+    if workspace_verbs.holds(world, live.box.uid):
+        answer({})  # it goes on when its workspace has been taken
+        return
+    world.groups.thaw(live.box.namespace, live.box.cgroup, live.leaf)
     for command in world.commands_of(live.box.id):
         command.freeze(False)
     answer({})
@@ -328,6 +332,8 @@ LASTING: dict[str, Lasting] = {
     "connect": _connect,
     "pack": _pack,
     "unpack": _unpack,
+    "take_workspace": workspace_verbs.take,
+    "put_workspace": workspace_verbs.put,
 }
 _VERBS: dict[str, Verb] = {
     "start": _start,

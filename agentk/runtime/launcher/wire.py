@@ -25,7 +25,7 @@ from agentk.api import errors
 from agentk.runtime import box as words
 
 # 1: exec knows only argv and a timeout, and no `exec_cancel`. 2: nothing enters a box that runs, or waits.
-VERSION = 3
+VERSION = 4
 STDIN_MAX_BYTES = 8 * 1024 * 1024  # of an exec: with its argv and environment it fits a line
 OUTPUT_MAX_BYTES = 4 * 1024 * 1024  # of each stream in the answer of an exec: both fit a line
 LINE_MAX_BYTES = 16 * 1024 * 1024  # a box with all its Secret and ConfigMap files

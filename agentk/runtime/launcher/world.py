@@ -137,6 +137,14 @@ class Making(Protocol):
     def fail(self, error: errors.AgentkError) -> None: ...
 
 
+class Carrying(Protocol):
+    """A workspace that is carried out, or in."""
+
+    uid: str
+    writes: bool
+    stands: bool  # and its box stands still meanwhile
+
+
 def _first_exec() -> int:
     """Higher than any number of a launcher before us: what that one left is still being removed by its name."""
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
@@ -161,6 +169,7 @@ class World:
     )  # kind of boxes → who waits for it
     commands: dict[str, Command] = field(default_factory=dict)  # by the id of their own sibling box
     connecting: list[str] = field(default_factory=list)  # boxes that somebody is being connected to
+    carriers: list[Carrying] = field(default_factory=list)  # workspaces on their way out or in
     exec_count: int = field(default_factory=_first_exec)
     spares: "sparing.Spares" = field(init=False)
     movers: "moving.Movers" = field(init=False)
@@ -182,6 +191,11 @@ class World:
             network=network,
             keep=(self.workspaces.holder_fd,),
         )
+
+    def check_workspace(self, box: words.Box) -> None:
+        """No box begins in half of a workspace. Raises Conflict."""
+        if any(one.uid == box.uid and one.writes for one in self.carriers):
+            raise errors.Conflict("the agent's workspace is being restored")
 
     def open_gate(self, box: words.Box) -> socket.socket:
         """The box's door, which listens. Repeatable: then it is another socket at the same place."""
