@@ -257,6 +257,28 @@ MEMORY = Kind(
         Column("Embedder", "string", ".status.embedding.embedder", True, "What makes their vectors."),
     ),
 )
+CHECKPOINT = Kind(
+    GROUP,
+    VERSION,
+    "Checkpoint",
+    "checkpoints",
+    "checkpoint",
+    ("ckpt",),
+    True,
+    "checkpoint.json",
+    True,
+    (
+        _NAME,
+        Column("Agent", "string", ".spec.agentRef.name", description="Whose it is."),
+        Column("Phase", "string", ".status.phase", description="Ready once it can be restored."),
+        Column("Pages", "integer", ".status.pages", description="Pages of memory in it."),
+        Column("Files", "integer", ".status.files", description="Files of the workspace in it."),
+        Column("Bytes", "integer", ".status.bytes", description="Bytes of both."),
+        _AGE,
+        Column("Consistency", "string", ".status.consistency", True, "What the agent did meanwhile."),
+        Column("Message", "string", ".status.message", True, "Why it is not Ready."),
+    ),
+)
 APPROVAL = Kind(
     GROUP,
     VERSION,
@@ -298,6 +320,7 @@ KINDS: tuple[Kind, ...] = (
     SCHEDULE,
     SKILL,
     MEMORY,
+    CHECKPOINT,
     NAMESPACE,
     SECRET,
     CONFIGMAP,

@@ -22,6 +22,17 @@ CONTEXT = ("context.folding", "context.folded", "context.keeping", "context.kept
 # A page is kept · pages are forgotten and still in the log · they are gone from the log and not from the journal · some
 # of a room are embedded anew.
 MEMORY = ("memory.kept", "memory.forgotten", "memory.truncated", "memory.embedded")
+# Of a checkpoint: its pages are taken · all of it is on the disk and not yet kept · it is kept and nobody was told ·
+# its pages are gone and its files are not. Of a restore: the workspace is back · so is the memory · so is it noted.
+CHECKPOINTS = (
+    "checkpoint.memory",
+    "checkpoint.written",
+    "checkpoint.kept",
+    "checkpoint.dropped",
+    "restore.workspace",
+    "restore.memory",
+    "restore.done",
+)
 
 _folder = ""
 

@@ -37,7 +37,9 @@ Certificates = Callable[[str], str]
 ReleaseHostUid = Callable[[str], Awaitable[None]]
 Doors = Callable[[str], str]
 # An agent and its box without a host uid → its start in a box of its Pool, or the box to start cold.
+RESTORED_FROM = "agentk.dev/restoredFrom"  # NAME@TIME: the Checkpoint that its next start begins with, once
 Claim = Callable[[Object, boxes.Box], Awaitable[pools.Claimed | boxes.Box]]
+Restore = Callable[[Object, int, int | None], Awaitable[None]]  # agent, host uid, bytes of its workspace
 Announce = Callable[[str, str], None]  # box id, run id: its first call may be here before it is seen
 
 
@@ -53,9 +55,11 @@ class Hands:
         certificates: Certificates,
         claim: Claim,
         doors: Doors | None = None,
+        restore: Restore | None = None,
     ) -> None:
         """`certificates`: what is believed in a box whose requests are read along, by its id. `doors`: by its uid,
-        where an agent without a jail finds its gate."""
+        where an agent without a jail finds its gate. `restore`: before a box is made."""
+        self._restore = restore
         self._announce, self._certificates, self._doors, self._claim = announce, certificates, doors, claim
         self._store, self._eyes, self._probers = store, eyes, probers
         self._runtimes = list({id(one): one for one in runtimes.values()}.values())
@@ -135,6 +139,12 @@ class Hands:
 
     async def _begin(self, agent: Object, made: boxes.Box, runtime: boxes.Runtime) -> tuple[boxes.Seen, int]:
         """In a box of its Pool where one waits for it, else in one of its own; and as which host uid."""
+        if self._restore is not None and RESTORED_FROM in (agent["metadata"].get("annotations") or {}):
+            # In a box of its own: one that waits has a uid of its own choice, and the files have this one.
+            host_uid = await self._eyes.host_uid(agent)
+            size = made.limits.storage_bytes if made.runtime != "process" else None
+            await self._restore(agent, host_uid, size)
+            return await runtime.start(replace(made, host_uid=host_uid)), host_uid
         begun = await self._claim(agent, made) if pool_words.name(agent["spec"]) else made
         if isinstance(begun, pools.Claimed):
             return begun.seen, begun.host_uid

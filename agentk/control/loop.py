@@ -16,6 +16,7 @@ from agentk.broker.lives import Lives
 from agentk.control import (
     acting,
     admission,
+    checkpoints,
     claims,
     crash,
     environment_boxes,
@@ -53,6 +54,7 @@ _WATCHED = (
     kinds.CONFIGMAP,
     kinds.MEMORY,
     kinds.SKILL,
+    kinds.CHECKPOINT,
 )
 # A start, then what it started; a freeze, then that it is frozen. More rounds mean two rules fight.
 _ROUNDS = 4
@@ -94,10 +96,13 @@ class Steward:
         host_uids: seeing.HostUids | None = None,
         ports: opened.Opened | None = None,
         memory: memories.Source | None = None,
+        checkpointed: checkpoints.Source | None = None,
+        restore: acting.Restore | None = None,
     ) -> None:
         """`stage` makes a source's digest a directory; uids are the store's, or -1 without root; `collect` lets go of
         unused sources; `lives`, `certificates`, `doors` are the gate's, if there is one; `preparations` makes
-        environments and gets images; `ports` knows which listen; `memory` what is in Memories."""
+        environments and gets images; `ports` knows which listen; `memory` what is in Memories;
+        `checkpointed` takes Checkpoints, and `restore` brings one back before a start."""
         self._has_gate, self._lives = lives is not None, lives or Lives()
         self._lives.listen(self._wake_budget)
         self._store, self._clock, self._settings = store, clock, settings
@@ -123,10 +128,12 @@ class Steward:
             certificates or (lambda box_id: ""),
             self._pools.claim,
             doors,
+            restore,
         )
         self._duties = runtimes.Duty(store, runtimes_by_type, clock, settings.runtimes_seconds)
         self._quotas = quotas.Duty(store, clock, self._ledger, self._lives.usage)
         self._memories = memories.Duty(store, clock, memory or memories.Source())
+        self._checkpoints = checkpoints.Duty(store, clock, checkpointed or checkpoints.Source())
         self._room = room.Room(self._ledger, clock, self._room_changed, self._queue.add, self._tell)
         self._garbage = garbage.Duty(store, clock, collect)
         self._work = work.Work(store, clock, self._post, self._lives)
@@ -167,6 +174,7 @@ class Steward:
                 group.create_task(self._duties.run(), name="runtimes")
                 group.create_task(self._quotas.run(), name="quotas")
                 group.create_task(self._memories.run(), name="memories")
+                group.create_task(self._checkpoints.run(), name="checkpoints")
                 group.create_task(self._room.run(), name="room")
                 group.create_task(self._garbage.run(), name="garbage")
                 group.create_task(self._pools.run(), name="pools")
@@ -200,6 +208,8 @@ class Steward:
             self._hear_agent((namespace, name), obj, gone)
         elif kind is kinds.MEMORY:
             self._memories.hear(obj, gone)
+        elif kind is kinds.CHECKPOINT:
+            self._checkpoints.hear(obj, gone)
         elif kind is kinds.QUOTA:
             self._quotas.hear(obj, gone)
             self._room.hear_quota(obj, gone)

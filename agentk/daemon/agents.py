@@ -10,7 +10,7 @@ from typing import Any
 from starlette.responses import Response
 
 from agentk.api import errors, kinds, objects
-from agentk.control import digests, exits, policies
+from agentk.control import acting, digests, exits, policies
 from agentk.daemon import answers, audits, bodies, calls, desk
 from agentk.store.journal_reading import AMOUNTS
 
@@ -52,6 +52,25 @@ async def restart(call: calls.Call) -> Response:
     return await _changed(
         call, lambda obj: _annotated(_there(call, obj), digests.RESTARTED_AT, calls.now_exact())
     )
+
+
+async def restore(call: calls.Call) -> Response:
+    """{checkpoint: NAME} of the same namespace: ask for a new box that begins with it. Answers with the object."""
+    body = await bodies.optional(call.request)
+    bodies.only(body, ("checkpoint",))
+    name = str(body.get("checkpoint") or "")
+    checkpoint = await call.store.get(kinds.CHECKPOINT, call.target.namespace, name)
+    if (checkpoint.get("status") or {}).get("phase") != "Ready":
+        raise errors.Conflict(
+            f'checkpoint "{name}" is not Ready', hint=f"agentk describe checkpoint {name}", name=name
+        )
+    at = calls.now_exact()
+
+    def change(obj: Object | None) -> Object:
+        asked = _annotated(_there(call, obj), acting.RESTORED_FROM, f"{name}@{at}")
+        return _annotated(asked, digests.RESTARTED_AT, at)
+
+    return await _changed(call, change)
 
 
 async def counters(call: calls.Call) -> Response:

@@ -27,6 +27,7 @@ _CATEGORIES = {
     "Schedule": ("all", "agentk"),
     "Skill": ("agentk",),
     "Memory": ("agentk",),
+    "Checkpoint": ("agentk",),
 }
 
 

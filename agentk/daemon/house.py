@@ -21,8 +21,20 @@ from typing import Any
 
 from agentk.api import errors, kinds, parts
 from agentk.broker import crash as calls_crash
-from agentk.control import clock, crash, environments, images, loop, opened, preparing, seeing, sharing
+from agentk.control import (
+    checkpoints,
+    clock,
+    crash,
+    environments,
+    images,
+    loop,
+    opened,
+    preparing,
+    seeing,
+    sharing,
+)
 from agentk.daemon import (
+    checkpointing,
     contexthouse,
     desk,
     flooding,
@@ -104,6 +116,13 @@ class House:
         try:
             gate = self._gatehouse = self._open_gate()
             reach = hands.Hands(self._jails)
+            self._checkpointing = checkpointing.Checkpointing(
+                self._places.state / "store" / "checkpoints",
+                self._store,
+                gate.memory,
+                reach,
+                gate.journal.head,
+            )
             self._visits = visiting.Room(reach, self._jails.descriptors, gate.secrecy.redact)
             self._opened = opened.Opened()
             marker = self._places.state / "store" / "furnished"
@@ -191,6 +210,8 @@ class House:
             collect=self._collect,
             lives=self._gatehouse.lives if self._gatehouse else None,
             memory=self._gatehouse.memory.source if self._gatehouse else None,
+            checkpointed=checkpoints.Source(self._checkpointing.take, self._checkpointing.drop),
+            restore=self._checkpointing.begin,
             certificates=self._gatehouse.authorities.bundle if self._gatehouse else None,
             preparations=preparing.Preparing(self._packages, self._images),
             doors=self._door,
@@ -223,6 +244,7 @@ class House:
         gone = await self._store.collect_blobs(used, _SOURCES_KEPT_SECONDS)
         if gone:
             await asyncio.to_thread(sources.collect, self._sources, used)
+        await self._checkpointing.sweep()
         await self._packages.collect(environments.used_by([*there[kinds.AGENT], *there[kinds.POOL]]))
 
     async def _back_up(self) -> None:

@@ -61,6 +61,7 @@ _PARTS: dict[str, dict[str, Handler]] = {
     "status": {"GET": reading.get, "PUT": writing.replace, "PATCH": writing.patch},
     "signal": {"POST": agents.signal},
     "restart": {"POST": agents.restart},
+    "restore": {"POST": agents.restore},
     "counters": {"GET": agents.counters},
     "audit": {"GET": audits.audit},
     "trace": {"GET": tracing.trace},

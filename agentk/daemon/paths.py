@@ -10,6 +10,7 @@ AGENT_PARTS = (
     "log",
     "signal",
     "restart",
+    "restore",
     "counters",
     "audit",
     "trace",
