@@ -23,6 +23,7 @@ VERBS: dict[str, dict[str, str]] = {
         "run": "Run one agent to its end and take over its exit code",
         "kill": "End agents: SIGTERM, grace, SIGKILL of the whole tree",
         "restart": "Start agents again in a new box",
+        "checkpoint": "Keep agents as they are now: memory, workspace and object",
         "suspend": "Stop agents until they are resumed",
         "resume": "Let suspended agents go on",
         "task": "Send work to agents, wait for it, and read what came of it",
@@ -54,7 +55,7 @@ VERBS: dict[str, dict[str, str]] = {
         "doctor": "Check what this host can enforce, and how to mend the rest",
         "daemon": "Start, stop and look after the daemon",
         "backup": "Save all objects to a file",
-        "restore": "Bring back all objects from a file",
+        "restore": "Bring back an agent from a Checkpoint, or all objects from a file",
     },
     "Words": {
         "explain": "Tell what a field means",

@@ -3,6 +3,7 @@
 Nothing here acts on a box. What a person asks for is written on the object, and control notices.
 """
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -71,6 +72,14 @@ async def restore(call: calls.Call) -> Response:
         return _annotated(asked, digests.RESTARTED_AT, at)
 
     return await _changed(call, change)
+
+
+async def kept(call: calls.Call) -> Response:
+    """The Agent of a Checkpoint, as it was and as a person would apply it."""
+    if call.services.kept is None:
+        raise errors.Unavailable("this daemon keeps no checkpoints")
+    obj = await call.store.get(kinds.CHECKPOINT, call.target.namespace, call.target.name)
+    return answers.plain(await asyncio.to_thread(call.services.kept, str(obj["metadata"]["uid"])))
 
 
 async def counters(call: calls.Call) -> Response:

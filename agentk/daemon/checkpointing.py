@@ -172,14 +172,25 @@ class Checkpointing:
 
     async def sweep(self) -> None:
         """What was deleted while nobody listened goes."""
-        there = {str(obj["metadata"]["uid"]) for obj in (await self._store.list(kinds.CHECKPOINT)).items}
         kept = {path.name.removesuffix(_HALF) for path in self._folder.iterdir() if path != self._done}
-        for uid in {*kept, *await self._memory.db.read(checkpoints.all_of)} - there:
-            await self.drop(uid)
+        kept |= {*await self._memory.db.read(checkpoints.all_of)}
+        done = list(self._done.iterdir())
+        # Whoever is listed now may be newer than what was looked at; never the other way round.
+        there = {str(obj["metadata"]["uid"]) for obj in (await self._store.list(kinds.CHECKPOINT)).items}
         agents = {str(obj["metadata"]["uid"]) for obj in (await self._store.list(kinds.AGENT)).items}
-        for path in self._done.iterdir():
+        for uid in kept - there:
+            await self.drop(uid)
+        for path in done:
             if path.name not in agents:
-                path.unlink()
+                path.unlink(missing_ok=True)
+
+    def sources(self) -> set[str]:
+        """Digests of what agents were made of that may be restored."""
+        found = set()
+        for path in self._folder.glob(f"*/{_TOLD}"):
+            agent = json.loads(path.read_text())["agent"]
+            found.add(str((agent["spec"].get("source") or {}).get("digest", "")))
+        return found
 
     # bringing back
 

@@ -14,6 +14,7 @@ _PART_VERBS = {
     "audit": ("get",),
     "trace": ("get",),
     "windows": ("get",),
+    "object": ("get",),
     "budget": ("get", "create"),
 }
 _CREATED = ("create",)

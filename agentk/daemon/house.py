@@ -241,6 +241,7 @@ class House:
         }
         named = [parts.of(kind, obj) or {} for kind, objs in there.items() for obj in objs]
         used = {part.get("source", {}).get("digest", "") for part in named}
+        used |= await asyncio.to_thread(self._checkpointing.sources)
         gone = await self._store.collect_blobs(used, _SOURCES_KEPT_SECONDS)
         if gone:
             await asyncio.to_thread(sources.collect, self._sources, used)
@@ -285,6 +286,7 @@ class House:
             visits=self._visits,
             tools=gate.tools,
             memory=gate.memory,
+            kept=self._checkpointing.agent_of,
             routes=hosting.routes(gate.hosting, gate.agentos),
         )
 

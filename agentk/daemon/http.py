@@ -62,6 +62,7 @@ _PARTS: dict[str, dict[str, Handler]] = {
     "signal": {"POST": agents.signal},
     "restart": {"POST": agents.restart},
     "restore": {"POST": agents.restore},
+    "object": {"GET": agents.kept},
     "counters": {"GET": agents.counters},
     "audit": {"GET": audits.audit},
     "trace": {"GET": tracing.trace},

@@ -24,6 +24,7 @@ QUOTA_PARTS = ("budget",)
 APPROVAL_PARTS = ("approve", "deny", "answer")
 TOOL_PARTS = ("offers", "call")
 MEMORY_PARTS = ("pages",)
+CHECKPOINT_PARTS = ("object",)
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def parts(kind: kinds.Kind) -> tuple[str, ...]:
         kinds.APPROVAL: APPROVAL_PARTS,
         kinds.TOOL: TOOL_PARTS,
         kinds.MEMORY: MEMORY_PARTS,
+        kinds.CHECKPOINT: CHECKPOINT_PARTS,
     }
     return status + more.get(kind, ())
 

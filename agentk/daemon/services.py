@@ -38,6 +38,7 @@ class Services:
     visits: "Room | None" = None  # people's hands in boxes; None: this daemon has none
     tools: "Toolhouse | None" = None  # the tools of agents, for people to call; None: this daemon has none
     memory: "Memoryhouse | None" = None  # what agents remember; None: this daemon has none
+    kept: Callable[[str], dict[str, Any]] | None = None  # the Agent of a Checkpoint, by its uid
     routes: Sequence[BaseRoute] = ()  # below /agentk/v1, of rooms that serve connections of their own kind
     # Set: the server stops accepting, and streams (watches, followed logs) end.
     ending: asyncio.Event = field(default_factory=asyncio.Event)
