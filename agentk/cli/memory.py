@@ -183,6 +183,10 @@ def forget(
     if not told["forgotten"]:
         show.say("Nothing of that is there.")
         return 1
+    if had := told.get("checkpoints"):
+        show.say(
+            f"Taken out of {had} checkpoint{'' if had == 1 else 's'}; files in them are not looked into."
+        )
     where = "nothing of it is left in any file of the daemon"
     show.say(f"{where}." if told["erased"] else f"{where} soon: records are being erased.")
     return 0

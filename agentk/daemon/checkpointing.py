@@ -113,7 +113,9 @@ class Checkpointing:
             "bytes": size + made.bytes,
             "leftOut": list((carried or {}).get("refused", ()))[:_LEFT_OUT],
         }
-        return told | ({"journal": {"seq": head["seq"], "hash": head["hash"]}} if "seq" in head else {})
+        return told | (
+            {"journal": {"record": head["record"], "hash": head["hash"]}} if "record" in head else {}
+        )
 
     async def _packed(
         self, namespace: str, uid: str, out: int, reader: descriptors.Reader
@@ -191,6 +193,10 @@ class Checkpointing:
             agent = json.loads(path.read_text())["agent"]
             found.add(str((agent["spec"].get("source") or {}).get("digest", "")))
         return found
+
+    def forget(self, agent_uid: str) -> None:
+        """An agent is gone: of what it was restored from nothing is noted. Repeatable."""
+        (self._done / agent_uid).unlink(missing_ok=True)
 
     # bringing back
 

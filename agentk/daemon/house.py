@@ -205,7 +205,7 @@ class House:
             loop.Settings(node=node, workers=self._settings.max_starts_at_once),
             stage=self._stage,
             host_uid=self._host_uid,
-            release_host_uid=self._store.release_host_uid,
+            release_host_uid=self._released,
             host_uids=seeing.HostUids(self._store.hand_over_host_uid, self._store.host_uids),
             collect=self._collect,
             lives=self._gatehouse.lives if self._gatehouse else None,
@@ -232,6 +232,10 @@ class House:
         if self._block is None:
             return -1
         return await self._store.host_uid(namespace, agent_uid, self._block[1:-2])
+
+    async def _released(self, agent_uid: str) -> None:
+        self._checkpointing.forget(agent_uid)
+        await self._store.release_host_uid(agent_uid)
 
     async def _collect(self) -> None:
         """Sources, archives and environments that nobody names go, a day after they were last used."""

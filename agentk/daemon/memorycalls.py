@@ -88,27 +88,28 @@ async def add(call: calls.Call) -> Response:
 
 
 async def forget(call: calls.Call) -> Response:
-    """{ids, names} or {all: true} → {forgotten, erased}."""
+    """{ids, names} or {all: true} → {forgotten, checkpoints, erased}."""
     house, body = _house(call), await bodies.optional(call.request)
     bodies.only(body, _FORGET)
     ids, names = _texts(body, "ids"), _texts(body, "names")
     place = await _place(call, house, str(body.get("agent") or ""))
     gone = list[str]()
-    effects = set[str]()
+    effects, checkpoints = set[str](), 0
     if body.get("all") is True:
         for room in await house.db.read(place.rooms):
             while (step := await house.db.write(lambda conn, at=room.id: forgetting.step(conn, at))).ids:  # type: ignore[misc]
                 gone += step.ids
                 effects |= {*step.effects}
+                checkpoints = max(checkpoints, step.checkpoints)
     else:
         step = await house.db.write(
             lambda conn: forgetting.forget(conn, [room.id for room in place.rooms(conn)], ids, names)
         )
-        gone, effects = list(step.ids), {*step.effects}
+        gone, effects, checkpoints = list(step.ids), {*step.effects}, step.checkpoints
     done = await memory.erased(house.db, forgetting.Gone(tuple(gone), tuple(sorted(effects))), house.erase)
     house.wake(place.memory)
     await _record(call, place, "people.memory.forget", {"pages": len(gone)})
-    return answers.plain({"forgotten": gone, "erased": done})
+    return answers.plain({"forgotten": gone, "checkpoints": checkpoints, "erased": done})
 
 
 # reading

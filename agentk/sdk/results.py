@@ -209,10 +209,11 @@ class Searched(NamedTuple):
 
 
 class Forgotten(NamedTuple):
-    """What is gone; `erased`: from every file of the daemon."""
+    """What is gone; `erased`: from every file of the daemon; `checkpoints`: so many had some of it."""
 
     forgotten: Sequence[str] = ()
     erased: bool = False
+    checkpoints: int = 0
 
 
 class SkillRun(NamedTuple):

@@ -124,7 +124,7 @@ def test_what_is_forgotten_is_in_no_file_of_the_daemon(space: Space) -> None:
         ("recall", {"names": [f"word-{secret[:9]}"]}),
     )
     assert secret in told["items"][0]["content"] and secret in found["items"][0]["snippet"]
-    assert gone == {"forgotten": [kept["id"]], "erased": True} and again["items"] == []
+    assert gone == {"forgotten": [kept["id"]], "erased": True, "checkpoints": 0} and again["items"] == []
     assert _held(space, secret) == []
 
 

@@ -207,7 +207,8 @@ class _Calls:
         gone = await self._db.write(work)
         crash.crashpoint("memory.forgotten")
         self._changed(standing.memory)
-        return Done({"forgotten": list(gone.ids), "erased": await erased(self._db, gone, self._erase)})
+        done = await erased(self._db, gone, self._erase)
+        return Done({"forgotten": list(gone.ids), "checkpoints": gone.checkpoints, "erased": done})
 
     async def _read(self, standing: Standing, work: Callable[[Conn], T]) -> T:
         """Few at a time for an agent and all that it spawned: the readers are everybody's."""
