@@ -39,7 +39,7 @@ sys.exit(7)
 # What has to be reached first, to get to a point at all.
 BEFORE = {"adopt.after-half-made": "start.after-intent"}
 # Told in stories of their own.
-ELSEWHERE = ("environment.", "image.", "podman.", "exec.", "enter.", "claim.", "wait.")
+ELSEWHERE = ("environment.", "image.", "podman.", "exec.", "enter.", "claim.", "wait.", "workspace.")
 CASES = [("launcher", point, "nsjail") for point in launcher.POINTS if not point.startswith(ELSEWHERE)]
 # The launcher alone is tried at all that Podman boxes pass (test_launcher_podman_deaths); here where a daemon meets it.
 MET = ("podman.after-start", "start.after-handle", "remove.after-leaf", "release.after-group")
