@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentk.api import errors, kinds
-from agentk.control import queueing
+from agentk.control import acting, queueing
 from agentk.control.clock import Clock
 from agentk.store import store as stores
 
@@ -20,10 +20,11 @@ Object = Mapping[str, Any]
 
 @dataclass
 class Source:
-    """What takes them, and tells what is in one that was taken."""
+    """What takes them, lets go of them, and brings one back before an agent's next start."""
 
     take: Callable[[Object], Awaitable[Mapping[str, Any]]] | None = None
     drop: Callable[[str], Awaitable[None]] | None = None  # by uid
+    begin: acting.Restore | None = None
 
 
 class Duty:

@@ -97,12 +97,11 @@ class Steward:
         ports: opened.Opened | None = None,
         memory: memories.Source | None = None,
         checkpointed: checkpoints.Source | None = None,
-        restore: acting.Restore | None = None,
     ) -> None:
         """`stage` makes a source's digest a directory; uids are the store's, or -1 without root; `collect` lets go of
         unused sources; `lives`, `certificates`, `doors` are the gate's, if there is one; `preparations` makes
-        environments and gets images; `ports` knows which listen; `memory` what is in Memories;
-        `checkpointed` takes Checkpoints, and `restore` brings one back before a start."""
+        environments and gets images; `ports` knows which listen; `memory` what is in Memories; `checkpointed` takes
+        Checkpoints and brings them back."""
         self._has_gate, self._lives = lives is not None, lives or Lives()
         self._lives.listen(self._wake_budget)
         self._store, self._clock, self._settings = store, clock, settings
@@ -128,7 +127,7 @@ class Steward:
             certificates or (lambda box_id: ""),
             self._pools.claim,
             doors,
-            restore,
+            checkpointed.begin if checkpointed else None,
         )
         self._duties = runtimes.Duty(store, runtimes_by_type, clock, settings.runtimes_seconds)
         self._quotas = quotas.Duty(store, clock, self._ledger, self._lives.usage)
@@ -138,6 +137,9 @@ class Steward:
         self._garbage = garbage.Duty(store, clock, collect)
         self._work = work.Work(store, clock, self._post, self._lives)
         self._feed = feeding.Feed(store, clock.sleep, _WATCHED, self._hear)
+        self._know_nothing()
+
+    def _know_nothing(self) -> None:
         self._keys: dict[str, Key] = {}  # agent uid → key
         self._uids: dict[Key, set[str]] = {}  # every uid a key has had and that may still have boxes
         self._asked: dict[Key, tuple[object, ...]] = {}  # what of an agent a person may change
@@ -206,10 +208,8 @@ class Steward:
         namespace, name = str(metadata.get("namespace") or ""), str(metadata["name"])
         if kind is kinds.AGENT:
             self._hear_agent((namespace, name), obj, gone)
-        elif kind is kinds.MEMORY:
-            self._memories.hear(obj, gone)
-        elif kind is kinds.CHECKPOINT:
-            self._checkpoints.hear(obj, gone)
+        elif kind in (kinds.MEMORY, kinds.CHECKPOINT):
+            (self._memories if kind is kinds.MEMORY else self._checkpoints).hear(obj, gone)
         elif kind is kinds.QUOTA:
             self._quotas.hear(obj, gone)
             self._room.hear_quota(obj, gone)

@@ -116,13 +116,9 @@ class House:
         try:
             gate = self._gatehouse = self._open_gate()
             reach = hands.Hands(self._jails)
-            self._checkpointing = checkpointing.Checkpointing(
-                self._places.state / "store" / "checkpoints",
-                self._store,
-                gate.memory,
-                reach,
-                gate.journal.head,
-            )
+            folder = self._places.state / "store" / "checkpoints"
+            known = self._store, gate.memory, reach, gate.journal.head
+            self._checkpointing = checkpointing.Checkpointing(folder, *known)
             self._visits = visiting.Room(reach, self._jails.descriptors, gate.secrecy.redact)
             self._opened = opened.Opened()
             marker = self._places.state / "store" / "furnished"
@@ -187,6 +183,7 @@ class House:
         _log.info("serving on %s", self._places.socket)
 
     def _steward(self) -> loop.Steward:
+        kept = self._checkpointing
         ceiling = agents_ceiling()
         wanted = self._settings.max_agents or ceiling
         if wanted > ceiling:
@@ -210,8 +207,7 @@ class House:
             collect=self._collect,
             lives=self._gatehouse.lives if self._gatehouse else None,
             memory=self._gatehouse.memory.source if self._gatehouse else None,
-            checkpointed=checkpoints.Source(self._checkpointing.take, self._checkpointing.drop),
-            restore=self._checkpointing.begin,
+            checkpointed=checkpoints.Source(kept.take, kept.drop, kept.begin),
             certificates=self._gatehouse.authorities.bundle if self._gatehouse else None,
             preparations=preparing.Preparing(self._packages, self._images),
             doors=self._door,

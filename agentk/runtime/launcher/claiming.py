@@ -42,7 +42,6 @@ def claim(world: World, waiting_id: str, box: words.Box, answer: starting.Answer
     if live.phase != "Running" or not live.box.waits or live.channel is None or live.frozen:
         raise errors.Conflict(f"{waiting_id} does not wait to be claimed")
     check_fits(live.box, box)
-    world.check_workspace(box)
     owner = world.workspaces.owner(box.uid)
     if owner not in (None, os.geteuid() if box.host_uid < 0 else box.host_uid):
         raise errors.Conflict("the agent's workspace belongs to another uid than the waiting box has")

@@ -192,11 +192,6 @@ class World:
             keep=(self.workspaces.holder_fd,),
         )
 
-    def check_workspace(self, box: words.Box) -> None:
-        """No box begins in half of a workspace. Raises Conflict."""
-        if any(one.uid == box.uid and one.writes for one in self.carriers):
-            raise errors.Conflict("the agent's workspace is being restored")
-
     def open_gate(self, box: words.Box) -> socket.socket:
         """The box's door, which listens. Repeatable: then it is another socket at the same place."""
         settings = self.settings
@@ -242,6 +237,8 @@ class World:
         if box.id in self.lives:
             answer(self.seen(self.lives[box.id]))
             return True
+        if any(one.uid == box.uid and one.writes for one in self.carriers):  # no box begins in half of one
+            raise errors.Conflict("the agent's workspace is being restored")
         return False
 
     def commands_of(self, box_id: str) -> list[Command]:
