@@ -217,8 +217,7 @@ class Steward:
             if kind is kinds.RUNTIME:
                 self._duties.hear(obj, gone)
             ref = references.Ref(kind.kind, namespace, name)  # type: ignore[arg-type]
-            keys = list(self._refs.get(ref, ()))
-            self._room.unblock(keys)
+            self._room.unblock(keys := list(self._refs.get(ref, ())))
             for key in keys:
                 self._queue.add(key)
 

@@ -97,6 +97,8 @@ def bring(conn: Conn, uid: str, room: Room, limits: keeping.Limits) -> Brought:
     }
     leaving = {one: told for one, told in there.items() if one not in wanted}
     copies.mentioned(conn, room.id)
+    if not own:
+        _quote(conn, int(row[1]), room, place)
     carried = {name: forgetting.told_by(conn, number) for number, name in leaving.values() if name}
     forgetting.drop(conn, [number for number, _ in leaving.values()])
     for one, copy in wanted.items():
@@ -107,6 +109,16 @@ def bring(conn: Conn, uid: str, room: Room, limits: keeping.Limits) -> Brought:
         keeping.used_as(conn, copy.page)
     keeping.check(conn, room, limits)
     return Brought(len(wanted), len(leaving))
+
+
+def _quote(conn: Conn, source: int, room: Room, place: moving.Place) -> None:
+    """Notes quote in their new place what they quoted in the old one."""
+    rows = conn.execute("SELECT page, note FROM quoted WHERE room = ?", (source,)).fetchall()
+    for page, note in rows:
+        conn.execute(
+            "INSERT OR IGNORE INTO quoted (room, page, note) VALUES (?, ?, ?)",
+            (room.id, moving.moved_id(page, place), moving.moved_id(note, place)),
+        )
 
 
 def _copies(conn: Conn, checkpoint: int) -> list[_Copy]:

@@ -27,7 +27,12 @@ def take(conn: Conn, room: int, checkpoint: int) -> None:
 
 
 def mentioned(conn: Conn, room: int) -> None:
-    """Calls that have told of pages so far: their records go when a copy is forgotten, too."""
+    """Calls that have told of pages so far, and notes that quote them: they go when a copy is forgotten, too."""
+    conn.execute(
+        "INSERT OR IGNORE INTO quoted (room, page, note) SELECT p.room, w.page, w.note FROM window_pages AS w"
+        " JOIN pages AS p ON p.id = w.page WHERE p.room = ? AND w.note <> ''",
+        (room,),
+    )
     conn.execute(
         "INSERT OR IGNORE INTO saved_mentions (saved, effect, at) SELECT s.number, m.effect, m.at"
         " FROM mentions AS m JOIN pages AS p ON p.number = m.page"
@@ -60,6 +65,26 @@ def of_units(conn: Conn, rooms: Sequence[int], units: Sequence[str]) -> list[int
         (*units, *rooms),
     ).fetchall()
     return [number for (number,) in rows]
+
+
+def of_ids(conn: Conn, rooms: Sequence[int], ids: Sequence[str]) -> list[int]:
+    rows = conn.execute(
+        f"SELECT number FROM saved WHERE id IN ({marks(ids)}) AND room IN ({marks(rooms)})", (*ids, *rooms)
+    ).fetchall()
+    return [number for (number,) in rows]
+
+
+def ids_of(conn: Conn, numbers: Sequence[int]) -> set[str]:
+    rows = conn.execute(f"SELECT id FROM saved WHERE number IN ({marks(numbers)})", tuple(numbers)).fetchall()
+    return {one for (one,) in rows}
+
+
+def notes(conn: Conn, rooms: Sequence[int], ids: Sequence[str]) -> set[str]:
+    """Ids of notes that quote these pages."""
+    rows = conn.execute(
+        f"SELECT note FROM quoted WHERE page IN ({marks(ids)}) AND room IN ({marks(rooms)})", (*ids, *rooms)
+    ).fetchall()
+    return {note for (note,) in rows}
 
 
 def of_room(conn: Conn, room: int, limit: int) -> list[int]:

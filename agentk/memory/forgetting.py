@@ -39,7 +39,7 @@ def forget(conn: Conn, rooms: Sequence[int], ids: Sequence[str], names: Sequence
         f"SELECT number FROM pages WHERE unit IN ({marks(tuple(units))}) AND {inside}", (*units, *rooms)
     ).fetchall()
     gone = let_go(conn, [number for (number,) in found])
-    return _copies(conn, copies.of_units(conn, rooms, tuple(units)), gone)
+    return _copies(conn, rooms, copies.of_units(conn, rooms, tuple(units)), gone)
 
 
 def old(conn: Conn, room: int, before: float) -> Gone:
@@ -50,7 +50,7 @@ def old(conn: Conn, room: int, before: float) -> Gone:
         (room, room, before, _STEP),
     ).fetchall()
     gone = let_go(conn, [number for (number,) in rows])
-    return _copies(conn, copies.old(conn, room, before, _STEP), gone)
+    return _copies(conn, [room], copies.old(conn, room, before, _STEP), gone)
 
 
 def lost(conn: Conn, number: int, now: float) -> float:
@@ -76,7 +76,7 @@ def step(conn: Conn, number: int) -> Gone:
     """A step's worth of everything in a room, which stays."""
     rows = conn.execute("SELECT number FROM pages WHERE room = ? LIMIT ?", (number, _STEP)).fetchall()
     gone = let_go(conn, [page for (page,) in rows])
-    return _copies(conn, copies.of_room(conn, number, _STEP), gone)
+    return _copies(conn, [number], copies.of_room(conn, number, _STEP), gone)
 
 
 def let_go(conn: Conn, numbers: Sequence[int]) -> Gone:
@@ -141,13 +141,21 @@ def erased(conn: Conn, effects: Sequence[str], again: float) -> None:
     conn.execute(f"UPDATE erasures SET again = ? WHERE effect IN ({marks(effects)})", (again, *effects))
 
 
-def _copies(conn: Conn, numbers: Sequence[int], gone: Gone) -> Gone:
-    """Copies as well, which may be of pages that were not there any more."""
-    if not numbers:
-        return gone
+def _copies(conn: Conn, rooms: Sequence[int], numbers: Sequence[int], gone: Gone) -> Gone:
+    """Copies as well, which may be of pages that were not there any more, and notes that quoted any of them."""
+    known = {*gone.ids, *copies.ids_of(conn, numbers)}
+    notes = copies.notes(conn, rooms, tuple(known))
+    there = conn.execute(
+        f"SELECT number FROM pages WHERE id IN ({marks(tuple(notes))}) AND room IN ({marks(rooms)})",
+        (*notes, *rooms),
+    ).fetchall()
+    more = let_go(conn, [number for (number,) in there])
+    known |= {*notes, *more.ids}
+    numbers = sorted({*numbers, *copies.of_ids(conn, rooms, tuple(known))})
     ids, effects, had = copies.drop(conn, numbers)
     _note(conn, sorted(effects))
-    return Gone(tuple(dict.fromkeys((*gone.ids, *ids))), tuple(sorted({*gone.effects, *effects})), had)
+    every = tuple(dict.fromkeys((*gone.ids, *more.ids, *ids)))
+    return Gone(every, tuple(sorted({*gone.effects, *more.effects, *effects})), had)
 
 
 def _note(conn: Conn, effects: Sequence[str]) -> None:

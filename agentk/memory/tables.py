@@ -121,6 +121,9 @@ def checkpoints(conn: Conn) -> None:
         "CREATE INDEX saved_in_saved ON saved_in (saved)",
         "CREATE TABLE saved_mentions (saved INTEGER NOT NULL, effect TEXT NOT NULL, at REAL NOT NULL,"
         " PRIMARY KEY (saved, effect)) WITHOUT ROWID",
+        # Notes on episodes, and the pages that they quote: windows that knew may be gone when either is forgotten.
+        "CREATE TABLE quoted (room INTEGER NOT NULL, page TEXT NOT NULL, note TEXT NOT NULL,"
+        " PRIMARY KEY (room, page, note)) WITHOUT ROWID",
         "CREATE TRIGGER copies_in AFTER INSERT ON saved BEGIN"
         " UPDATE rooms SET saved = saved + new.bytes WHERE id = new.room; END",
         "CREATE TRIGGER copies_out AFTER DELETE ON saved BEGIN"
@@ -133,6 +136,7 @@ def checkpoints(conn: Conn) -> None:
         " AND number NOT IN (SELECT saved FROM saved_in WHERE checkpoint <> old.id);"
         " DELETE FROM saved_in WHERE checkpoint = old.id; END",
         "CREATE TRIGGER rooms_of_checkpoints AFTER DELETE ON rooms BEGIN"
+        " DELETE FROM quoted WHERE room = old.id;"
         " DELETE FROM checkpoints WHERE room = old.id; END",
     )
 

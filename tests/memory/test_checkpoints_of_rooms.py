@@ -77,6 +77,24 @@ def test_what_only_a_checkpoint_has_is_forgotten_with_its_records(tmp_path: Path
         assert b"madagascar" not in bytes_of(tmp_path)
 
 
+def test_notes_that_quote_go_from_checkpoints_and_from_what_was_brought_back(tmp_path: Path) -> None:
+    with opened(tmp_path) as conn:
+        room, other = keeping.room(conn, "m", "a", "a"), keeping.room(conn, "m", "b", "b")
+        said = say(conn, room, "it is zanzibar")
+        note = say(conn, room, "somebody said zanzibar")
+        conn.execute("INSERT INTO windows VALUES (1, ?, 0, 0, 0, 0, '{}', x'', 0, 0, 1)", (room.id,))
+        columns = "(1, 1, ?, 'user', x'', x'', 1, 1, 1, 1, ?, 0, 0, 0, 0, 0, ?, 0, 0, 0, 0)"
+        conn.execute(f"INSERT INTO window_pages VALUES {columns}", (said, said, note))
+        checkpoints.take(conn, room, "c1", 1.0, WIDE)
+        conn.execute("DELETE FROM windows")
+        checkpoints.bring(conn, "c1", other, WIDE)
+        copied = keeping.conversation(conn, other.id)[0].id
+        assert len(forgetting.forget(conn, [other.id], [copied]).ids) == 2
+        assert forgetting.forget(conn, [room.id], [said]) == forgetting.Gone((said, note), (), 1)
+        database.checkpoint(conn)
+        assert b"zanzibar" not in bytes_of(tmp_path)
+
+
 def test_copies_count_and_go_with_their_checkpoint_and_their_room(tmp_path: Path) -> None:
     with opened(tmp_path) as conn:
         room = keeping.room(conn, "m", "a", "a")
