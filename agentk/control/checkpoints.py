@@ -3,6 +3,7 @@
 How it is done is handed in. Whatever dies in between is done again: taking the same Checkpoint twice is taking it once.
 """
 
+import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,8 @@ from agentk.store import store as stores
 _AGAIN_SECONDS = 5.0
 _FOR_NOW = (errors.Unavailable, errors.OutcomeUnknown, errors.TooManyRequests)
 
+_log = logging.getLogger(__name__)
+
 Object = Mapping[str, Any]
 
 
@@ -25,6 +28,7 @@ class Source:
     take: Callable[[Object], Awaitable[Mapping[str, Any]]] | None = None
     drop: Callable[[str], Awaitable[None]] | None = None  # by uid
     begin: acting.Restore | None = None
+    sweep: Callable[[], Awaitable[None]] | None = None  # lets go of what was deleted while nobody listened
 
 
 class Duty:
@@ -41,6 +45,11 @@ class Duty:
         self._queue.add(key)
 
     async def run(self) -> None:
+        if self._source.sweep is not None:
+            try:
+                await self._source.sweep()
+            except (errors.AgentkError, OSError) as error:
+                _log.warning("deleted checkpoints are let go of later: %s", error)
         await self._queue.run()
 
     async def _look(self, key: tuple[str, str]) -> float | None:

@@ -207,7 +207,7 @@ class House:
             collect=self._collect,
             lives=self._gatehouse.lives if self._gatehouse else None,
             memory=self._gatehouse.memory.source if self._gatehouse else None,
-            checkpointed=checkpoints.Source(kept.take, kept.drop, kept.begin),
+            checkpointed=checkpoints.Source(kept.take, kept.drop, kept.begin, kept.sweep),
             certificates=self._gatehouse.authorities.bundle if self._gatehouse else None,
             preparations=preparing.Preparing(self._packages, self._images),
             doors=self._door,
