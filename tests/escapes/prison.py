@@ -97,7 +97,7 @@ class Prison:
         self.hello = self.ask("hello", version=wire.VERSION)
         told = until("its runtime was tried", self._probed)
         self.unhappy = "" if told["available"] else str(told["reason"])
-        self.quiet_mounts = self.launcher_mounts()
+        self.own_mounts = len(self.launcher_mounts()) - self._around
 
     @property
     def missing(self) -> dict[str, str]:
@@ -110,6 +110,7 @@ class Prison:
         command = [sys.executable, "-I", "-m", "agentk.runtime.launcher", "--state", str(self.state)]
         command += ["--run", str(self.run_dir), "--instance", self.instance]
         env = {**os.environ, CANARY: "a host's secret", "AGENTK_CRASH_AT": crash_at}
+        self._around = len(outside.mounts_of("self"))  # it begins with those, whoever else's they are
         self.process = subprocess.Popen(command, env=env)
         until("the launcher answers", self._answers)
 
@@ -338,7 +339,7 @@ class Prison:
         ours = (self.folder.name, self.run_dir.name)
         found += [f"mount {line}" for line in outside.mounts_of("self") if any(name in line for name in ours)]
         now = self.launcher_mounts()
-        found += [f"{len(now)} mounts of the launcher"] if len(now) > len(self.quiet_mounts) else []
+        found += [f"{len(now)} mounts of the launcher"] if len(now) - self._around > self.own_mounts else []
         found += [f"loop device {file}" for file in outside.loops() if str(self.folder) in file]
         folders = [self.state / place for place in ("boxes", "workspaces", "logs")]
         for folder in [*folders, self.run_dir / "doors"]:

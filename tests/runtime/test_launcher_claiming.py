@@ -2,9 +2,11 @@
 
 import asyncio
 import base64
+import contextlib
 import dataclasses
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +103,36 @@ def test_modules_are_there_and_one_that_is_missing_is_named(there: Place) -> Non
             with pytest.raises(errors.RuntimeRefused, match="cannot import no_such_module"):
                 await runtime.start(there.make(uid="waits-2", waits=True, modules=["no_such_module"]))
             assert [seen.uid for seen in await runtime.list()] == ["u-1"]
+
+    asyncio.run(flow())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="finds it by its uid")
+@pytest.mark.parametrize("there", [PODMAN], indirect=True)
+def test_its_last_words_are_heard_by_a_launcher_that_slept_while_it_died(there: Place) -> None:
+    launcher = there.launch().pid
+
+    def interpreters() -> list[Path]:
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                ours = folder.stat().st_uid == there.host_uid
+                if ours and b"agentk.sdk.waiting" in (folder / "cmdline").read_bytes():
+                    found.append(folder)
+        return found
+
+    async def flow() -> None:
+        async with launching.connected(there) as runtime:
+            waits = waiting(there, modules=["no_such_module"])
+            starting = asyncio.create_task(runtime.start(waits))
+            await launching.holds(lambda: bool(interpreters()) or starting.done())
+            os.kill(launcher, signal.SIGSTOP)
+            try:
+                await launching.holds(lambda: not interpreters())
+            finally:
+                os.kill(launcher, signal.SIGCONT)
+            with pytest.raises(errors.RuntimeRefused, match="cannot import no_such_module"):
+                await starting
 
     asyncio.run(flow())
 

@@ -12,12 +12,13 @@ import struct
 from agentk.api import errors
 from agentk.runtime import box as words
 from agentk.runtime import logs
-from agentk.runtime.launcher import doors, podman_starting
+from agentk.runtime.launcher import doors, podman_starting, starting
 from agentk.runtime.launcher.crash import crashpoint
 from agentk.runtime.launcher.loop import READ
 from agentk.runtime.launcher.world import World
 
 _PEER = struct.Struct("iII")
+_WORD_BYTES = 8192
 _LETTERS = 600  # of what it said at last
 _NO_PYTHON = "agentk: python3: not found"  # as the first process says it
 
@@ -26,6 +27,7 @@ class Attempt(podman_starting.Attempt):
     """One such box being made."""
 
     _listener: socket.socket | None = None
+    _late = ""  # what one said that was dead when we looked
 
     def _open_door(self) -> None:
         world, box = self._world, self._box
@@ -47,10 +49,11 @@ class Attempt(podman_starting.Attempt):
             return
         pid = _PEER.unpack(channel.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size))[0]
         inside = world.groups.pids(live.box.namespace, live.box.cgroup, live.leaf)
-        if world.groups.version != "none" and pid not in inside:
-            channel.close()
-            return
         channel.setblocking(False)
+        if world.groups.version != "none" and pid not in inside:
+            with channel:
+                self._late = self._late or _word(channel)
+            return
         self._hang_up()
         self._channel, self._told_go = channel, True
         world.loop.watch(channel.fileno(), READ, lambda _: self._listen())
@@ -63,6 +66,8 @@ class Attempt(podman_starting.Attempt):
         super()._waits(pid)
 
     def _ended_early(self) -> None:
+        if self._channel is None:
+            self._accept()  # it came, spoke and died before we looked
         while self._heard():
             pass
         if self._world.starting.get(self._live.box.id) is not self:
@@ -71,6 +76,8 @@ class Attempt(podman_starting.Attempt):
 
     def _last_words(self) -> str:
         output = self._live.output
+        if self._late:
+            return self._late
         if output is None:
             return "its Python ended before it waited"
         output.finish()
@@ -90,6 +97,15 @@ class Attempt(podman_starting.Attempt):
     def _close(self) -> None:
         self._hang_up()
         super()._close()
+
+
+def _word(channel: socket.socket) -> str:
+    """What is said of a failure, and nothing else: whoever has that pid now is nobody to us."""
+    try:
+        said = str(starting.message_of(channel.recv(_WORD_BYTES)).get("error", ""))
+    except OSError:
+        return ""
+    return "".join(filter(str.isprintable, said))[:_LETTERS]
 
 
 def hand_door_over(world: World, waiting: words.Box, box: words.Box) -> None:
