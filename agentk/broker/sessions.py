@@ -11,14 +11,14 @@ import functools
 import os
 import secrets
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 from agentk.api import errors
 from agentk.broker import exec_orders, pipes
 from agentk.broker.words import Guest
-from agentk.runtime import box
+from agentk.runtime import box, hands
 from agentk.runtime.ends import Ends
 
 PER_AGENT = 1  # at once: each keeps all that its code made
@@ -32,27 +32,6 @@ State = Literal["New", "Kept", "Ended"]
 Hears = Callable[[str, bytes], Awaitable[None]]
 
 
-class Reach(Protocol):
-    """As `runtime.hands.Hands`."""
-
-    async def enter(
-        self,
-        box_id: str,
-        argv: Sequence[str],
-        *,
-        stdin: int,
-        stdout: int,
-        stderr: int,
-        tty: bool = False,
-        env: Mapping[str, str] | None = None,
-        cwd: str = "",
-        hand_id: str = "",
-        timeout_seconds: float | None = None,
-    ) -> box.Exit: ...
-
-    async def cancel(self, box_id: str, hand_id: str) -> None: ...
-
-
 @dataclass(frozen=True)
 class Step:
     code: str
@@ -62,7 +41,7 @@ class Step:
 
 
 class Sessions:
-    def __init__(self, reach: Reach, idle_seconds: float = IDLE_SECONDS) -> None:
+    def __init__(self, reach: hands.Hands, idle_seconds: float = IDLE_SECONDS) -> None:
         self._reach, self._idle_seconds = reach, idle_seconds
         self._open: dict[tuple[str, str], _Session] = {}  # by box and name
 
@@ -130,7 +109,7 @@ class Sessions:
 class _Session:
     """One interpreter, from its start to its end."""
 
-    def __init__(self, reach: Reach, box_id: str) -> None:
+    def __init__(self, reach: hands.Hands, box_id: str) -> None:
         self.turn = asyncio.Lock()
         self.steps = 0
         self.began = False  # it has said something of ours

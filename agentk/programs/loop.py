@@ -36,6 +36,10 @@ class Tools:
         """What is to be told of each, in order. Raises Ended."""
         return ["" for _ in calls]
 
+    def mistaken(self, text: str) -> str:
+        """Why a text without calls is hardly meant as the answer; "" when it is taken as one."""
+        return ""
+
 
 Offers = Callable[[client.Agent, telling.Told, progress.Progress], Tools]
 
@@ -114,6 +118,8 @@ class Loop:
         """What is wrong with it; None when the gate has taken it."""
         if not text.strip():
             return "the answer is empty"
+        if mistaken := self._tools.mistaken(text):
+            return mistaken
         self._say.answer(self._steps, text)  # before exit, for the box may be gone after it
         try:
             result = answers.parsed(text) if self._told.output is not None else text

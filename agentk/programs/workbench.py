@@ -7,6 +7,7 @@ anything; what it calls they see as calls of tools. The model is told what was p
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, Dict, List, Sequence, Tuple
 
 from agentk.programs import ends, loop, progress, toolbox
@@ -19,6 +20,9 @@ SHOWN = 8  # functions shown whole from the beginning; of more the names of thei
 SKILLS = 20  # told from the beginning; of more that they are searched
 _MODULES = 60  # named
 _WRONG_LETTERS = 120
+_FENCED = re.compile(
+    r"```(?:python|py)[ \t]*\n[^`]*```\s*\Z"
+)  # so many models write what they want to have run
 
 
 class Workbench(loop.Tools):
@@ -27,6 +31,7 @@ class Workbench(loop.Tools):
         self._agent, self._say, self._saves = agent, say, saves
         self._offered: List[str] = []
         self._steps = self._refused = 0
+        self._doubted = False
 
     def open(self) -> None:
         self._open_tools()
@@ -68,6 +73,13 @@ class Workbench(loop.Tools):
     def call(self, step: int, calls: Sequence[Dict[str, Any]]) -> List[str]:
         """One after the other: each may need what the one before it made."""
         return [self._one(step, call) for call in calls]
+
+    def mistaken(self, text: str) -> str:
+        """Asked once: an answer may be code."""
+        if self._doubted or not _FENCED.search(text):
+            return ""
+        self._doubted = True
+        return "code in a text is not run: give it to python, or say the same again if that is your answer"
 
     def _offer(self, shelf: modules.Shelf) -> str:
         """What there is to import."""

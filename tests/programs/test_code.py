@@ -221,6 +221,14 @@ def test_a_person_refuses_code_and_the_model_may_not_insist(bench: Bench) -> Non
     assert {(one["session"], one["outputBytes"]) for one in bench.ran} == {("code", workbench.OUTPUT_BYTES)}
 
 
+def test_code_in_an_answer_is_asked_about_once(bench: Bench) -> None:
+    fenced = "So:\n```python\nprint(1)\n```"
+    bench.model = [fenced, py("print(6 * 7)"), fenced]
+    assert run(bench)[0] == 0
+    assert "code in a text is not run" in bench.asked[1]["messages"][-1]["content"]
+    assert told(bench)[1:] == ["42"] and bench.exits[0]["result"] == fenced
+
+
 def test_names_and_texts_of_strangers_become_no_code() -> None:
     hostile = results.Described(
         name='x"); import os',
