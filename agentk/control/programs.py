@@ -38,8 +38,7 @@ def mounts(
     if "program" not in spec:
         return
     told = {key: spec[key] for key in _TOLD if key in spec}
-    window = (spec.get("memory") or {}).get("contextTokens")
-    told |= {"window": window} if window else {}
+    told |= {"window": window} if (window := _window(spec, found)) else {}
     if saves := (spec.get("skills") or {}).get("save"):
         told["saves"] = saves
     told["context"] = list(_context(spec, found, contents, problems))
@@ -49,6 +48,12 @@ def mounts(
         return
     data = json.dumps(told, ensure_ascii=False).encode()
     yield boxes.Mount("files", FOLDER, files={FILE: base64.b64encode(data).decode()})
+
+
+def _window(spec: Spec, found: references.Found) -> int:
+    """Most tokens of what its model is shown: its own word, then its Memory's; 0 when nobody said."""
+    own = (spec.get("memory") or {}).get("contextTokens")
+    return int(own or ((found.memory or {}).get("spec") or {}).get("contextTokens") or 0)
 
 
 def _context(

@@ -11,7 +11,7 @@ DEFAULT_POLICY = "baseline"
 
 
 class Ref(NamedTuple):
-    kind: Literal["Runtime", "Policy", "Secret", "ConfigMap", "Skill"]
+    kind: Literal["Runtime", "Policy", "Secret", "ConfigMap", "Skill", "Memory"]
     namespace: str  # "" for kinds that have none
     name: str
 
@@ -24,6 +24,7 @@ class Found:
     policy: Mapping[str, Any] | None = None
     secrets: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     config_maps: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    memory: Mapping[str, Any] | None = None  # of a machine, which reads there how large its context is
     skills: Sequence[Mapping[str, Any]] = ()  # those it may use
     skills_size: int = 0  # of their files; too large a number, and they were not read
     skills_missing: Sequence[skilling.Key] = ()  # it names them, and may not use them
@@ -66,5 +67,7 @@ def _in_namespace(spec: Mapping[str, Any], namespace: str) -> Iterator[Ref]:
     for one in spec.get("context") or ():
         if "configMapRef" in one:
             yield Ref("ConfigMap", namespace, one["configMapRef"]["name"])
+    if spec.get("program") == "machine" and (memory := (spec.get("memory") or {}).get("ref")):
+        yield Ref("Memory", namespace, memory["name"])
     if "configMapRef" in (spec.get("source") or {}):
         yield Ref("ConfigMap", namespace, spec["source"]["configMapRef"]["name"])

@@ -29,6 +29,7 @@ _KINDS = {
     "Policy": kinds.POLICY,
     "Secret": kinds.SECRET,
     "ConfigMap": kinds.CONFIGMAP,
+    "Memory": kinds.MEMORY,
 }
 UNAVAILABLE = "SandboxUnavailable"
 
@@ -223,6 +224,7 @@ class Eyes:
         policy: Mapping[str, Any] | None = None
         secrets: dict[str, Mapping[str, Any]] = {}
         config_maps: dict[str, Mapping[str, Any]] = {}
+        memory: Mapping[str, Any] | None = None
         for ref in references.names(agent):
             if ref.kind == "Skill":
                 continue
@@ -233,9 +235,11 @@ class Eyes:
                 runtime = obj
             elif ref.kind == "Policy":
                 policy = obj
+            elif ref.kind == "Memory":
+                memory = obj
             else:
                 (secrets if ref.kind == "Secret" else config_maps)[ref.name] = obj
-        found = references.Found(runtime, policy, secrets, config_maps)
+        found = references.Found(runtime, policy, secrets, config_maps, memory)
         return await self._with_skills(agent, found) if agent["spec"].get("skills") else found
 
     async def _with_skills(self, agent: Mapping[str, Any], found: references.Found) -> references.Found:

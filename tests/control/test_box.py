@@ -331,3 +331,16 @@ def test_a_program_is_told_by_one_file_and_by_nothing_else() -> None:
         "context[0].path" in wrong[0]
         and wrong[1] == 'ConfigError: context[1]: ConfigMap "none" does not exist'
     )
+
+
+def test_a_machine_is_told_the_size_of_its_context_by_itself_and_else_by_its_memory() -> None:
+    def told(memory: dict[str, Any]) -> Any:
+        made = agent(program="machine", memory={"ref": {"name": "team"}, **memory})
+        del made["spec"]["command"]
+        assert references.Ref("Memory", "ns", "team") in references.names(made)
+        built = box.build(made, found(memory={"spec": {"contextTokens": 5000}}), ATTEMPT)
+        mount = next(one for one in built.mounts if one.target == "/opt/program")
+        return json.loads(base64.b64decode(mount.files["program.json"]))["window"]
+
+    assert (told({}), told({"contextTokens": 3000})) == (5000, 3000)
+    assert references.names(agent(memory={"ref": {"name": "team"}})) == references.names(agent())

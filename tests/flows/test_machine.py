@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.flows import household
-from tests.flows.household import Household, Object, Space
+from tests.flows.household import Household, Object, Space, manifest
 from tests.flows.test_examples import EXAMPLES
 from tests.flows.test_react import calls, react, route
 
@@ -94,12 +94,13 @@ def test_what_leaves_a_frame_is_found_in_its_memory(space: Space) -> None:
             calls(("search", {"query": "kumquat"}), toolResult={"name": "recall"}),
             calls(back("{{toolResult}}")),
         ),
-        machine("a", task="Fold.", memory={"contextTokens": 3500}),
+        manifest("Memory", "team", spec={"contextTokens": 3500}),
+        machine("a", task="Fold.", memory={"ref": {"name": "team"}}),
     )
     status = space.phase("a", "Succeeded", "Failed")
     log = space.log("a")
     assert "(episode): The clerk looked for a kumquat" in json.loads(status["result"] or "null"), log
-    assert any("folds: p" in line for line in log)
+    assert any("folds: p" in line for line in log) and any(" of 3500 tokens" in line for line in log)
     assert "kumquat" in space.agentk("memory", "search", "a", "kumquat").out
     assert "kumquat" in space.agentk("memory", "ls", "a", "--kind", "episode", "-o", "json").out
 
