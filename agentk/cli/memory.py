@@ -267,6 +267,7 @@ def stats(
         ("embedded", f"{embedding['done']} of {embedding['total']}"),
         ("searches", str(told["searches"])),
         ("hit rate", told.get("hitRate", "-")),
+        ("faults", f"{told['faults']}, and {told['evictions']} evictions, of managed conversations"),
     ]
     show.write(columns.draw(("What", "Value"), rows, show=False))
     return 0

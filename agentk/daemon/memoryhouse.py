@@ -270,9 +270,10 @@ class Memoryhouse:
 
 
 def told_of(counts: Mapping[str, int]) -> dict[str, Any]:
-    """Searches and what they found, for people."""
+    """Searches and what they found, and how pages moved in conversations, for people."""
     searches, hits = counts.get("searches", 0), counts.get("hits", 0)
     told: dict[str, Any] = {"searches": searches, "hits": hits}
+    told |= {what: counts.get(what, 0) for what in ("faults", "evictions")}
     if searches:
         told["hitRate"] = f"{round(100 * hits / searches)}%"
     return told

@@ -59,6 +59,10 @@ def test_a_program_that_only_appends_is_answered_of_what_left_its_window(space: 
     [window] = space.agentk("memory", "map", "a", "-o", "json").json["items"]
     assert window["tokens"]["total"] <= 700 and window["faults"] >= 1 and window["evictions"] > 60
     assert [page["seq"] for page in window["pages"] if page["kind"] != "episode"] == list(range(1, 120))
+    counted = space.agentk("memory", "stats", "a", "-o", "json").json
+    assert {what: counted[what] for what in ("faults", "evictions")} == {
+        what: window[what] for what in ("faults", "evictions")
+    }
     told = space.agentk("memory", "explain", "a/5").out
     assert "brought back before message 119" in told and "moored in Faro" in told and "similarity" in told
     swapped = next(page for page in window["pages"] if not page["resident"])
