@@ -131,10 +131,10 @@ async def _listed(call: calls.Call, house: Memoryhouse, place: _Place) -> dict[s
         rooms = place.rooms(conn)
         owners = {room.id: room.owner for room in rooms}
         if query:
-            hits = memory.found(conn, rooms, query, limit, near, only)
-            return {"items": [_shown(hit.page, owners[hit.room], query, hit) for hit in hits]}
+            hits, asked = memory.found(conn, rooms, query, limit, near, only), search.terms(query)
+            return {"items": [_shown(hit.page, owners[hit.room], asked, hit) for hit in hits]}
         told = keeping.listed(conn, list(owners), only, limit, before)
-        items = [_shown(page, owners[at], "") for _, page, at in told]
+        items = [_shown(page, owners[at], ()) for _, page, at in told]
         return {"items": items} | ({"before": told[-1][0]} if len(told) == limit else {})
 
     return await house.db.read(work)
@@ -208,8 +208,10 @@ async def _stats(house: Memoryhouse, place: _Place) -> dict[str, Any]:
     return await house.db.read(work)
 
 
-def _shown(page: pages.Page, owner: str, query: str, hit: search.Hit | None = None) -> dict[str, Any]:
-    told = {**memory.line(page, memories.name_of(owner)), "snippet": search.snippet(page, query)}
+def _shown(
+    page: pages.Page, owner: str, asked: Sequence[str], hit: search.Hit | None = None
+) -> dict[str, Any]:
+    told = {**memory.line(page, memories.name_of(owner)), "snippet": search.snippet(page, asked)}
     told |= {"pinned": page.pinned, "used": page.used, "accesses": page.accesses}
     if hit is not None:
         told["by"] = list(hit.by)

@@ -29,8 +29,8 @@ _COMMON, _FEW = 4, 20
 _K = 60  # of reciprocal rank fusion: how much more the first counts than the tenth
 _SNIPPET = 200
 
-_SPLIT = re.compile(r"\s+")
-_EDGES = re.compile(r"^\W+|\W+$")
+# From the first letter to the last of what stands between spaces: read once from left to right, whatever it is.
+_BETWEEN = re.compile(r"\w(?:\S*\w)?")
 
 
 @dataclass(frozen=True)
@@ -124,20 +124,18 @@ def by_words(
 def terms(query: str) -> list[str]:
     """The words of a question that are looked up, each as FTS5's string: nothing in it is an operator."""
     found = dict[str, None]()
-    for part in _SPLIT.split(query[:QUERY_CHARS].replace("\0", " ")):
-        word = _EDGES.sub("", part)[:_WORD_CHARS]
-        if word:
-            found[word.lower()] = None
+    for word in _BETWEEN.findall(query[:QUERY_CHARS].replace("\0", " ")):
+        found[word[:_WORD_CHARS].lower()] = None
     longest = sorted(found, key=len, reverse=True)[:_WORDS]
     quoted = [word.encode(errors="replace").decode().replace('"', '""') for word in longest]
     return [f'"{word}"' for word in quoted]
 
 
-def snippet(page: Page, query: str) -> str:
-    """A few words of the page around the first of the question's that it has."""
+def snippet(page: Page, asked: Sequence[str]) -> str:
+    """A few words of the page around the first of the question's (`terms`) that it has."""
     text = " ".join(page.text.split()) if len(page.text) < 100_000 else " ".join(page.text[:100_000].split())
     lower = text.lower()
-    places = [lower.find(term.strip('"').replace('""', '"')) for term in terms(query)]
+    places = [lower.find(term.strip('"').replace('""', '"')) for term in asked]
     begin = max(0, min((place for place in places if place >= 0), default=0) - _SNIPPET // 4)
     cut = text[begin : begin + _SNIPPET]
     return f"{'…' if begin else ''}{cut}{'…' if begin + _SNIPPET < len(text) else ''}"

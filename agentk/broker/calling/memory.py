@@ -147,24 +147,25 @@ class _Calls:
         near = await self._near(context, standing, query)
         name = standing.settings.embedder.name
 
-        def work(conn: Conn) -> tuple[list[search.Hit], dict[int, str], tuple[int, int]]:
+        def work(conn: Conn) -> tuple[list[search.Hit], list[str], dict[int, str], tuple[int, int]]:
             rooms = standing.readable(keeping.rooms(conn, standing.memory))
             owners = {room.id: memories.name_of(room.owner) for room in rooms}
             among = _chosen(rooms, params)
             fitting = found(conn, among, query, params["limit"], near, only)
             progress = vectors.progress(conn, list(owners), name) if owners else (0, 0)
-            return fitting, owners, progress
+            asked = search.terms(query)
+            return fitting, [search.snippet(hit.page, asked) for hit in fitting], owners, progress
 
-        hits, owners, (done, total) = await self._read(standing, work)
+        hits, snippets, owners, (done, total) = await self._read(standing, work)
         await self._note(context, standing, [hit.page for hit in hits], asked=bool(query), touch=False)
         items = [
             {
                 **line(hit.page, owners[hit.room]),
-                "snippet": search.snippet(hit.page, query),
+                "snippet": snippet,
                 "by": list(hit.by),
             }
             | ({} if hit.similarity is None else {"similarity": round(hit.similarity, 4)})
-            for hit in hits
+            for hit, snippet in zip(hits, snippets, strict=True)
         ]
         return Done({"items": items, "pages": total, "embedder": name, "embedded": done}, context.used)
 
