@@ -5,6 +5,7 @@ bounded, and so is what is read for it. Whoever writes it (here, the beginnings 
 fail: until there is a note nothing is marked as told, and the next fold begins where this one did.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ INPUT_CHARS = 48_000  # of one fold that a model reads
 _LINE_CHARS = 160
 _SHORTEST = 24
 _END = re.compile(r"(?<=[.!?。！？])\s|\n")
+_JSON = json.JSONEncoder(ensure_ascii=False)
 _WHO = {"user": "user", "assistant": "assistant", "tool": "tool", "system": "system"}
 
 
@@ -81,7 +83,8 @@ def folded(window: Window, episode: Episode, note: Slot, bounds: Bounds) -> Wind
 
 
 def note_tokens(text: str) -> int:
-    return tokens.estimate(text.encode()) + tokens.MESSAGE_TOKENS
+    """As it is sent: as a part of a JSON string, where a backslash, a quote or a line's end has two bytes."""
+    return tokens.estimate(_JSON.encode(text).encode("utf-8", "replace")) + tokens.MESSAGE_TOKENS
 
 
 def fits(text: str, most: int) -> bool:
@@ -92,8 +95,11 @@ def cut(text: str, most: int) -> str:
     """At most so many tokens of it."""
     if fits(text, most):
         return text
-    room = max(0, most - tokens.MESSAGE_TOKENS) * tokens.BYTES_A_TOKEN - 3
-    return text.encode()[: max(0, room)].decode(errors="ignore").rstrip() + "…"
+    least, room = 0, min(len(text), max(0, most) * tokens.BYTES_A_TOKEN)
+    while least < room:
+        half = (least + room + 1) // 2
+        least, room = (half, room) if fits(text[:half].rstrip() + "…", most) else (least, half - 1)
+    return text[:least].rstrip() + "…"
 
 
 def _thinned(episode: Episode, head: str, most: int) -> list[str]:

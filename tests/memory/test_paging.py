@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agentk.memory import folding, layout, messages, recalling, tokens, turning, window
@@ -33,9 +33,28 @@ def counted(request: messages.Request, prompt: layout.Prompt) -> int:
     )
 
 
+# Notes of what is mostly backslashes: as a part of a JSON string they have twice the bytes.
+BACKSLASHES = [
+    ("a", [["chedahcédi"], ["fh", '"ggbé🦊h日h🦊dhah', ' "aeg"jgc\\jh日\\cg\ng"']], "cdd"),
+    ("\\", [], "\\"),
+    ("\\", [], "\\"),
+    ("\\" * 9 + "a", [["d", "\\", "\\" * 5]], "\\"),
+    ("\\" * 9 + "a", [["d", "\\", "\\" * 5]], "\\"),
+    ("\\" * 28, [["\\\\", "\\\\", "\\" * 8 + "e"]], "\\"),
+    ("\\" * 6 + "d🦊e", [["\\"], ["\\\\\\e", "\\\\\\"]], "\\"),
+    ("\\", [], "\\"),
+    ("\\", [], "\\"),
+    ("\\", [["\\"], ["\\"]], "\\"),
+]
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 @each
 @given(steps=STEPS, size=SIZES)
+@example(steps=BACKSLASHES, size=822)
+@example(steps=BACKSLASHES, size=896)
+@example(steps=BACKSLASHES, size=1_039)
+@example(steps=BACKSLASHES, size=1_322)
 def test_a_prompt_is_never_over_its_budget(dialect: str, steps: Any, size: int) -> None:
     for prompt, _, request in spoken(Talk(dialect, talking.settings(size)), steps):
         assert counted(request, prompt) == prompt.tokens <= size
