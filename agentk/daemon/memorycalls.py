@@ -137,7 +137,7 @@ async def _listed(call: calls.Call, house: Memoryhouse, place: _Place) -> dict[s
         items = [_shown(page, owners[at], ()) for _, page, at in told]
         return {"items": items} | ({"before": told[-1][0]} if len(told) == limit else {})
 
-    return await house.db.read(work)
+    return await house.db.read(work, scan=bool(query))
 
 
 async def _near(house: Memoryhouse, place: _Place, query: str) -> dict[str, bytes]:

@@ -112,7 +112,7 @@ class Database:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._gate = threading.Lock()
         self._closed = False
-        self._idle: queue.LifoQueue[Conn] = queue.LifoQueue()
+        self._idle = {mapped: queue.LifoQueue[Conn]() for mapped in (False, True)}
         self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="memory-read")
         self._writer = threading.Thread(target=self._work, name="memory-write", daemon=True)
         self._writer.start()
@@ -127,11 +127,11 @@ class Database:
         cut: bool = await asyncio.wrap_future(self._queue(None))
         return cut
 
-    async def read(self, work: Work[T]) -> T:
-        """Run `work` in a thread, in one snapshot."""
+    async def read(self, work: Work[T], *, scan: bool = False) -> T:
+        """Run `work` in a thread, in one snapshot. `scan`: it looks at many vectors, not at a page alone."""
         if self._closed:
             raise errors.Unavailable("the memory is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._reading, work)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, self._reading, work, scan)
 
     def close(self) -> None:
         """Write what is queued, take the log back, and let go. Repeatable."""
@@ -142,9 +142,10 @@ class Database:
             self._jobs.put(None)
         self._writer.join()
         self._threads.shutdown(cancel_futures=True)
-        with suppress(queue.Empty):
-            while True:
-                self._idle.get_nowait().close()
+        for idle in self._idle.values():
+            with suppress(queue.Empty):
+                while True:
+                    idle.get_nowait().close()
         with suppress(*driver.error_types()):
             checkpoint(self._conn)
         self._conn.close()
@@ -157,9 +158,9 @@ class Database:
             self._jobs.put(_Job(work, future))
         return future
 
-    def _reading(self, work: Work[T]) -> T:
+    def _reading(self, work: Work[T], scan: bool) -> T:
         try:
-            conn = self._take()
+            conn = self._take(scan)
             try:
                 conn.execute("BEGIN")
                 try:
@@ -167,15 +168,15 @@ class Database:
                 finally:
                     conn.execute("COMMIT")
             finally:
-                self._idle.put(conn)
+                self._idle[scan].put(conn)
         except driver.error_types() as error:
             raise driver.refused(error) from error
 
-    def _take(self) -> Conn:
+    def _take(self, scan: bool) -> Conn:
         try:
-            return self._idle.get_nowait()
+            return self._idle[scan].get_nowait()
         except queue.Empty:
-            return driver.connect(self.path, reading=True)
+            return driver.connect(self.path, reading=True, mapped=scan)
 
     # the writer's thread
 

@@ -15,7 +15,8 @@ from agentk.api import errors
 
 BUSY_MILLISECONDS = 5000
 # A look at every vector of an agent reads them once, in order: mapped, that costs half of what reads do. What is not
-# there is not mapped, and what is mapped is the page cache's.
+# there is not mapped, and what is mapped is the page cache's. One page that is looked up is another matter: a first
+# touch of a mapped file reads ahead as far as the disk's setting says, which may be megabytes for 4 KiB.
 _MAPPED_BYTES = 1 << 30
 
 
@@ -44,12 +45,12 @@ def error_types() -> tuple[type[Exception], ...]:
     return (sqlite3.Error,) if apsw is None else (sqlite3.Error, apsw.Error)
 
 
-def connect(path: Path, *, reading: bool = False) -> Conn:
-    """A connection that searches vectors. Raises Missing, or what the database says."""
+def connect(path: Path, *, reading: bool = False, mapped: bool = False) -> Conn:
+    """A connection that searches vectors; `mapped`: it looks at many. Raises Missing, or what the database says."""
     apsw = _apsw()
     conn: Any = _standard(path, reading) if apsw is None else _own(apsw, path, reading)
     try:
-        pragmas = [f"mmap_size = {_MAPPED_BYTES}"]
+        pragmas = [f"mmap_size = {_MAPPED_BYTES if mapped else 0}"]
         if reading:
             pragmas.append("query_only = ON")
         else:

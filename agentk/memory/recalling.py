@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from agentk.memory import window as windows
-from agentk.memory.window import Bounds, Slot, Window
+from agentk.memory.window import Bounds, Window
 
 SAME = 0.8  # of all words of two pages that both have: one of them says what the other does
 _MANY = 8  # units that are about as like as the best: of so many none is meant
@@ -64,11 +64,13 @@ def brought(window: Window, chosen: Iterable[str], now: float) -> Window:
     if not window.slots or not wanted:
         return window
     at = next((slot.seq for slot in reversed(window.slots) if slot.kind == "user"), window.slots[-1].seq)
-    pictures = {slot.unit for slot in window.slots if slot.media}
-    faulted = [slot.id for slot in window.slots if slot.unit in wanted and not slot.resident]
-
-    def back(slot: Slot) -> Slot:
-        return replace(
+    slots = list(window.slots)
+    meant = [place for place, slot in enumerate(slots) if slot.unit in wanted]  # the one look at all of them
+    pictures = {slots[place].unit for place in meant if slots[place].media}
+    faulted = [place for place in meant if not slots[place].resident]
+    for place in faulted:
+        slot = slots[place]
+        slots[place] = replace(
             slot,
             resident=True,
             at=0 if slot.unit in pictures else at,
@@ -76,5 +78,4 @@ def brought(window: Window, chosen: Iterable[str], now: float) -> Window:
             accesses=slot.accesses + 1,
             used=max(now, slot.used),
         )
-
-    return windows.counted(windows.mapped(window, faulted, back), faults=len(faulted))
+    return windows.counted(replace(window, slots=tuple(slots)), faults=len(faulted))

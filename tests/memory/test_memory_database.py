@@ -270,3 +270,23 @@ def test_a_write_that_fails_undoes_itself_alone(tmp_path: Path) -> None:
     assert isinstance(failed, pages.Unusable)
     assert found == [f"page {n}" for n in range(100)]
     assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("memory.db*")} == {0o600}
+
+
+def test_only_who_looks_at_many_vectors_has_the_file_mapped(tmp_path: Path) -> None:
+    """One page that is looked up in a mapped file reads ahead as far as the disk is set to."""
+
+    def look(conn: driver.Conn) -> tuple[bool, int]:
+        mapped = conn.execute("PRAGMA mmap_size").fetchone()[0] > 0
+        return mapped, conn.execute("SELECT count(*) FROM pages").fetchone()[0]
+
+    async def act() -> None:
+        with opened(tmp_path) as conn:
+            say(conn, keeping.room(conn, "m", "a", "a"), "kumquat")
+        db = database.Database(tmp_path)
+        try:
+            told = [await db.read(look, scan=scan) for scan in (False, True, False)]
+            assert told == [(False, 1), (True, 1), (False, 1)]
+        finally:
+            db.close()
+
+    asyncio.run(act())

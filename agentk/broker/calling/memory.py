@@ -156,7 +156,7 @@ class _Calls:
             asked = search.terms(query)
             return fitting, [search.snippet(hit.page, asked) for hit in fitting], owners, progress
 
-        hits, snippets, owners, (done, total) = await self._read(standing, work)
+        hits, snippets, owners, (done, total) = await self._read(standing, work, bool(query))
         await self._note(context, standing, [hit.page for hit in hits], asked=bool(query), touch=False)
         items = [
             {
@@ -187,7 +187,7 @@ class _Calls:
             fitting = _fitting(conn, among, there, params.get("maxTokens"))
             return there, fitting, keeping.owners(conn, [page.id for page in fitting])
 
-        there, fitting, owners = await self._read(standing, work)
+        there, fitting, owners = await self._read(standing, work, bool(query))
         await self._note(context, standing, fitting, asked=bool(query), touch=True)
         had = {page.id for page in there} | {page.name for page in there}
         answer = {
@@ -211,13 +211,13 @@ class _Calls:
         done = await erased(self._db, gone, self._erase)
         return Done({"forgotten": list(gone.ids), "checkpoints": gone.checkpoints, "erased": done})
 
-    async def _read(self, standing: Standing, work: Callable[[Conn], T]) -> T:
+    async def _read(self, standing: Standing, work: Callable[[Conn], T], scan: bool) -> T:
         """Few at a time for an agent and all that it spawned: the readers are everybody's."""
         if len(self._places) > _PLACES:
             self._places = {key: place for key, place in self._places.items() if place.locked()}
         place = self._places.setdefault(f"{standing.memory} {standing.account}", asyncio.Semaphore(_AT_ONCE))
         async with place:
-            return await self._db.read(work)
+            return await self._db.read(work, scan=scan)
 
     async def _vector(self, context: Context, standing: Standing, text: str) -> keeping.Vector | None:
         """None when the embedder cannot be had now: it is done later."""
