@@ -106,7 +106,7 @@ def _told(error: Any, path: Path, secret: bool) -> Iterator[Problem]:
         hint = cause.hint if isinstance(cause, errors.AgentkError) and not secret else ""
         yield Problem(path, str(cause.message if cause else error.message), hint)
     elif rule == "oneOf":
-        yield _not_exactly_one(path, value, [key for branch in asked for key in branch["required"]])
+        yield _not_exactly_one(path, value, [branch["required"] for branch in asked])
     elif rule == "not":
         yield Problem(path, f"{' and '.join(asked['required'])} cannot both be given")
     else:
@@ -146,10 +146,10 @@ def _wrong_type(schema: schemas.Schema, path: Path, value: Any, secret: bool) ->
     )
 
 
-def _not_exactly_one(path: Path, value: dict[str, Any], choices: list[str]) -> Problem:
-    given = [key for key in choices if key in value]
-    asked = f"{', '.join(choices[:-1])} and {choices[-1]}"
-    found = " and ".join(given) if given else "none"
+def _not_exactly_one(path: Path, value: dict[str, Any], branches: list[list[str]]) -> Problem:
+    found = " and ".join(key for keys in branches for key in keys if key in value) or "none"
+    *first, last = (" with ".join(keys) for keys in branches)
+    asked = f"{', '.join(first)} and {last}"
     return Problem(path, f"expected exactly one of {asked}, found {found}", reason="FieldValueRequired")
 
 

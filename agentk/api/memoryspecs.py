@@ -14,6 +14,7 @@ BUILTIN_DIMS = 384
 _PAGES, _TOTAL_PAGES = 10_000, 100_000
 _BYTES, _TOTAL_BYTES = "64Mi", "1Gi"
 _MOST_BYTES = 2**40
+_WEIGHTS = frozenset({"recency", "importance", "frequency", "similarity"})
 
 Spec = Mapping[str, Any]
 
@@ -100,8 +101,7 @@ def _sharing(given: Spec) -> Sharing:
 
 def of_memory(obj: Mapping[str, Any]) -> Iterator[Problem]:
     """What a schema cannot say of a Memory."""
-    yield from _embedder(obj.get("spec") or {}, ("spec",))
-    yield from _amounts(obj.get("spec") or {}, ("spec",))
+    yield from _of_both(obj.get("spec") or {}, ("spec",))
 
 
 def of_agent(spec: Spec) -> Iterator[Problem]:
@@ -111,13 +111,32 @@ def of_agent(spec: Spec) -> Iterator[Problem]:
     beside = sorted(set(memory) - {"ref"} - OF_CONTEXT)
     if "ref" in memory and beside:
         yield Problem((*where, beside[0]), "a Memory that is referred to says this itself")
-    yield from _embedder(memory, where)
-    yield from _amounts(memory, where)
+    yield from _of_both(memory, where)
+
+
+def _of_both(spec: Spec, where: Path) -> Iterator[Problem]:
+    yield from _embedder(spec, where)
+    yield from _weights(spec, where)
+    yield from _amounts(spec, where)
 
 
 def _embedder(spec: Spec, where: Path) -> Iterator[Problem]:
-    if "dimensions" in spec and "sentence" in (spec.get("embedder") or {}):
+    given = spec.get("embedder") or {}
+    if "sentence" not in given:
+        return
+    if "dimensions" in spec:
         yield Problem((*where, "dimensions"), "a sentence model has the dimensions that it has")
+    beside = sorted({"model", "modelRef"} & set(given))
+    if len(beside) == 1:  # of both the schema tells
+        yield Problem((*where, "embedder", beside[0]), "cannot be given beside sentence")
+
+
+def _weights(spec: Spec, where: Path) -> Iterator[Problem]:
+    given = (spec.get("paging") or {}).get("weights") or {}
+    if set(given) >= _WEIGHTS and not any(given.values()):
+        yield Problem(
+            (*where, "paging", "weights"), "are all 0, and nothing would tell which pages leave first"
+        )
 
 
 def _amounts(spec: Spec, where: Path) -> Iterator[Problem]:

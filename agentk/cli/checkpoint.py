@@ -5,11 +5,17 @@ from typing import Annotated
 
 import typer
 
-from agentk.api import errors, kinds, quantities
+from agentk.api import errors, kinds
 from agentk.cli import connect, options, show, telling, usage, waiting
 from agentk.client import client, watching
 
 app = typer.Typer(**options.APP)
+
+_STOOD = {
+    "Frozen": "the agent stood still meanwhile",
+    "Running": "the agent went on meanwhile, for this host cannot freeze it",
+    "Stopped": "the agent was not running",
+}
 
 
 @app.command()
@@ -81,8 +87,10 @@ def _taken(api: client.Client, made: dict[str, object], end: float | None) -> in
             return 1
         if status.get("phase") == "Ready":
             print(f"checkpoint.agentk.dev/{name} taken")
-            size = quantities.format_quantity(int(status["bytes"]))
-            show.say(f"{status['pages']} pages, {status['files']} files, {size}, {status['consistency']}")
+            show.say(
+                f"{status['pages']:,} pages, {status['files']:,} files, {int(status['bytes']):,} bytes; "
+                f"{_STOOD[status['consistency']]}"
+            )
             for one in status.get("leftOut") or ():
                 show.say(f"left out: {one}")
             return 0

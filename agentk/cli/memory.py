@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from agentk.api import kinds, quantities
+from agentk.api import errors, kinds, quantities
 from agentk.cli import columns, connect, memory_map, memory_moving, options, show, usage
 from agentk.client import client
 
@@ -262,7 +262,7 @@ def stats(
             (f"  {kind}", f"{one['pages']} pages, {one['tokens']} tokens")
             for kind, one in told["kinds"].items()
         ),
-        ("agents", str(len(told["agents"]))),
+        ("agents", str(sum(1 for one in told["agents"].values() if one["pages"]))),
         ("embedder", embedding["embedder"]),
         ("embedded", f"{embedding['done']} of {embedding['total']}"),
         ("searches", str(told["searches"])),
@@ -362,10 +362,16 @@ def _lines(path: str, agent: str) -> Iterator[Object]:
 
 def _path(whose: str, namespace: str) -> str:
     where = options.namespace(namespace)
-    kind, slash, name = whose.partition("/")
-    if slash and kinds.resource(kind) is kinds.MEMORY and name:
-        return kinds.MEMORY.path(where, name, "pages")
-    return kinds.AGENT.path(where, options.agent_names([whose])[0], "pages")
+    word, slash, name = whose.partition("/")
+    if not slash:
+        return kinds.AGENT.path(where, options.agent_names([whose])[0], "pages")
+    try:
+        kind = kinds.resource(word)
+    except errors.NotFound:
+        kind = None
+    if not name or kind not in (kinds.AGENT, kinds.MEMORY):
+        raise usage.Usage(f"{whose} is neither AGENT nor memory/NAME", hint="a namespace is named by -n")
+    return kind.path(where, name, "pages")
 
 
 def _query(**given: str) -> dict[str, str]:

@@ -37,7 +37,7 @@ def map_(agent: str, namespace: str, output: str) -> int:
         show.write(show.document(told, form))
         return 0
     if not told["items"]:
-        show.say(f"agent/{agent} has no managed conversation of more than one turn.")
+        show.say(_none(connect.connect().get(kinds.AGENT, namespace, agent)))
         return 0
     colour = columns.wants_colour(sys.stdout)
     width = max(40, shutil.get_terminal_size((100, 24)).columns - 8)
@@ -161,6 +161,13 @@ def _legend(pages: Sequence[Told], scale: int, colour: bool) -> str:
     }
     told += [f"{sign} {name}" for name, sign in signs.items()]
     return f"{'  '.join(told)}  one column is {scale:,} tokens"
+
+
+def _none(obj: Told) -> str:
+    whose = f"agent/{obj['metadata']['name']}"
+    if (obj["spec"].get("memory") or {}).get("context") == "managed":
+        return f"{whose} has no managed conversation of more than one turn."
+    return f"The context of {whose} is not managed: see agentk explain agent.spec.memory.context"
 
 
 def _cached(window: Told) -> str:

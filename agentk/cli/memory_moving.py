@@ -53,7 +53,7 @@ def _batches(lines: Any) -> Iterator[str]:
     head = lines.readline(_LINE_BYTES).strip()
     if not head:
         raise usage.Usage("the file is empty", hint="agentk memory export writes such files")
-    batch, size = list[bytes](), 0
+    batch, size, sent = list[bytes](), 0, False
     while line := lines.readline(_LINE_BYTES + 1):
         if len(line) > _LINE_BYTES:
             raise usage.Usage(f"a line has more than {_LINE_BYTES} bytes")
@@ -62,8 +62,8 @@ def _batches(lines: Any) -> Iterator[str]:
             size += len(line)
         if size > _BATCH_BYTES:
             yield _packed(head, batch)
-            batch, size = [], 0
-    if batch:
+            batch, size, sent = [], 0, True
+    if batch or not sent:  # a file of one line is looked at, too
         yield _packed(head, batch)
 
 

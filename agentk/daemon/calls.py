@@ -113,4 +113,4 @@ def _manager(call: Call) -> str:
 
 
 def _bad(name: str, value: str, wanted: str) -> errors.BadRequest:
-    return errors.BadRequest(f'{name}: "{value[:100]}" is not supported', hint=f"use {wanted}", field=name)
+    return errors.BadRequest(f'{name}: "{value[:100]}" is not supported', hint=f"use {wanted}")

@@ -120,7 +120,7 @@ async def _listed(call: calls.Call, house: Memoryhouse, place: _Place) -> dict[s
     limit = min(calls.whole(call, "limit") or 50, _LISTED)
     before = calls.whole(call, "before") or 0
     only = keeping.Filter(
-        tuple(filter(None, call.query.get("kinds", "").split(","))),
+        _kinds(call.query.get("kinds", "")),
         tuple(filter(None, call.query.get("tags", "").split(","))),
         _moment(call, "since"),
         _moment(call, "until"),
@@ -326,6 +326,14 @@ def _texts(body: Mapping[str, Any], field: str) -> list[str]:
     if not isinstance(given, list) or len(given) > _NAMES or not all(isinstance(one, str) for one in given):
         raise errors.BadRequest(f"{field} are at most {_NAMES} texts", field=field)
     return list(given)
+
+
+def _kinds(given: str) -> tuple[str, ...]:
+    asked = tuple(filter(None, given.split(",")))
+    for one in asked:
+        if one not in pages.KINDS:
+            raise errors.BadRequest(f"kind {one[:40]!r} is none of {', '.join(pages.KINDS)}")
+    return asked
 
 
 def _moment(call: calls.Call, name: str) -> float | None:

@@ -210,6 +210,24 @@ def test_programs_that_make_no_sense(spec: dict[str, Any], told: str) -> None:
     assert told in problem(made)
 
 
+@pytest.mark.parametrize(
+    ("memory", "told"),
+    [
+        ({"embedder": {"model": "m"}}, "exactly one of modelRef with model and sentence, found model"),
+        ({"embedder": {"sentence": True, "modelRef": {"name": "r"}}}, "embedder.modelRef: cannot be given"),
+        (
+            {"paging": {"weights": dict.fromkeys(("recency", "importance", "frequency", "similarity"), 0)}},
+            "all 0",
+        ),
+        ({"paging": {"weights": {"recency": 0}}}, ""),
+        ({"paging": {"weights": [1]}}, "paging.weights: expected an object"),
+    ],
+)
+def test_memories_that_make_no_sense(memory: dict[str, Any], told: str) -> None:
+    made = agent(memory=memory)
+    assert told in problem(made) if told else admit.admit(made)
+
+
 def test_a_program_needs_no_command_and_any_agent_may_have_an_output() -> None:
     made = agent()
     made["spec"] = {"program": "react", "goal": "Help."}

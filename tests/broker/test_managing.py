@@ -12,8 +12,8 @@ import openai
 import pytest
 from aiohttp import web
 
-from agentk.broker.managing import managed
-from agentk.memory import contexts, keeping, layout, tokens
+from agentk.broker.managing import managed, settings
+from agentk.memory import contexts, keeping, layout, scoring, tokens
 from tests.broker import managing_rig as rigs
 from tests.broker import thinking_rig
 from tests.llm.upstreams import chunk, streams
@@ -35,6 +35,21 @@ def said(n: int) -> str:
 def size(body: dict[str, Any]) -> int:
     plain = {key: value for key, value in body.items() if key not in ("model", "stream", "stream_options")}
     return tokens.estimate(json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode())
+
+
+def test_what_an_agent_does_not_say_of_paging_its_memory_says() -> None:
+    memory = {
+        "paging": {
+            "weights": {"recency": 3, "similarity": 2},
+            "halfLives": {"recencyPages": 9},
+            "fold": "model",
+        }
+    }
+    mine = {"context": "managed", "paging": {"weights": {"recency": 0}, "halfLives": {"recency": "2s"}}}
+    wanted = settings.of(mine, memory)
+    assert wanted and wanted.by_model and wanted.tokens == settings.TOKENS
+    assert wanted.settings.weights == scoring.Weights(recency=0, similarity=2)
+    assert wanted.settings.halves == scoring.HalfLives(recency_seconds=2, recency_pages=9)
 
 
 def test_an_openai_client_goes_on_within_a_budget_and_is_answered_of_what_left() -> None:

@@ -267,6 +267,8 @@ def test_people_look_add_move_and_forget(space: Space, tmp_path: Path) -> None:
     assert space.agentk("memory", "ls", "memory/team").out == ""
     bad = space.agentk("memory", "import", "b", stdin='{"format": "agentk/memory/1"}\n{"id": 7}\n', code=1)
     assert "line 2" in bad.err
+    assert "the first line says" in space.agentk("memory", "import", "b", stdin="{}\n", code=1).err
+    assert "none of system, user" in space.agentk("memory", "ls", "b", "--kind", "notes", code=1).err
     space.agentk("memory", "get", "a", "invoices", code=1)
 
 

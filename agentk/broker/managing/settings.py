@@ -25,12 +25,13 @@ def of(agent: Mapping[str, Any], memory: Mapping[str, Any]) -> Wanted | None:
     """`agent` is spec.memory of the agent, `memory` the spec of the Memory it uses. None: it manages its own."""
     if agent.get("context") != "managed":
         return None
-    paging = {**(memory.get("paging") or {}), **(agent.get("paging") or {})}
+    mine, theirs = agent.get("paging") or {}, memory.get("paging") or {}
+    paging = {**theirs, **mine}
     most = int(agent.get("contextTokens") or memory.get("contextTokens") or TOKENS)
     bounds = Bounds(most)
     if "recallThreshold" in paging:
         bounds = Bounds(most, threshold=float(paging["recallThreshold"]))
-    weights, halves = paging.get("weights") or {}, paging.get("halfLives") or {}
+    weights, halves = ({**theirs.get(name, {}), **mine.get(name, {})} for name in ("weights", "halfLives"))
     standard = scoring.HalfLives()
     return Wanted(
         Settings(
