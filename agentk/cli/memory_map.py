@@ -4,9 +4,10 @@ A page is a block as wide as it has tokens. In pipes, and wherever colours are n
 signs what is in the window; nothing is told by colour alone.
 """
 
+import itertools
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from agentk.api import errors, kinds
@@ -24,6 +25,9 @@ _LETTERS = {
 _COLOURS = {"system": 95, "user": 94, "assistant": 92, "tool": 93, "note": 96, "episode": 96, "skill": 91}
 _LINES = 24  # that pages may take
 _WIDEST = 24  # of one block
+_LEGIBLE = 4  # columns of a swapped page that has its letter
+_ALIKE = 3  # lines without a page of the window of which one is drawn
+_PARTS = {"fixed": ("F", "95"), "notes": ("N", "96"), "messages": ("M", "92"), "recalled": ("R", "93")}
 _SWAPPED, _RESIDENT, _BACK = "·", "█", "▓"
 _PLAIN = {_SWAPPED: ".", _RESIDENT: "=", _BACK: "+"}
 
@@ -58,26 +62,45 @@ def explain(page: str, agent: str, namespace: str, output: str) -> int:
 
 
 def drawn(agent: str, window: Told, width: int, colour: bool) -> Iterator[str]:
-    """One window as lines."""
+    """One window as lines: what the budget is filled with, and each page in its place."""
     tokens, budget = window["tokens"], window["budgetTokens"]
     share = f" ({tokens['total'] / budget:.0%})" if budget else ""
-    pages = window["pages"]
-    yield (
-        f"agent/{agent}  {tokens['total']:,} of {budget:,} tokens{share}  "
-        f"{window['resident']:,} pages in the window, {window['swapped']:,} swapped"
-    )
-    yield (
-        f"prefix {window['prefix']:.0%} of {window['prompts']:,} prompts  cached {_cached(window)}  "
-        f"faults {window['faults']:,}  evictions {window['evictions']:,}  folds {window['folds']:,}"
-    )
-    yield "  ".join(f"{name} {tokens[name]:,}" for name in ("fixed", "notes", "messages", "recalled"))
+    yield f"agent/{agent}  {tokens['total']:,} of {budget:,} tokens{share}"
+    yield from _filled(tokens, budget, width, colour)
     yield ""
+    pages = window["pages"]
     scale = _scale(pages, width)
-    yield from _rows(pages, width, scale, colour)
+    yield from _folded(_rows(pages, width, scale, colour))
     if window["leftOut"]:
         yield f"        {window['leftOut']:,} older pages are not drawn"
     yield ""
     yield _legend(pages, scale, colour)
+    yield (
+        f"{window['resident']:,} pages in the window, {window['swapped']:,} swapped; "
+        f"{window['evictions']:,} evictions, {window['faults']:,} faults, {window['folds']:,} notes written"
+    )
+    yield (
+        f"{window['prompts']:,} prompts; {window['prefix']:.0%} of each as the one before began, "
+        f"{_cached(window)} read from a provider's cache"
+    )
+
+
+def _filled(tokens: Told, budget: int, width: int, colour: bool) -> Iterator[str]:
+    """The budget as a bar, and what its parts are."""
+    whole, bar, told, used, sofar = max(budget, tokens["total"], 1), "", [], 0, 0
+    for name, (letter, shade) in _PARTS.items():
+        sofar += tokens[name]
+        cells = (
+            round(sofar * (width - 1) / whole) - used
+        )  # of the sum, so that what is rounded does not add up
+        used += cells
+        bar += _painted(
+            (letter + _RESIDENT * (cells - 1) if colour else letter * cells)[:cells], shade, colour
+        )
+        told.append(f"{_painted(letter, shade, colour)} {name} {tokens[name]:,}")
+    free = _sign(_SWAPPED, colour)
+    yield f"       [{bar}{free * (width - 1 - used)}]"
+    yield f"        {'  '.join(told)}  {free} free {max(0, budget - tokens['total']):,}"
 
 
 def explained(told: Told) -> Iterator[str]:
@@ -122,45 +145,62 @@ def _width(page: Told, scale: int) -> int:
     return max(1, min(_WIDEST, round(int(page["tokens"]) / scale)))
 
 
-def _rows(pages: Sequence[Told], width: int, scale: int, colour: bool) -> Iterator[str]:
-    """Blocks in the order of what they are of; each line begins with the place of its first page."""
-    line, used, first = "", 0, None
+def _rows(pages: Sequence[Told], width: int, scale: int, colour: bool) -> Iterator[tuple[str, int, bool]]:
+    """Blocks in the order of what they are of; each line begins with the place of its first page. With each line, how
+    many pages it has, and whether any of them is in the window."""
+    row, used = list[Told](), 0
     for page in pages:
         block = _width(page, scale)
-        if used and used + block > width:
-            yield f"{first or '':>6}  {line}"
-            line, used, first = "", 0, None
-        if first is None:
-            first = page["seq"]
-        line += _block(page, block, colour)
+        if row and used + block > width:
+            yield _row(row, scale, colour)
+            row, used = [], 0
+        row.append(page)
         used += block
-    if line:
-        yield f"{first or '':>6}  {line}"
+    if row:
+        yield _row(row, scale, colour)
+
+
+def _row(pages: Sequence[Told], scale: int, colour: bool) -> tuple[str, int, bool]:
+    line = "".join(_block(page, _width(page, scale), colour) for page in pages)
+    first = next((page["seq"] for page in pages if page["seq"]), "")
+    return f"{first:>6}  {line}", len(pages), any(page["resident"] for page in pages)
+
+
+def _folded(rows: Iterable[tuple[str, int, bool]]) -> Iterator[str]:
+    """Of lines that are all swapped the first alone: what counts is where the others are."""
+    for shown, some in itertools.groupby(rows, key=lambda row: row[2]):
+        lines = list(some)
+        if shown or len(lines) < _ALIKE:
+            yield from (line for line, _, _ in lines)
+            continue
+        yield lines[0][0]
+        yield f"        … {sum(many for _, many, _ in lines[1:]):,} more pages, all swapped"
 
 
 def _block(page: Told, width: int, colour: bool) -> str:
     fill = _SWAPPED if not page["resident"] else _BACK if "recalledBefore" in page else _RESIDENT
-    letter = _LETTERS.get(page["kind"], "?")
-    letter = letter if page["resident"] else letter.lower()
-    if not colour:
-        return letter + _PLAIN[fill] * (width - 1)
-    shade = f"{'' if page['resident'] else '2;'}{_COLOURS.get(page['kind'], 97)}"
-    return f"\x1b[{shade}m{letter}{fill * (width - 1)}\x1b[0m"
+    letter, shade = _LETTERS.get(page["kind"], "?"), _COLOURS.get(page["kind"], 97)
+    if not page["resident"]:  # small, and where it is one dot of many it is no letter at all
+        noted = page["kind"] in ("note", "episode")
+        letter = letter.lower() if noted or width >= _LEGIBLE else _sign(fill, colour)
+        return _painted(letter + _sign(fill, colour) * (width - 1), f"2;{shade}", colour)
+    return _painted(letter + _sign(fill, colour) * (width - 1), str(shade), colour)
 
 
 def _legend(pages: Sequence[Told], scale: int, colour: bool) -> str:
     there = dict.fromkeys(page["kind"] for page in pages)
     told = [f"{_LETTERS.get(kind, '?')} {'note' if kind == 'episode' else kind}" for kind in there]
-    signs = {
-        name: sign if colour else _PLAIN[sign]
-        for name, sign in {
-            "in the window": _RESIDENT,
-            "brought back": _BACK,
-            "swapped (small letter)": _SWAPPED,
-        }.items()
-    }
-    told += [f"{sign} {name}" for name, sign in signs.items()]
-    return f"{'  '.join(told)}  one column is {scale:,} tokens"
+    signs = {_RESIDENT: "in the window", _BACK: "brought back", _SWAPPED: "swapped"}
+    told += [f"{_sign(sign, colour)} {name}" for sign, name in signs.items()]
+    return f"        {'  '.join(told)}; a column is {scale:,} tokens"
+
+
+def _sign(sign: str, colour: bool) -> str:
+    return sign if colour else _PLAIN[sign]
+
+
+def _painted(text: str, shade: str, colour: bool) -> str:
+    return f"\x1b[{shade}m{text}\x1b[0m" if colour and text else text
 
 
 def _none(obj: Told) -> str:

@@ -42,14 +42,27 @@ def test_a_map_has_a_block_of_each_page_and_letters_do_without_colours() -> None
     _, known = spoken()
     told = telling.whole(known)
     lines = list(memory_map.drawn("a", told, 60, colour=False))
-    drawn = "".join(line[8:] for line in lines[4:-2])
-    assert len(re.findall("[A-Za-z]", drawn)) == len(told["pages"])
-    assert len(re.findall("[A-Z]", drawn)) == told["resident"] and "+" in drawn
-    assert all(len(line) <= 68 for line in lines[4:-2])
-    assert "\x1b" not in "\n".join(lines)
-    coloured = "\n".join(memory_map.drawn("a", told, 60, colour=True))
-    assert re.sub(r"\x1b\[[0-9;]*m", "", coloured).count("█") == drawn.count("=") + 1, "and one in the legend"
-    assert "faults" in lines[1] and "evictions" in lines[1] and f"{told['swapped']:,} swapped" in lines[0]
+    plain = "\n".join(lines)
+    bar, *rows = lines[1], *lines[4:-4]
+    assert all(len(line) <= 68 for line in (bar, *rows)) and "\x1b" not in plain
+    drawn = "".join(line[8:] for line in rows)
+    assert len(re.findall("[A-Z]", drawn)) == told["resident"] and "+" in drawn and "." in drawn
+    tokens = told["tokens"]
+    for letter, part in zip("FNMR", ("fixed", "notes", "messages", "recalled"), strict=True):
+        assert abs(bar.count(letter) - 59 * tokens[part] / told["budgetTokens"]) <= 1
+        assert f"{letter} {part} {tokens[part]:,}" in lines[2]
+    coloured = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(memory_map.drawn("a", told, 60, colour=True)))
+    assert coloured.replace("█", "=").replace("▓", "+").replace("·", ".").splitlines()[4:] == lines[4:]
+    assert f"{told['swapped']:,} swapped" in plain and f"{told['faults']:,} faults" in plain
+
+
+def test_a_long_conversation_is_drawn_where_its_model_sees_it() -> None:
+    _, known = spoken()
+    told = telling.whole(known)
+    told["pages"][1:1] = [page for page in told["pages"] if not page["resident"]] * 60
+    lines = list(memory_map.drawn("a", told, 60, colour=False))
+    assert any("more pages, all swapped" in line for line in lines) and len(lines) < 20
+    assert len(re.findall("[A-Z]", "".join(line[8:] for line in lines[4:-4]))) == told["resident"]
 
 
 def test_a_page_is_explained_by_the_parts_of_its_score() -> None:
