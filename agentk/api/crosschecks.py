@@ -77,12 +77,24 @@ def _agent(obj: Mapping[str, Any]) -> Checks:
         message = f"expected at least initialSeconds ({first}), found {longest}"
         yield Problem(("spec", "restartBackoff", "maxSeconds"), message)
     yield from _positive_duration(spec, "restartWindow", ("spec",))
+    yield from _checkpoint(spec.get("checkpoint"))
     for probe in ("livenessProbe", "readinessProbe"):
         yield from _probe(spec.get(probe) or {}, ("spec", probe))
     yield from toolspecs.grants(spec)
     yield from memoryspecs.of_agent(spec)
     yield from taskspecs.given(spec, "task", ("spec",))
     yield from programs.problems(spec)
+
+
+def _checkpoint(wish: Mapping[str, Any] | None) -> Checks:
+    if wish is None:
+        return
+    every = wish.get("every")
+    if every is None and "steps" not in wish:
+        yield Problem(("spec", "checkpoint"), "expected every, steps or both", reason="FieldValueRequired")
+    seconds = _parsed(quantities.parse_duration, every) if isinstance(every, str) else None
+    if seconds is not None and seconds < 1:
+        yield Problem(("spec", "checkpoint", "every"), f"expected at least 1s, found {shown(every)}")
 
 
 def _program(spec: Mapping[str, Any]) -> Checks:

@@ -40,6 +40,10 @@ def _as_it_was(guest: Guest) -> Guest:
     return guest
 
 
+def _unheard(uid: str, method: str) -> None:
+    """Nobody counts."""
+
+
 def _unguarded(call: Call, method: str) -> Guarded | None:
     return None
 
@@ -65,6 +69,8 @@ class Rooms:
     guest: Callable[[Guest], Guest] = _as_it_was
     # What its Policy's guardrails make of a call; None when it has none.
     guard: Callable[[Call, str], Guarded | None] = _unguarded
+    # By uid and method: a call has ended well, and is on record as that. It must not wait.
+    stepped: Callable[[str, str], None] = _unheard
 
 
 class Gate:
@@ -109,7 +115,9 @@ class Gate:
             async with self._turn(method, running, params) as turn:
                 if method.recording == "effect" and not running.effect:
                     await running.intend(running.bound)
-                return (await running.ended(method.handle(running, params), turn)).result
+                done = await running.ended(method.handle(running, params), turn)
+                rooms.stepped(guest.uid, method.name)
+                return done.result
         finally:
             rooms.budgets.settle(reservation, running.used, rooms.now())
 

@@ -19,6 +19,7 @@ from agentk.broker.budgets_limits import WORDS
 from agentk.broker.budgets_node import Wall
 from agentk.broker.exits import Exit, Exits
 from agentk.broker.guests import HELD, Guests
+from agentk.broker.stepping import Steps
 from agentk.broker.stillness import Stillness
 from agentk.broker.words import Amount, Guest
 from agentk.store import writer
@@ -62,7 +63,7 @@ class Lives:
     """`open` once everything was heard and counted; `run` until cancelled. `changed` and `moved` fit `Budgets`."""
 
     def __init__(self) -> None:
-        self.still = Stillness()
+        self.still, self.steps = Stillness(), Steps()
         self._rooms: Rooms | None = None
         self._wake: Wake = _nobody
         self._opened = asyncio.Event()
@@ -88,6 +89,7 @@ class Lives:
                 with contextlib.suppress(errors.AgentkError):
                     rooms.budgets.recall(rooms.path(agent), Amount(*refused), rooms.now())
         await rooms.exits.keep({str(agent["metadata"]["uid"]) for agent in rooms.guests.all()})
+        self.steps.open(rooms.journal)
         self._opened.set()
 
     async def run(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from agentk.api import errors, kinds, quantities, schemas, shaping
 from agentk.api.problems import Path, Problem, shown
-from agentk.broker import budgets_limits, narrowing_memory, skilling
+from agentk.broker import budgets_limits, narrowing_checkpoint, narrowing_memory, skilling
 from agentk.broker import narrowing_grants as grants
 
 Spec = Mapping[str, Any]
@@ -98,7 +98,7 @@ for _path in (*(bound.path for bound in BOUNDS), *SAME, *RANKS):
     for _at, _step in enumerate(_path):
         _group = ".".join(_path[:_at])
         _KNOWN[_group] = _KNOWN.get(_group, frozenset()) | {_step}
-_KNOWN[""] |= FREE | grants.FIELDS | {"skills", "memory"}
+_KNOWN[""] |= FREE | grants.FIELDS | {"skills", "memory", "checkpoint"}
 
 
 def narrower(child: Spec, parent: Spec) -> list[Problem]:
@@ -115,6 +115,7 @@ def narrower(child: Spec, parent: Spec) -> list[Problem]:
             *grants.problems(child, parent),
             *skilling.wider(child.get("skills"), parent.get("skills")),
             *narrowing_memory.problems(child.get("memory"), parent.get("memory")),
+            *narrowing_checkpoint.problems(child.get("checkpoint"), parent.get("checkpoint")),
         ]
     except errors.Invalid as error:
         what = f"{error.field}: {error.message}" if error.field else error.message

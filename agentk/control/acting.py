@@ -3,13 +3,13 @@
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentk.api import errors, kinds, objects
 from agentk.api import pools as pool_words
 from agentk.broker import egress
-from agentk.control import box, crash, decide, plans, pools, probing, seeing
+from agentk.control import box, crash, decide, plans, pools, probing, seeing, standing
 from agentk.control.run import Run
 from agentk.runtime import box as boxes
 from agentk.store import store as stores
@@ -39,8 +39,20 @@ Doors = Callable[[str], str]
 # An agent and its box without a host uid → its start in a box of its Pool, or the box to start cold.
 RESTORED_FROM = "agentk.dev/restoredFrom"  # NAME@TIME: the Checkpoint that its next start begins with, once
 Claim = Callable[[Object, boxes.Box], Awaitable[pools.Claimed | boxes.Box]]
-Restore = Callable[[Object, int, int | None], Awaitable[None]]  # agent, host uid, bytes of its workspace
+Restore = Callable[
+    [Object, "Beginning"], Awaitable[str]
+]  # the Checkpoint that this attempt begins with, or ""
 Announce = Callable[[str, str], None]  # box id, run id: its first call may be here before it is seen
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """An attempt that may begin with a Checkpoint."""
+
+    attempt: int
+    host_uid: int
+    size_bytes: int | None  # of its workspace
+    newest: bool  # also when none was asked for: the newest from before its last process ended
 
 
 class Hands:
@@ -125,7 +137,7 @@ class Hands:
             made = box.build(agent, sight.found, attempt)
             runtime = self._eyes.runtime_of(sight.found)
             self._announce(made.id, attempt.run_id)
-            seen, host_uid = await self._begin(agent, made, runtime)
+            seen, host_uid = await self._begin(agent, start, made, runtime)
         except errors.AgentkError as error:
             # Also when it only seems so: a box that was made after all is seen at the next look.
             unenforced = [cause.message for cause in error.causes if cause.field == LIMITS]
@@ -137,14 +149,18 @@ class Hands:
         there = [*(sight.observed.boxes or ()), seen]
         sight.observed = replace(sight.observed, boxes=there, host_uid=host_uid)
 
-    async def _begin(self, agent: Object, made: boxes.Box, runtime: boxes.Runtime) -> tuple[boxes.Seen, int]:
+    async def _begin(
+        self, agent: Object, start: plans.Start, made: boxes.Box, runtime: boxes.Runtime
+    ) -> tuple[boxes.Seen, int]:
         """In a box of its Pool where one waits for it, else in one of its own; and as which host uid."""
-        if self._restore is not None and RESTORED_FROM in (agent["metadata"].get("annotations") or {}):
+        asked = RESTORED_FROM in (agent["metadata"].get("annotations") or {})
+        if self._restore is not None and (asked or start.brings_back):
             # In a box of its own: one that waits has a uid of its own choice, and the files have this one.
             host_uid = await self._eyes.host_uid(agent)
             size = made.limits.storage_bytes if made.runtime != "process" else None
-            await self._restore(agent, host_uid, size)
-            return await runtime.start(replace(made, host_uid=host_uid)), host_uid
+            told = await self._restore(agent, Beginning(start.attempt, host_uid, size, start.brings_back))
+            notes = {**made.annotations, standing.RESTORED: told} if told else made.annotations
+            return await runtime.start(replace(made, host_uid=host_uid, annotations=notes)), host_uid
         begun = await self._claim(agent, made) if pool_words.name(agent["spec"]) else made
         if isinstance(begun, pools.Claimed):
             return begun.seen, begun.host_uid

@@ -35,6 +35,7 @@ def _both(steps: tuple[str, ...]) -> tuple[str, ...]:
 
 POINTS = _both(_STEPS)  # of agents and Pools
 TASKS, SCHEDULES = _both(_TASK_STEPS), _both(_SCHEDULE_STEPS)
+SAVING = _both(("make-checkpoint", "forget-checkpoint"))  # automatic Checkpoints
 
 _chosen = ""
 _folder = ""
@@ -44,7 +45,7 @@ _die: Callable[[], None] | None = None
 def arm(name: str, die: Callable[[], None] | None = None) -> None:
     """Die when `name` is reached ("" for never): by SIGKILL, or as `die` does it. Raises ValueError."""
     global _chosen, _die
-    if name and name not in (*POINTS, *TASKS, *SCHEDULES):
+    if name and name not in (*POINTS, *TASKS, *SCHEDULES, *SAVING):
         raise ValueError(f"no crash point {name!r}")
     _chosen, _die = name, die
 

@@ -267,6 +267,7 @@ def _note_box(case: deciding.Case, live: boxes.Seen) -> None:
     if case.run.refusals or case.run.retry:
         case.change(refusals=0, retry=None)
     standing.note_start(case, live)
+    standing.note_restored(case, live)
     if live.unenforced:
         case.event_once("LimitsNotEnforced", "Warning", "; ".join(live.unenforced))
     status["restartCount"] = max(0, live.attempt - case.run.first_attempt)
@@ -327,7 +328,7 @@ def _start(case: deciding.Case, free: bool) -> None:
         return
     if FINALIZER not in (case.metadata.get("finalizers") or ()):
         case.actions.append(plans.AddFinalizer())
-    case.actions.append(plans.Start(attempt, case.token))
+    case.actions.append(plans.Start(attempt, case.token, judging.brings_back(case)))
     if case.observed.pulled:
         case.event("Normal", "Pulled", case.observed.pulled)
     case.event("Normal", "Starting", f"attempt {attempt}")
@@ -349,6 +350,7 @@ def _done(case: deciding.Case, live: boxes.Seen | None) -> plans.Decision:
         standing.note_usage(status, case.observed.usage, live)
     standing.note_packages(case)
     standing.note_ports(case)
+    standing.note_kept(case)
     case.run = case.run.noted(status.get("phase") == "Suspended", case.now)
     status["run"] = case.run.to_dict()
     status["conditions"] = standing.conditions(case, live)

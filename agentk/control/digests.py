@@ -12,6 +12,7 @@ _AROUND = frozenset(
     {
         "restartPolicy",
         "backoffLimit",
+        "checkpoint",
         "restartBackoff",
         "maxRestarts",
         "restartWindow",

@@ -12,6 +12,8 @@ from agentk.runtime import box as boxes
 _RESTARTS_KEPT = 1000
 # A refused start is tried again at least this often: what mends it (a package, a sysctl) tells nobody.
 _REFUSED_SECONDS = 60.0
+# Ends that are no failure of the agent's own, or after which its policy starts nothing.
+_NO_FAILURES = ("Completed", "Killed", deciding.PREEMPTED, "DeadlineExceeded", deciding.BUDGET_EXCEEDED)
 
 
 def record_ends(case: deciding.Case, ended: Sequence[boxes.Seen], live: Sequence[boxes.Seen]) -> None:
@@ -201,6 +203,13 @@ def finish(case: deciding.Case, outcome: Outcome, reason: str, message: str, *, 
         case.event("Warning", "Failed", f"{reason}: {message}" if message else reason)
     else:
         case.event("Normal", "Succeeded", "it ended by itself with exit code 0")
+
+
+def brings_back(case: deciding.Case) -> bool:
+    """Whether its next process begins with a Checkpoint: the one before it, of the same run, failed or was lost."""
+    last = case.status.get("lastTermination") or {}
+    of_this_run = case.run.first_attempt <= int(last.get("attempt", 0)) == case.run.recorded
+    return case.policy.brings_back and of_this_run and last.get("reason") not in _NO_FAILURES
 
 
 def kill_at_rest(case: deciding.Case) -> None:

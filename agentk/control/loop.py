@@ -107,13 +107,14 @@ class Steward:
         self._store, self._clock, self._settings = store, clock, settings
         self._runtimes = list({id(one): one for one in runtimes_by_type.values()}.values())
         self._queue = self._agents(clock, settings)
-        self._post = posting.Post(store, clock)
+        self._post = post = posting.Post(store, clock)
+        self._checkpoints = checkpoints.Duty(store, clock, checkpointed, post, self._lives, self._wake_uid)
         self._ledger = admission.Ledger(settings.node, lambda: clock.now().boottime)
         if preparations is not None:
             preparations.listen(self._wake_uid)
         (ports := ports or opened.Opened()).wake = self._wake_uid
-        known = self._lives, preparations, host_uids, ports
-        eyes = seeing.Eyes(store, runtimes_by_type, clock, stage, host_uid, *known)
+        others = self._lives, preparations, host_uids, ports, self._checkpoints.kept
+        eyes = seeing.Eyes(store, runtimes_by_type, clock, stage, host_uid, *others)
         spare = self._ledger.spare
         self._pools = pools.Pools(store, clock, eyes, self._post, spare, host_uid, release_host_uid)
         self._eyes, self._probers = eyes, probing.Probers(clock, self._wake_uid)
@@ -132,7 +133,6 @@ class Steward:
         self._duties = runtimes.Duty(store, runtimes_by_type, clock, settings.runtimes_seconds)
         self._quotas = quotas.Duty(store, clock, self._ledger, self._lives.usage)
         self._memories = memories.Duty(store, clock, memory or memories.Source())
-        self._checkpoints = checkpoints.Duty(store, clock, checkpointed or checkpoints.Source())
         self._room = room.Room(self._ledger, clock, self._room_changed, self._queue.add, self._tell)
         self._garbage = garbage.Duty(store, clock, collect)
         self._work = work.Work(store, clock, self._post, self._lives)
@@ -143,8 +143,7 @@ class Steward:
         self._keys: dict[str, Key] = {}  # agent uid → key
         self._uids: dict[Key, set[str]] = {}  # every uid a key has had and that may still have boxes
         self._asked: dict[Key, tuple[object, ...]] = {}  # what of an agent a person may change
-        self._refs: dict[references.Ref, set[Key]] = {}
-        self._agent_refs: dict[Key, frozenset[references.Ref]] = {}
+        self._refs = references.Index()
 
     def _agents(self, clock: Clock, settings: Settings) -> queueing.Queue[Key]:
         return queueing.Queue(
@@ -217,17 +216,18 @@ class Steward:
             if kind is kinds.RUNTIME:
                 self._duties.hear(obj, gone)
             ref = references.Ref(kind.kind, namespace, name)  # type: ignore[arg-type]
-            self._room.unblock(keys := list(self._refs.get(ref, ())))
+            self._room.unblock(keys := self._refs.of(ref))
             for key in keys:
                 self._queue.add(key)
 
     def _hear_agent(self, key: Key, obj: Object, gone: bool) -> None:
         metadata = obj["metadata"]
         uid = str(metadata["uid"])
+        self._checkpoints.hear_agent(obj, gone)
         if gone:
             self._keys.pop(uid, None)
             if self._asked.pop(key, None) is not None:
-                self._index(key, frozenset())
+                self._refs.keep(key, frozenset())
             self._queue.add(key)
             return
         self._keys[uid] = key
@@ -241,20 +241,9 @@ class Steward:
         if self._asked.get(key) == asked:
             return  # our own status, or somebody's labels
         self._asked[key] = asked
-        self._index(key, references.names(obj))
+        self._refs.keep(key, references.names(obj))
         self._room.hear(key, obj)
         self._queue.add(key)
-
-    def _index(self, key: Key, refs: frozenset[references.Ref]) -> None:
-        for ref in self._agent_refs.pop(key, frozenset()) - refs:
-            keys = self._refs.get(ref, set())
-            keys.discard(key)
-            if not keys:
-                self._refs.pop(ref, None)
-        for ref in refs:
-            self._refs.setdefault(ref, set()).add(key)
-        if refs:
-            self._agent_refs[key] = refs
 
     async def _hear_boxes(self, runtime: boxes.Runtime) -> None:
         failures = 0

@@ -74,12 +74,14 @@ class Observed:
     awaited: Sequence[str] = ()  # calls of it that wait for a person
     usage: Mapping[str, Any] | None = None  # of its budget; None: nothing yet
     ports: Sequence[Mapping[str, Any]] | None = None  # as status.ports; None: nobody has looked yet
+    kept: Mapping[str, Any] | None = None  # as status.lastCheckpoint; None: there is none
 
 
 @dataclass(frozen=True)
 class Start:
     attempt: int
     token: str  # what the box is made of: `digests.token`
+    brings_back: bool = False  # it begins with the newest Checkpoint taken before its last process ended
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,7 @@ class Policy:
     liveness: bool
     readiness: bool
     on_exceeded: Literal["Pause", "Kill"]
+    brings_back: bool  # its newest Checkpoint, after a failure
 
 
 def read(spec: Mapping[str, Any]) -> Policy:
@@ -51,6 +52,7 @@ def read(spec: Mapping[str, Any]) -> Policy:
         liveness=bool(spec.get("livenessProbe")),
         readiness=bool(spec.get("readinessProbe")),
         on_exceeded="Kill" if (spec.get("budget") or {}).get("onExceeded") == "Kill" else "Pause",
+        brings_back=(spec.get("checkpoint") or {}).get("restore") == "OnFailure",
     )
 
 

@@ -71,3 +71,26 @@ def _in_namespace(spec: Mapping[str, Any], namespace: str) -> Iterator[Ref]:
         yield Ref("Memory", namespace, memory["name"])
     if "configMapRef" in (spec.get("source") or {}):
         yield Ref("ConfigMap", namespace, spec["source"]["configMapRef"]["name"])
+
+
+class Index:
+    """Which agents refer to what."""
+
+    def __init__(self) -> None:
+        self._by: dict[Ref, set[tuple[str, str]]] = {}
+        self._refs: dict[tuple[str, str], frozenset[Ref]] = {}  # by agent
+
+    def of(self, ref: Ref) -> list[tuple[str, str]]:
+        return list(self._by.get(ref, ()))
+
+    def keep(self, key: tuple[str, str], refs: frozenset[Ref]) -> None:
+        """All that an agent refers to now."""
+        for ref in self._refs.pop(key, frozenset()) - refs:
+            keys = self._by.get(ref, set())
+            keys.discard(key)
+            if not keys:
+                self._by.pop(ref, None)
+        for ref in refs:
+            self._by.setdefault(ref, set()).add(key)
+        if refs:
+            self._refs[key] = refs

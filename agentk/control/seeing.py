@@ -11,6 +11,7 @@ from agentk.control import (
     box,
     deciding,
     digests,
+    kept,
     listing,
     opened,
     plans,
@@ -69,7 +70,9 @@ class Eyes:
         preparing: preparing.Preparing | None = None,
         host_uids: HostUids | None = None,
         ports: opened.Opened | None = None,
+        checkpoints: kept.Kept | None = None,
     ) -> None:
+        self._checkpoints = checkpoints
         self._lives, self._ledger, self._opened = lives, host_uids, ports or opened.Opened()
         self._store, self._runtimes, self._clock = store, runtimes, clock
         self._stage, self._host_uid, self._preparing = stage, host_uid, preparing
@@ -92,6 +95,7 @@ class Eyes:
             awaited=self._lives.awaited(uid),
             usage=self._lives.usage(uid),
             ports=self._opened.of(uid),
+            kept=self._checkpoints.newest(uid) if self._checkpoints else None,
         )
         return sight
 

@@ -14,6 +14,7 @@ from agentk.runtime import box as boxes
 # A counter that begins to count is worth a write; one that counts on is not.
 _TELLING = ("oomKills", "pidsDenied", "throttledPeriods", "logHeldBackUsec")
 _TAKEN = "PortUnavailable"
+RESTORED = "restoredFrom"  # annotation of a box: the Checkpoint that it began with
 _AWAITING = "AwaitingApproval"
 _TOLD_MAX = 5  # calls that wait for a person
 _AS_IS = ("oomKills", "pidsDenied")
@@ -55,6 +56,22 @@ def note_start(case: deciding.Case, live: boxes.Seen) -> None:
         return
     case.status["start"] = {"type": how, "message": told}
     case.event_once(f"Started{how}", "Normal", told)
+
+
+def note_restored(case: deciding.Case, live: boxes.Seen) -> None:
+    """Which Checkpoint it began with; told once an attempt."""
+    name = live.annotations.get(RESTORED)
+    if name:
+        case.status["restoredFrom"] = {"name": name, "attempt": live.attempt}
+        case.event_once("Restored", "Normal", f"attempt {live.attempt} begins with Checkpoint {name}")
+
+
+def note_kept(case: deciding.Case) -> None:
+    """The newest Checkpoint there is of it."""
+    if case.observed.kept:
+        case.status["lastCheckpoint"] = dict(case.observed.kept)
+    else:
+        case.status.pop("lastCheckpoint", None)
 
 
 def note_ports(case: deciding.Case) -> None:

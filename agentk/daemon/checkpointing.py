@@ -11,19 +11,25 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping
+import weakref
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from agentk.api import errors, kinds
 from agentk.broker import crash
 from agentk.broker.memories import Standing
-from agentk.control.acting import RESTORED_FROM
+from agentk.control import saving
+from agentk.control.acting import RESTORED_FROM, Beginning
+from agentk.control.clock import parse_stamp
+from agentk.daemon import checkpoint_files as files
 from agentk.daemon import descriptors
 from agentk.daemon.memoryhouse import Memoryhouse
 from agentk.memory import checkpoints, keeping, pages
 from agentk.memory.driver import Conn
+from agentk.store import journal_words as entries
 from agentk.store import store as stores
+from agentk.store.journal import Journal
 
 _TAR, _TOLD = "workspace.tar", "told.json"
 _HALF = ".half"
@@ -48,10 +54,12 @@ class Checkpointing:
         store: stores.Store,
         memory: Memoryhouse,
         hands: Hands,
-        head: Callable[[], Awaitable[Mapping[str, Any] | None]],
+        journal: Journal,
     ) -> None:
-        """`head` of the journal."""
-        self._folder, self._store, self._memory, self._hands, self._head = folder, store, memory, hands, head
+        self._folder, self._store, self._memory, self._hands = folder, store, memory, hands
+        self._journal = journal
+        # By uid of the agent: one thing is done with it at a time.
+        self._busy: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._done = folder / "restored"
         self._done.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -65,12 +73,17 @@ class Checkpointing:
             return self._told(uid)
         name = str(checkpoint["spec"]["agentRef"]["name"])
         agent = await self._store.get(kinds.AGENT, namespace, name)
-        await asyncio.to_thread(_anew, half)
+        async with self._alone(agent):
+            return await self._take(checkpoint, agent, half, final)
+
+    async def _take(self, checkpoint: Object, agent: Object, half: Path, final: Path) -> dict[str, Any]:
+        uid = str(checkpoint["metadata"]["uid"])
+        await asyncio.to_thread(files.anew, half)
         try:
             told = await self._taken(agent, uid, half)
-            await asyncio.to_thread(_write, half / _TOLD, {"agent": _plain(agent), "status": told})
+            await asyncio.to_thread(files.write, half / _TOLD, {"agent": _plain(agent), "status": told})
             crash.crashpoint("checkpoint.written")
-            await asyncio.to_thread(_keep, half, final)
+            await asyncio.to_thread(files.keep, half, final)
         except OSError as error:
             await self._undo(uid, half)
             raise errors.Unavailable(f"the checkpoint cannot be written: {error.strerror}") from None
@@ -78,7 +91,27 @@ class Checkpointing:
             await self._undo(uid, half)
             raise
         crash.crashpoint("checkpoint.kept")
+        amounts = {key: told[key] for key in ("pages", "files", "bytes")}
+        await self._note(agent, "checkpoint.take", checkpoint, _maker(checkpoint), amounts)
         return told
+
+    @contextlib.asynccontextmanager
+    async def _alone(self, agent: Object) -> AsyncIterator[None]:
+        """Two at once would be two halves; the second waits for its turn."""
+        lock = self._busy.setdefault(str(agent["metadata"]["uid"]), asyncio.Lock())
+        async with lock:
+            yield
+
+    async def _note(
+        self, agent: Object, method: str, checkpoint: Object, by: str, told: Mapping[str, Any]
+    ) -> None:
+        """On record, beside what people did with its memory."""
+        metadata = agent["metadata"]
+        name, uid = str(checkpoint["metadata"]["name"]), str(metadata["uid"])
+        asked = json.dumps({"name": name, "by": by}).encode()
+        place = str(metadata["namespace"]), str(metadata["name"]), uid, 1, f"{uid}-people"
+        intent = entries.Intent(*place, method, asked, meta={"dialect": "control"})
+        await self._journal.record(intent, entries.Outcome("ok", json.dumps(told).encode()))
 
     async def _undo(self, uid: str, half: Path) -> None:
         await asyncio.to_thread(shutil.rmtree, half, True)
@@ -95,7 +128,7 @@ class Checkpointing:
         try:
             first = await reader.read()
             made = await self._pages(agent, uid)
-            head = await self._head() or {}
+            head = await self._journal.head() or {}
             crash.crashpoint("checkpoint.memory")
             size = await self._written(half / _TAR, first, reader)
             carried = await packing
@@ -106,7 +139,7 @@ class Checkpointing:
         stopped = "Running" if status.get("phase") == "Running" and carried is not None else "Stopped"
         told: dict[str, Any] = {
             "agentUID": str(metadata["uid"]),
-            "takenAt": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "takenAt": stores.now_text(),
             "consistency": "Frozen" if carried and carried.get("stood_still") else stopped,
             "pages": made.pages,
             "files": int((carried or {}).get("files", 0)),
@@ -200,31 +233,64 @@ class Checkpointing:
 
     # bringing back
 
-    async def begin(self, agent: Object, host_uid: int, size_bytes: int | None) -> None:
-        """Before a box of an agent starts: what it was told to be restored from, once. Raises AgentkError: then it
-        does not start."""
-        asked = str((agent["metadata"].get("annotations") or {}).get(RESTORED_FROM) or "")
-        if not asked or self._is_done(agent, asked):
-            return
+    async def begin(self, agent: Object, beginning: Beginning) -> str:
+        """Before a box of an agent starts: the Checkpoint that it was told to be restored from, once, or else the
+        newest one when it is to begin with that. Returns its name. Raises AgentkError: then it does not start."""
+        async with self._alone(agent):
+            uid = str(agent["metadata"]["uid"])
+            asked = str((agent["metadata"].get("annotations") or {}).get(RESTORED_FROM) or "")
+            done = self._done_for(uid)
+            if asked and done.get("from") != asked:
+                named = str(agent["metadata"]["namespace"]), asked.partition("@")[0]
+                checkpoint: Object | None = await self._store.get(kinds.CHECKPOINT, *named)
+            elif done.get("attempt") == beginning.attempt:
+                return str(done["name"])  # somebody died, or was refused, before its box was there
+            else:
+                checkpoint = await self._newest(agent) if beginning.newest else None
+            if checkpoint is None:
+                return ""
+            by = "OnFailure" if done.get("from", "") == asked else "restore"
+            await self._begin(agent, checkpoint, beginning)
+            name = str(checkpoint["metadata"]["name"])
+            await self._note(agent, "checkpoint.restore", checkpoint, by, {"attempt": beginning.attempt})
+            told = {"from": asked, "attempt": beginning.attempt, "name": name}
+            await asyncio.to_thread(files.write, self._done / uid, told)
+            crash.crashpoint("restore.done")
+            return name
+
+    async def _begin(self, agent: Object, checkpoint: Object, beginning: Beginning) -> None:
         namespace, uid = str(agent["metadata"]["namespace"]), str(agent["metadata"]["uid"])
-        name = asked.partition("@")[0]
-        checkpoint = await self._store.get(kinds.CHECKPOINT, namespace, name)
-        chosen = str(checkpoint["metadata"]["uid"])
+        name, chosen = str(checkpoint["metadata"]["name"]), str(checkpoint["metadata"]["uid"])
         if not (self._folder / chosen / _TOLD).exists():
             raise errors.Conflict(f'checkpoint "{name}" is not Ready', kind="checkpoints", name=name)
-        if (self._folder / chosen / _TAR).stat().st_size:
-            await self._put(namespace, uid, self._folder / chosen / _TAR, host_uid, size_bytes)
+        path = self._folder / chosen / _TAR
+        if path.stat().st_size:
+            await self._put(namespace, uid, path, beginning.host_uid, beginning.size_bytes)
         crash.crashpoint("restore.workspace")
         await self._bring(agent, name, chosen)
         crash.crashpoint("restore.memory")
-        await asyncio.to_thread(_write, self._done / uid, {"from": asked})
-        crash.crashpoint("restore.done")
 
-    def _is_done(self, agent: Object, asked: str) -> bool:
+    async def _newest(self, agent: Object) -> Object | None:
+        """Of those taken before its last process ended. One of what it left when it had failed is none of them."""
+        last = (agent.get("status") or {}).get("lastTermination") or {}
+        began, ended = _at(last.get("startedAt")), _at(last.get("finishedAt"))
+        there = (await self._store.list(kinds.CHECKPOINT, str(agent["metadata"]["namespace"]))).items
+        fitting = []
+        for one in there:
+            status = one.get("status") or {}
+            at = _at(status.get("takenAt"))
+            own = status.get("phase") == "Ready" and status.get("agentUID") == agent["metadata"]["uid"]
+            late = at > ended or (status.get("consistency") == "Stopped" and at >= began)
+            if own and not late and (self._folder / str(one["metadata"]["uid"]) / _TOLD).exists():
+                fitting.append((at, str(one["metadata"]["name"]), one))
+        return max(fitting)[2] if fitting else None
+
+    def _done_for(self, uid: str) -> dict[str, Any]:
+        """What an agent was brought back from last; {} when that is not known."""
         try:
-            return bool(json.loads((self._done / str(agent["metadata"]["uid"])).read_text())["from"] == asked)
-        except (OSError, ValueError, KeyError):
-            return False
+            return dict(json.loads((self._done / uid).read_text()))
+        except (OSError, ValueError):
+            return {}
 
     async def _put(self, namespace: str, uid: str, path: Path, host_uid: int, size_bytes: int | None) -> None:
         source, ours = os.pipe()
@@ -234,7 +300,7 @@ class Checkpointing:
             self._hands.put_workspace(namespace, uid, source, host_uid=host_uid, size_bytes=size_bytes),
             name="restore",
         )
-        feeding = loop.create_task(_fed(path, writer), name="feed restore")
+        feeding = loop.create_task(files.fed(path, writer), name="feed restore")
         try:
             await asyncio.wait({putting, feeding}, return_when=asyncio.FIRST_COMPLETED)
             told = await putting
@@ -285,6 +351,21 @@ class Checkpointing:
             raise errors.NotFound("the checkpoint is not there") from None
 
 
+def _maker(checkpoint: Object) -> str:
+    """Who made the object, as the API knows it."""
+    owners = checkpoint["metadata"].get("managedFields") or ()
+    first = next((str(one.get("manager", "")) for one in owners if not one.get("subresource")), "")
+    return "automatic" if saving.is_automatic(checkpoint) else first or "somebody"
+
+
+def _at(stamp: Any) -> float:
+    """Seconds since the epoch; 0 of none."""
+    try:
+        return parse_stamp(str(stamp)).timestamp() if stamp else 0.0
+    except ValueError:
+        return 0.0
+
+
 def _plain(agent: Object) -> dict[str, Any]:
     """What a person would apply."""
     metadata = agent["metadata"]
@@ -293,40 +374,3 @@ def _plain(agent: Object) -> dict[str, Any]:
     }
     told = {"name": metadata["name"], "labels": metadata.get("labels") or {}, "annotations": notes}
     return {"apiVersion": agent["apiVersion"], "kind": agent["kind"], "metadata": told, "spec": agent["spec"]}
-
-
-async def _fed(path: Path, writer: descriptors.Writer) -> None:
-    with path.open("rb") as file, contextlib.suppress(BrokenPipeError):
-        while data := await asyncio.to_thread(file.read, 256 * 1024):
-            await writer.write(data)
-    writer.close()
-
-
-def _anew(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(mode=0o700)
-
-
-def _write(path: Path, told: object) -> None:
-    """Whole or not at all."""
-    scratch = path.with_name(f"{path.name}.new")
-    with scratch.open("w") as file:
-        json.dump(told, file)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.rename(path)
-    _sync(path.parent)
-
-
-def _keep(half: Path, final: Path) -> None:
-    _sync(half)
-    half.rename(final)
-    _sync(final.parent)
-
-
-def _sync(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

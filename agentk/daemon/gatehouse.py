@@ -185,6 +185,7 @@ class Gatehouse:
             self.approvals.ask,
             lambda guest: self.guests.find(guest.box_id),
             self.guards.of,
+            self.lives.steps.heard,
         )
 
     async def run(self) -> None:

@@ -117,7 +117,7 @@ class House:
             gate = self._gatehouse = self._open_gate()
             reach = hands.Hands(self._jails)
             folder = self._places.state / "store" / "checkpoints"
-            known = self._store, gate.memory, reach, gate.journal.head
+            known = self._store, gate.memory, reach, gate.journal
             self._checkpointing = checkpointing.Checkpointing(folder, *known)
             self._visits = visiting.Room(reach, self._jails.descriptors, gate.secrecy.redact)
             self._opened = opened.Opened()

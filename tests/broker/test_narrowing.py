@@ -274,3 +274,37 @@ def test_a_glob_that_covers_another_matches_all_of_it(wide: str, narrow: str, te
 def test_covering_is_transitive(first: str, second: str, third: str) -> None:
     if policy_globs.glob(first).covers(second) and policy_globs.glob(second).covers(third):
         assert policy_globs.glob(first).covers(third)
+
+
+@pytest.mark.parametrize(
+    ("asked", "had", "field"),
+    [
+        ({"steps": 5}, None, ()),
+        ({"steps": 4}, {"steps": 5}, ("steps",)),
+        ({"every": "1m"}, {"steps": 5}, ("every",)),
+        ({"every": "59s"}, {"every": "1m"}, ("every",)),
+        ({"steps": 5, "keep": 4}, {"steps": 5}, ("keep",)),
+        ({"steps": 5, "restore": "OnFailure"}, {"steps": 5}, ("restore",)),
+    ],
+)
+def test_a_child_has_no_more_checkpoints_than_its_parent(asked: Spec, had: Spec | None, field: Any) -> None:
+    parent = PARENT | ({"checkpoint": had} if had else {})
+    assert [one.path for one in narrowing.narrower(child(("checkpoint",), asked), parent)] == [
+        ("spec", "checkpoint", *field)
+    ]
+
+
+def test_a_child_may_have_as_many_checkpoints_or_none() -> None:
+    parent = PARENT | {"checkpoint": {"every": "1m", "steps": 5, "restore": "OnFailure"}}
+    assert narrowing.narrower(child(), parent) == []
+    assert "checkpoint" not in narrowing.inherit({"command": ["true"]}, parent)
+    for asked in ({"every": "60s"}, {"steps": 6, "keep": 1}, {"every": "2m", "restore": "OnFailure"}):
+        assert narrowing.narrower(child(("checkpoint",), asked), parent) == []
+    for bad in (
+        {"steps": "5"},
+        {"steps": 5, "how": "often"},
+        {"every": 5},
+        {"steps": 5, "restore": "Always"},
+        [5],
+    ):
+        assert narrowing.narrower(child(("checkpoint",), bad), parent) != []

@@ -7,6 +7,8 @@ import pytest
 
 from agentk.api import kinds
 from agentk.broker import crash
+from agentk.client import client
+from agentk.control import crash as steward
 from tests.flows import household
 from tests.flows.household import Household, Space, manifest, python, until
 
@@ -89,6 +91,66 @@ def test_a_checkpoint_goes_with_its_agent(space: Space) -> None:
     until("its files are gone", lambda: not folder.exists())
 
 
+# Does one thing for each word that it finds, and fails when it is told to.
+WORKING = """
+import os, time
+from agentk.sdk import client
+agent = client.connect()
+print("begins with", sorted(os.listdir("/workspace")), flush=True)
+while True:
+    while not os.path.exists("/tmp/word"):
+        time.sleep(0.02)
+    word = open("/tmp/word").read()
+    os.unlink("/tmp/word")
+    open(f"/workspace/{word}", "w").close()
+    if word == "fail":
+        os._exit(3)
+    agent.exec(argv=["true"])
+    print("did", word, flush=True)
+"""
+
+
+def automatic(space: Space, name: str) -> dict[str, str]:
+    """Phase of every automatic Checkpoint of an agent, by name."""
+    labels = f"agentk.dev/automatic=true,agentk.dev/agent={name}"
+    found = space.api.list(client.Selection(kinds.CHECKPOINT, space.name, labels)).items
+    return {str(one["metadata"]["name"]): (one.get("status") or {}).get("phase", "") for one in found}
+
+
+def work(space: Space, name: str, word: str, code: int | None = 0) -> None:
+    """`code` None: the daemon may die before the command is told that it has ended."""
+    space.agentk("exec", name, "--", "sh", "-c", f"printf {word} > /tmp/w; mv /tmp/w /tmp/word", code=code)
+    if word != "fail":
+        space.logged(name, f"did {word}")
+
+
+@household.on_both
+def test_after_a_failure_it_begins_with_the_last_one(home: Household, runtime: str) -> None:
+    with household.space(home, runtime) as space:
+        wish = {"steps": 2, "keep": 1, "restore": "OnFailure"}
+        again = {"restartPolicy": "OnFailure", "restartBackoff": {"initialSeconds": 0, "maxSeconds": 0}}
+        space.apply(python("a", WORKING, checkpoint=wish, **again))
+        space.running("a")
+        for word in ("one", "two"):
+            work(space, "a", word)
+        space.until("a", lambda status: status.get("lastCheckpoint", {}).get("name") == "a-auto-1")
+        for word in ("three", "four"):
+            work(space, "a", word)
+        space.until("a", lambda status: status.get("lastCheckpoint", {}).get("name") == "a-auto-2")
+        until("the older one is gone", lambda: automatic(space, "a") == {"a-auto-2": "Ready"})
+        for word in ("five", "fail"):
+            work(space, "a", word)
+        status = space.running("a", 2)
+        assert status["restoredFrom"] == {"name": "a-auto-2", "attempt": 2}
+        space.logged("a", "begins with ['four', 'one', 'three', 'two']")
+        space.event("a", "Restored")
+        assert "Checkpointed" in space.events("a")
+        said = space.agentk("audit", "a").out
+        assert "checkpoint.take" in said and "checkpoint.restore" in said
+        told = space.agentk("describe", "agent", "a").out
+        assert "Last Checkpoint" in told and "Restored From" in told, told
+
+
 @pytest.mark.parametrize("point", crash.CHECKPOINTS)
 def test_the_daemon_dies_on_the_way(fragile: Household, point: str) -> None:
     with household.space(fragile) as broken:
@@ -123,3 +185,42 @@ def _phase(space: Space) -> str:
 def _held(home: Household, secret: str) -> bool:
     files = (path for path in (home.places.state / "store").rglob("*") if path.is_file())
     return any(secret.encode() in path.read_bytes() for path in files)
+
+
+def test_the_daemon_dies_on_the_way_of_automatic_ones(fragile: Household) -> None:
+    with household.space(fragile) as broken:
+        wish = {"steps": 1, "keep": 1, "restore": "OnFailure"}
+        always = {"restartPolicy": "Always", "restartBackoff": {"initialSeconds": 0, "maxSeconds": 0}}
+        broken.apply(python("a", WORKING, checkpoint=wish, **always))
+        broken.running("a")
+        done: list[str] = []
+
+        def newest(name: str) -> None:
+            until(f"{name} alone is there", lambda: _there(broken) == {name: "Ready"})
+
+        # The first makes one, and none goes yet.
+        for number, point in enumerate(("", *steward.SAVING), 1):
+            if point:
+                (fragile.crashes / point).touch()
+            done.append(f"w{number}")
+            work(broken, "a", done[-1], None)
+            newest(f"a-auto-{number}")
+            assert not (fragile.crashes / point).is_file(), "nobody came by"
+        number = len(done)
+        for attempt, point in enumerate(("restore.memory", "restore.done"), 2):
+            (fragile.crashes / point).touch()
+            work(broken, "a", "fail", None)
+            status = broken.running("a", attempt)
+            assert status["restoredFrom"] == {"name": f"a-auto-{number}", "attempt": attempt}
+            until("it says what it has", lambda n=attempt: len(_begun(broken)) == n)
+            assert _begun(broken)[1:] == [f"begins with {sorted(done)}"] * (attempt - 1)
+            assert not (fragile.crashes / point).exists(), "nobody came by"
+
+
+def _begun(space: Space) -> list[str]:
+    """What each attempt began with."""
+    return [line for line in space.log("a") if line.startswith("begins with")]
+
+
+def _there(space: Space) -> dict[str, str]:
+    return household.again(lambda: automatic(space, "a"))
