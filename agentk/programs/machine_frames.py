@@ -16,6 +16,7 @@ from agentk.programs import (
     machine_folding,
     machine_primitives,
     machine_routines,
+    machine_window,
     progress,
     telling,
     toolbox,
@@ -28,6 +29,7 @@ from agentk.sdk import client, errors
 DEPTH = 16  # frames within frames
 ASKED = 256  # by code between two steps: routines that invoke each other are no way around the guard of steps
 SILENT = 2  # turns of a frame that call nothing, one after the other
+FOLD_AGAIN = 8  # steps after a note that was not kept: each note asks the model
 REPAIRS = 2  # results that the gate did not take
 FIRST = "main"
 _PRINTED_LETTERS = 100
@@ -46,7 +48,7 @@ class Frame:
         self.name, self.depth, self.opening = name, depth, opening
         self.messages: List[Dict[str, Any]] = []
         self.recap: machine_folding.Recap = []
-        self.steps = self.silent = self.refused = 0
+        self.steps = self.silent = self.refused = self.folds_from = 0
         self.tell("user", opening)
 
     def tell(self, role: str, content: str, **more: str) -> None:
@@ -63,9 +65,8 @@ class Machine:
         self.steps = self._since = 0  # of all frames; and since something came from the world
         self._denied = 0  # by persons
         self._asked = 0  # by code, since the model was asked
-        self._letters = max(
-            400, 2 * told.window // told.burst
-        )  # of one answer: a turn's are half of the window
+        functions = machine_primitives.FUNCTIONS
+        self._window = machine_window.Window(told.window, told.burst, functions, self._system)
 
     def run(self, work: str) -> None:
         """The first frame, to the end that the gate is told of. Raises Ended."""
@@ -114,8 +115,11 @@ class Machine:
             raise Failed(f"there is no routine {name!r}: search finds what there is")
         if machine_routines.is_code(text):
             return self._code(text, args, depth)
-        told = _short(json.dumps(args, ensure_ascii=False), self._letters)
-        opening = machine_primitives.routine(name, _short(text, self._letters), told, self._cells.size())
+        most = self._window.opening_bytes
+        told, words = (
+            machine_window.short(one, most) for one in (json.dumps(args, ensure_ascii=False), text)
+        )
+        opening = machine_primitives.routine(name, words, told, self._cells.size())
         return self._frame(Frame(name, depth, opening))
 
     def _code(self, text: str, value: Any, depth: int) -> Any:
@@ -142,14 +146,16 @@ class Machine:
         """Turn by turn until it returns. Raises Failed and Ended."""
         while True:
             self._count(frame)
-            self._fold(frame)
+            shown = self._shown(frame)
             said = asking.think(
                 self._agent,
                 self._say,
-                messages=frame.messages,
+                messages=shown,
                 system=self._system,
                 tools=machine_primitives.FUNCTIONS,
             )
+            if not said.usage.counted:
+                self._window.learned(shown, said.usage.input_tokens)
             frame.messages.append(dict(said.message))
             if said.text.strip():
                 self._say.line(f"thinks: {said.text}", frame.depth)
@@ -180,7 +186,11 @@ class Machine:
             if name not in ("invoke", "return"):
                 shown = progress.short(json.dumps(given, ensure_ascii=False), _PRINTED_LETTERS)
                 self._say.line(f"{name} {shown} -> {progress.size(text)}", frame.depth)
-            frame.tell("tool", _short(text, self._letters), tool_call_id=str(call.get("id", "")))
+            frame.tell(
+                "tool",
+                machine_window.short(text, self._window.answer_bytes),
+                tool_call_id=str(call.get("id", "")),
+            )
 
     def _do(self, frame: Frame, name: str, given: Dict[str, Any]) -> str:
         """What the model is told. Whatever goes wrong is told to it; it can mend most of it."""
@@ -292,17 +302,21 @@ class Machine:
         self._asked = 0
         frame.steps += 1
 
-    def _fold(self, frame: Frame) -> None:
-        """When what the frame shows its model is more than its window."""
-        tools, system = machine_folding.tokens(machine_primitives.FUNCTIONS), len(self._system) // 4
-        budget = max(self._told.window - tools - system, self._told.window // 4)
-        work = machine_folding.tokens(frame.messages)
-        if work <= budget:
-            recap = (len(str(frame.messages[0]["content"])) - len(frame.opening)) // 4
-            parts = f"tools {tools}, system {system}, recap {recap}, work {work - recap}"
-            told = f"{tools + system + work} of {self._told.window} tokens: {parts}"
-            self._say.line(f"step {self.steps} in {frame.name}: {told}", frame.depth)
-            return
+    def _shown(self, frame: Frame) -> List[Dict[str, Any]]:
+        """What of the frame its model is shown: never more than the window. Raises Failed."""
+        room = self._window.room
+        if machine_window.tokens(frame.messages) > room and frame.steps >= frame.folds_from:
+            self._fold(frame, room)
+        try:
+            shown = machine_folding.view(frame.messages, room)
+        except machine_window.TooLarge as error:
+            least = f"memory.contextTokens is {self._window.most}: it needs more, or a smaller task"
+            raise Failed(f"{frame.name}: {error}; {least}") from None
+        told = self._window.told(shown, frame.opening)
+        self._say.line(f"step {self.steps} in {frame.name}: {told}", frame.depth)
+        return shown
+
+    def _fold(self, frame: Frame, budget: int) -> None:
         try:
             name, line, left = machine_folding.fold(
                 frame.messages, budget, self._note, lambda note: self._cells.episode(note, ["fold"])
@@ -310,12 +324,13 @@ class Machine:
         except errors.Disconnected:
             raise
         except errors.CallError as error:
+            frame.folds_from = frame.steps + FOLD_AGAIN
             self._say.line(f"does not fold: {error.message}")
             return
         if not name:
             return
         frame.recap.append((name, line))
-        opening = machine_folding.recapped(frame.opening, frame.recap)
+        opening = machine_folding.recapped(frame.opening, frame.recap, budget)
         frame.messages = [{**left[0], "content": opening}, *left[1:]]
         self._say.line(f"folds: {name}: {line}", frame.depth)
 
@@ -327,6 +342,8 @@ class Machine:
             return ""
 
     def _written(self, prompt: str) -> str:
+        if not self._window.fits(prompt):
+            raise Failed(f"its model cannot read that much: memory.contextTokens is {self._window.most}")
         said = asking.think(
             self._agent, self._say, messages=[{"role": "user", "content": prompt}], system=_WRITER, tools=[]
         )
@@ -343,10 +360,6 @@ def _read(call: Dict[str, Any]) -> Tuple[str, Dict[str, Any], Optional[str]]:
         return name, toolbox.arguments_of(function.get("arguments")), None
     except ValueError as error:
         return name, {}, str(error)
-
-
-def _short(text: str, letters: int) -> str:
-    return text if len(text) <= letters else f"{text[:letters]}\n[cut: it has {len(text)} letters]"
 
 
 _NAMES = frozenset(one["function"]["name"] for one in machine_primitives.FUNCTIONS)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from agentk.programs import machine_folding, machine_routines
+from agentk.programs import machine_folding, machine_routines, machine_window
 from tests.programs.machine_house import LAST, House, back, does, run
 
 
@@ -117,7 +117,7 @@ def test_a_context_folds_into_notes_that_are_found_and_never_nest(house: House) 
     assert code == 0, log
     notes = [one for one in house.pages.values() if one["kind"] == "episode"]
     assert notes and all(one["content"] == "A note of what was done." for one in notes)
-    sizes = [machine_folding.tokens(one["messages"]) for one in house.asked]
+    sizes = [machine_window.tokens(one["messages"]) for one in house.asked]
     assert max(sizes) < 3000
     asked = [
         one["messages"][0]["content"] for one in house.asked if "Do it." in one["messages"][0]["content"]
@@ -146,7 +146,7 @@ def test_a_note_needs_no_model_and_a_recap_has_its_bounds(house: House) -> None:
     assert name == "p1" and kept[0].startswith("assistant: recall({})\ntool: 0 0") and len(line) <= 200
     assert left[0] == said[0] and left[1]["role"] == "assistant" and left[-1] == said[-1]
     recap = [(f"p{n}", "x" * 200) for n in range(40)]
-    text = machine_folding.recapped("task", recap)
+    text = machine_folding.recapped("task", recap, 8000)
     assert len(text) < machine_folding.RECAP_LETTERS + 200 and "p39" in text and "earlier: search" in text
 
 
