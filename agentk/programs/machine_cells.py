@@ -79,12 +79,18 @@ class Cells:
         return bool(gone)
 
     def keep_version(self, name: str, text: str) -> str:
-        """What a name meant until now, under the first name NAME@N that is free: that name. Raises CallError."""
+        """What a name meant until now, under the first name NAME@N that is free: that name. Repeatable: a version
+        that is kept already, by whoever was ended in the middle of this, is that one. Raises CallError."""
         names = [f"{name}@{number}" for number in range(1, _VERSIONS + 1)]
-        taken = {one.name for one in self._agent.memory_recall(names=names).items}
-        free = next((one for one in names if one not in taken), names[-1])
-        self.remember(free, text, routine=True, tags=["version"])
-        return free
+        taken = {one.name: one.content for one in self._agent.memory_recall(names=names).items}
+        for one in names:
+            if taken.get(one) == text:
+                return one
+            if one not in taken:
+                self.remember(one, text, routine=True, tags=["version"])
+                return one
+        self.remember(names[-1], text, routine=True, tags=["version"])
+        return names[-1]
 
 
 def _which(name: str) -> Tuple[List[str], List[str]]:

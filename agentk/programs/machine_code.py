@@ -20,6 +20,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 MEMORY_BYTES = 192 * 1024 * 1024  # of addresses, beyond what the interpreter has at its beginning
 JS_BYTES = 64 * 1024 * 1024
 RESULT_LETTERS = 200_000
+_READ_SECONDS = 10
 ASKS = ("invoke", "recall", "remember", "search")
 
 PREFIX = "exec:"
@@ -46,6 +47,18 @@ def parted(text: str) -> Tuple[str, str]:
     space = _COMMENT.match(source)
     arrow = _ARROW.match(source, space.end() if space else 0)
     return "javascript" if arrow else "python", source.strip()
+
+
+def routine(code: str) -> str:
+    """Without the fence that models put around code, and with the word that says that it is code."""
+    text = code.strip()
+    if text.startswith("```") and text.endswith("```") and "\n" in text:
+        language, _, inner = text.partition("\n")
+        named = language.strip("` \t").lower()
+        text = inner[:-3].strip()
+        if named in ("js", "javascript", "python", "py") and not text.startswith(PREFIX):
+            text = f"{named}\n{text}"
+    return text if text.startswith(PREFIX) else f"{PREFIX} {text}"
 
 
 def program(text: str) -> str:
@@ -187,6 +200,37 @@ def javascript(source: str) -> None:
     run.end(told)
 
 
+def main() -> int:
+    """Code on our standard input, on our standard output as a routine. It is read, and nothing of it is run."""
+    text = routine(sys.stdin.read())
+    try:
+        language, source = parted(text)
+        program(text)
+        if language == "javascript":
+            _parse(source)
+    except Unfit as error:
+        print(error, file=sys.stderr)
+        return 1
+    sys.stdout.write(text)
+    return 0
+
+
+def _parse(source: str) -> None:
+    """Raises Unfit for what is no JavaScript, where there is an engine to tell."""
+    engine: Any = _engine()
+    if engine is None:
+        return
+    context = engine.Context()
+    context.set_memory_limit(JS_BYTES)
+    context.set_time_limit(_READ_SECONDS)
+    try:
+        context.eval(f"() => ({source.rstrip().rstrip(';')}\n)")
+    except (engine.JSException, TypeError) as error:
+        raise Unfit(f"this is no JavaScript: {str(error).partition(chr(10))[0][:500]}") from None
+    except MemoryError:
+        raise Unfit("this is too much JavaScript") from None
+
+
 def _engine() -> Any:
     if sys.version_info < (3, 10) or sys.implementation.name != "cpython":
         return None  # not what it is built for: it may load, and break
@@ -275,3 +319,6 @@ const __told = () => {
   return JSON.stringify(told);
 };
 """
+
+if __name__ == "__main__":
+    sys.exit(main())

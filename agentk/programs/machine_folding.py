@@ -134,7 +134,9 @@ def _with_short_calls(message: Message) -> Message:
 
 def _with_short_arguments(call: Any) -> Any:
     function = call.get("function") if isinstance(call, dict) else None
-    given = function.get("arguments") if isinstance(function, dict) else None
+    if not isinstance(function, dict):
+        return call
+    given = function.get("arguments")
     if not isinstance(given, str) or len(given) <= _ARGUMENT_LETTERS:
         return call
     return {**call, "function": {**function, "arguments": json.dumps({"cut": _begun(given)})}}

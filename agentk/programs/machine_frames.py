@@ -98,13 +98,16 @@ class Machine:
             raise
         except errors.CallError as error:
             raise Failed(toolbox.refusal(error)) from None
-        self._say.line(f"{name} is code from now on; what it was is {kept}")
+        told = (
+            f"{name} is code from now on; what it was is {kept}" if kept else f"{name} is this code already"
+        )
+        self._say.line(told)
         return kept
 
     def _routine(self, name: str, args: Any, depth: int) -> Any:
         if name == machine_routines.HARDEN:
             given = args if isinstance(args, dict) else {}
-            return {"earlier": self.harden(str(given.get("name", "")), str(given.get("code") or ""))}
+            return {"earlier": self.harden(str(given.get("name", "")), str(given.get("code") or "")) or None}
         try:
             text = self._cells.recall(name)
         except errors.Disconnected:

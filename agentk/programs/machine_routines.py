@@ -121,29 +121,21 @@ def harden(
     write: Callable[[str], str],
 ) -> str:
     """`code` in place of the prompt routine of this name, or what `write` makes of the prompt: where the earlier text
-    is kept. Nothing is changed unless it is a routine. Raises Failed and CallError."""
+    is kept, before anything else, or "" when it is this code already. Nothing is changed unless it is a routine.
+    Whoever is ended in the middle leaves a routine that is as before or code, and does it again. Raises Failed and
+    CallError."""
     before = cells.recall(name)
     if before is None:
         raise Failed(f"there is no routine {name!r}")
     if is_code(before) and not code:
         raise Failed(f"{name} is code already")
-    text = _plain(code or write(_WRITE.format(name=name, text=before)))
+    text = machine_code.routine(code or write(_WRITE.format(name=name, text=before)))
+    if text == before:
+        return ""
     check(agent, say, text)
     kept = cells.keep_version(name, before)
     cells.remember(name, text, routine=True)
     return kept
-
-
-def _plain(text: str) -> str:
-    """Without the fence that models put around code, and with the word that says that it is code."""
-    text = text.strip()
-    if text.startswith("```") and text.endswith("```") and "\n" in text:
-        language, _, inner = text.partition("\n")
-        named = language.strip("` \t").lower()
-        text = inner[:-3].strip()
-        if named in ("js", "javascript", "python", "py") and not is_code(text):
-            text = f"{named}\n{text}"
-    return text if is_code(text) else f"{machine_code.PREFIX} {text}"
 
 
 _WRITE = """This is the routine {name}, which a model does as it is written:
