@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from agentk.api import errors, quantities
 from agentk.api.programs import CONTEXT_BYTES
 from agentk.control import references
 from agentk.control.plans import Problem
@@ -17,6 +18,7 @@ from agentk.runtime import box as boxes
 FOLDER = "/opt/program"  # where it starts, for Python looks there for modules first: nobody else writes there
 FILE = "program.json"
 
+_MEMORY = "512Mi"  # as the schema says
 _TOLD = ("program", "instructions", "role", "goal", "backstory", "output", "steps", "burst")
 
 Spec = Mapping[str, Any]
@@ -39,6 +41,8 @@ def mounts(
         return
     told = {key: spec[key] for key in _TOLD if key in spec}
     told |= {"window": window} if (window := _window(spec, found)) else {}
+    if spec["program"] == "machine":
+        told["memory"] = _memory(spec)
     if saves := (spec.get("skills") or {}).get("save"):
         told["saves"] = saves
     told["context"] = list(_context(spec, found, contents, problems))
@@ -54,6 +58,15 @@ def _window(spec: Spec, found: references.Found) -> int:
     """Most tokens of what its model is shown: its own word, then its Memory's; 0 when nobody said."""
     own = (spec.get("memory") or {}).get("contextTokens")
     return int(own or ((found.memory or {}).get("spec") or {}).get("contextTokens") or 0)
+
+
+def _memory(spec: Spec) -> int:
+    """Bytes that the box has, which code of a machine must not have all of."""
+    limit = ((spec.get("resources") or {}).get("limits") or {}).get("memory", _MEMORY)
+    try:
+        return int(quantities.parse_quantity(limit))
+    except errors.Invalid:  # the box's own check tells of it
+        return 0
 
 
 def _context(

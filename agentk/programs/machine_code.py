@@ -33,6 +33,10 @@ class Unfit(Exception):
     """It is no routine, and why."""
 
 
+class Refused(RuntimeError):
+    """What it asked for failed: in the words of what it asked, for this may be the tenth that fails by it."""
+
+
 class _Asks(BaseException):
     """Not to be caught by a routine that catches exceptions."""
 
@@ -62,7 +66,8 @@ def routine(code: str) -> str:
 
 
 def program(text: str) -> str:
-    """The Python that runs it, which reads `{"value", "answers", "mark", "cpuSeconds"}` from its standard input."""
+    """The Python that runs it. It reads `{"value", "answers", "mark", "cpuSeconds", "memoryBytes"}` from its standard
+    input."""
     language, source = parted(text)
     if language == "javascript":
         return f"{_HEAD}_machine.javascript({source!r})\n"
@@ -101,6 +106,7 @@ class _Run:
         self.value, self.mark = told.get("value"), str(told["mark"])
         self.answers: List[Dict[str, Any]] = list(told.get("answers") or ())
         self.cpu_seconds = int(told["cpuSeconds"])
+        self.memory_bytes = min(int(told["memoryBytes"]), MEMORY_BYTES)
         self.checked = bool(told.get("check"))
         self.at = 0
         self.pending: Optional[Dict[str, Any]] = None
@@ -116,7 +122,7 @@ class _Run:
         if (answer["ask"], answer["given"]) != (what, given):
             self.end({"error": "it asks for something else each time that it runs"})
         if "error" in answer:
-            raise RuntimeError(str(answer["error"]))
+            raise Refused(str(answer["error"]))
         return answer.get("result")
 
     def end(self, told: Dict[str, Any]) -> None:
@@ -140,8 +146,9 @@ def begin() -> List[Callable[..., Any]]:
     """Sets the bounds. What a routine may call, in the order of ASKS."""
     run = _Run()
     _runs.append(run)
-    _bound(resource.RLIMIT_AS, MEMORY_BYTES + _used())
-    _bound(resource.RLIMIT_CPU, run.cpu_seconds + 5)  # the engine says so itself, and better
+    _goes_first()
+    _bound(resource.RLIMIT_AS, run.memory_bytes + _used())
+    _bound(resource.RLIMIT_CPU, run.cpu_seconds)
     sys.setrecursionlimit(2000)
     sys.excepthook = _failed
 
@@ -177,8 +184,9 @@ def javascript(source: str) -> None:
     engine: Any = _engine()
     if engine is None:
         run.end({"error": "there is no JavaScript here: the box needs CPython 3.10 or newer, and glibc"})
+    _bound(resource.RLIMIT_CPU, run.cpu_seconds + 5)  # the engine says so itself, and better
     context = engine.Context()
-    context.set_memory_limit(JS_BYTES)
+    context.set_memory_limit(min(JS_BYTES, run.memory_bytes // 2))
     context.set_time_limit(run.cpu_seconds)
     try:
         context.eval(_SHIM)
@@ -252,8 +260,9 @@ def _failed(kind: type, error: BaseException, trace: Any) -> None:
         if trace.tb_frame.f_code.co_filename == "<string>":
             line = trace.tb_lineno - _HEAD.count("\n")
         trace = trace.tb_next
+    told = str(error) if issubclass(kind, Refused) else f"line {line}: {said}"
     try:
-        _runs[0].end({"error": f"line {line}: {said[:2000]}"})
+        _runs[0].end({"error": told[:2000]})
     except SystemExit:
         return
 
@@ -262,6 +271,15 @@ def _bound(what: int, most: int) -> None:
     _, hard = resource.getrlimit(what)
     low = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(what, (low, hard))
+
+
+def _goes_first() -> None:
+    """When the box has no memory left, this and what it starts is ended before the machine is. A box may not let us."""
+    try:
+        with open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:
+            file.write("1000")
+    except OSError:
+        pass
 
 
 def _used() -> int:
@@ -290,7 +308,7 @@ const __ask = (what, given) => {
     __run.other = true;
     throw new Error("it asks for something else each time that it runs");
   }
-  if ("error" in answer) throw new Error(answer.error);
+  if ("error" in answer) throw Object.assign(new Error(answer.error), {name: "Refused"});
   return answer.result === undefined ? null : answer.result;
 };
 const invoke = (name, args = null) => __ask("invoke", [name, args]);
@@ -302,7 +320,8 @@ const __call = (routine, given) => {
   __run.answers = answers;
   if (typeof routine !== "function") { __run.error = "it is no function"; return; }
   if (checked) { __run.done = true; return; }
-  const failed = error => { __run.error = error instanceof Error ? `${error.name}: ${error.message}` : String(error); };
+  const failed = error => { __run.error = error instanceof Error
+    ? (error.name === "Refused" ? error.message : `${error.name}: ${error.message}`) : String(error); };
   const kept = result => { __run.text = JSON.stringify(result === undefined ? null : result); __run.done = true; };
   try {
     const result = routine(value);

@@ -61,6 +61,7 @@ class Machine:
     ) -> None:
         self._agent, self._told, self._say, self._channels = agent, told, say, channels
         self._cells = Cells(agent)
+        self._jail = machine_routines.jail(agent, say, told.memory)
         self._system = telling.system(told, [machine_primitives.HOW])
         self.steps = self._since = 0  # of all frames; and since something came from the world
         self._denied = 0  # by persons
@@ -93,7 +94,7 @@ class Machine:
     def harden(self, name: str, code: str) -> str:
         """Where the earlier text of the routine is kept. Raises Failed."""
         try:
-            kept = machine_routines.harden(self._agent, self._say, self._cells, name, code, self._written)
+            kept = machine_routines.harden(self._jail, self._cells, name, code, self._written)
         except errors.Disconnected:
             raise
         except errors.CallError as error:
@@ -143,7 +144,7 @@ class Machine:
             except errors.CallError as error:
                 raise Failed(toolbox.refusal(error)) from None
 
-        return machine_routines.run(self._agent, self._say, text, value, ask)
+        return machine_routines.run(self._jail, text, value, ask)
 
     def _frame(self, frame: Frame) -> Any:
         """Turn by turn until it returns. Raises Failed and Ended."""
@@ -222,7 +223,7 @@ class Machine:
             return "Not done: give it a name."
         code = machine_routines.is_code(text_of(value))
         if code:
-            machine_routines.check(self._agent, self._say, text_of(value))
+            machine_routines.check(self._jail, text_of(value))
         self._cells.remember(name, value, routine=code or bool(given.get("routine")))
         return f"Kept. {self._cells.size()}"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from typing import Any, Callable, Dict, List, Tuple
+from typing import Any, Callable, Dict, List, NamedTuple, Tuple
 
 from agentk.programs import machine_code, progress, toolbox
 from agentk.programs.machine_cells import Cells
@@ -14,6 +14,8 @@ from agentk.sdk import client, errors, results
 SECONDS = 60.0  # of one run, waiting included
 CPU_SECONDS = 10
 ASKS = 32  # of one routine
+_KEPT_BYTES = 48 * 1024 * 1024  # of a box: for the machine, and for the interpreter of the code
+_LEAST_BYTES = 8 * 1024 * 1024
 OUTPUT_BYTES = 2 * 1024 * 1024
 HARDEN = "harden"
 
@@ -39,11 +41,24 @@ def is_function(text: str) -> bool:
     return language == "javascript" or bool(_CALLED.search(source))
 
 
-def run(agent: client.Agent, say: progress.Progress, text: str, value: Any, ask: Ask) -> Any:
+class Jail(NamedTuple):
+    """Where code runs, and how much memory it may take there."""
+
+    agent: client.Agent
+    say: progress.Progress
+    memory_bytes: int
+
+
+def jail(agent: client.Agent, say: progress.Progress, box_bytes: int) -> Jail:
+    """What runs away takes less than all of the box, or the box would end with it, and the machine in it."""
+    return Jail(agent, say, max(_LEAST_BYTES, min(machine_code.MEMORY_BYTES, box_bytes - _KEPT_BYTES)))
+
+
+def run(place: Jail, text: str, value: Any, ask: Ask) -> Any:
     """What it returns. `ask`: does for it what it asks. Raises Failed."""
     answers: List[Dict[str, Any]] = []
     for _ in range(ASKS + 1):
-        told = _once(agent, say, text, {"value": value, "answers": answers})
+        told = _once(place, text, {"value": value, "answers": answers})
         if "ask" not in told:
             return told.get("result")
         what, given = str(told["ask"]), told.get("given")
@@ -60,17 +75,18 @@ def run(agent: client.Agent, say: progress.Progress, text: str, value: Any, ask:
     raise Failed(f"it asks for more than {ASKS} things")
 
 
-def check(agent: client.Agent, say: progress.Progress, text: str) -> None:
+def check(place: Jail, text: str) -> None:
     """Whether it is a routine at all, without running it. Raises Failed."""
-    _once(agent, say, text, {"check": True})
+    _once(place, text, {"check": True})
 
 
-def _once(agent: client.Agent, say: progress.Progress, text: str, told: Dict[str, Any]) -> Dict[str, Any]:
+def _once(place: Jail, text: str, told: Dict[str, Any]) -> Dict[str, Any]:
     mark = f"\x1e{secrets.token_hex(8)}"
     try:
         program = machine_code.program(text)
-        given = json.dumps({**told, "mark": mark, "cpuSeconds": CPU_SECONDS})
-        ran = agent.exec(program, stdin=given, timeout_seconds=SECONDS, output_bytes=OUTPUT_BYTES)
+        bounds = {"mark": mark, "cpuSeconds": CPU_SECONDS, "memoryBytes": place.memory_bytes}
+        given = json.dumps({**told, **bounds})
+        ran = place.agent.exec(program, stdin=given, timeout_seconds=SECONDS, output_bytes=OUTPUT_BYTES)
     except machine_code.Unfit as error:
         raise Failed(str(error)) from None
     except errors.Disconnected:
@@ -81,7 +97,7 @@ def _once(agent: client.Agent, say: progress.Progress, text: str, told: Dict[str
         raise Failed(toolbox.refusal(error)) from None
     said, found = _parted(ran, mark)
     if said.strip():
-        say.line(f"prints: {said}")
+        place.say.line(f"prints: {said}")
     if found is None:
         raise Failed(_why(ran))
     if "error" in found:
@@ -108,13 +124,14 @@ def _why(ran: results.Ran) -> str:
         return f"it took longer than {SECONDS:g} s"
     if ran.exit_code == 128 + 24:
         return "it took too much time"
+    if ran.stdout_truncated:
+        return f"it printed more than {OUTPUT_BYTES // 1024**2} MiB"
     wrong = ran.stderr.strip().rpartition("\n")[2]
     return f"it ended without an answer: {wrong[:500] or ran.reason}"
 
 
 def harden(
-    agent: client.Agent,
-    say: progress.Progress,
+    place: Jail,
     cells: Cells,
     name: str,
     code: str,
@@ -132,7 +149,7 @@ def harden(
     text = machine_code.routine(code or write(_WRITE.format(name=name, text=before)))
     if text == before:
         return ""
-    check(agent, say, text)
+    check(place, text)
     kept = cells.keep_version(name, before)
     cells.remember(name, text, routine=True)
     return kept

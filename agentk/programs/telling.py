@@ -21,6 +21,7 @@ class Told(NamedTuple):
     steps: int = STEPS
     burst: int = BURST
     window: int = WINDOW  # tokens of what a model is shown
+    memory: int = 512 * 1024 * 1024  # bytes that its box has
     saves: Sequence[str] = ()  # names of Skills it may keep
 
 

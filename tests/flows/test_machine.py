@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from agentk.programs import machine_routines
 from tests.flows import household
 from tests.flows.household import Household, Object, Space, manifest
 from tests.flows.test_examples import EXAMPLES
@@ -51,32 +52,37 @@ def test_a_machine_learns_to_write_cards_and_another_one_inherits_it(home: House
 
 
 @household.on_both
-def test_runaway_code_is_an_error_and_the_machine_goes_on(space: Space) -> None:
+def test_runaway_code_is_an_error_and_the_machine_goes_on(space: Space, runtime: str) -> None:
     js = "exec: () => { const a = []; for (;;) a.push('x'.repeat(9999)) }"
     python = "exec: def run(a):\n    x = []\n    while True: x.append('x' * 99999)"
+    prints = (
+        "def run(a):\n    import os\n    for n in range(1600): os.write(1, b'x' * 65536)\n    return 'told'"
+    )
+    kept = {"js": js, "python": python, "prints": f"exec: {prints}"}
+    # These two take long, so each is told once: 32 runs within each other, and ten seconds of processor.
+    last: Object = {"code": "() => { for (;;); }"}
+    if runtime == "nsjail":
+        last = {"code": "(n) => invoke('self', n)"}
+        kept["self"] = "exec: (n) => invoke('self', n)"
     space.apply(
         route(
-            calls(
-                ("remember", {"name": "js", "value": js}),
-                ("remember", {"name": "python", "value": python}),
-                turn=1,
-            ),
-            calls(
-                ("invoke", {"name": "js"}),
-                ("invoke", {"name": "python"}),
-                ("invoke", {"name": "nobody"}),
-                turn=2,
-            ),
-            calls(back("alive")),
+            calls(*(("remember", {"name": name, "value": code}) for name, code in kept.items()), turn=1),
+            calls(*(("invoke", {"name": name}) for name in ("js", "python", "prints", "nobody")), turn=2),
+            calls(("exec", last), turn=3),
+            calls(back("{{toolResult}}")),
         ),
         machine("a", task="Run."),
     )
     status = space.phase("a", "Succeeded", "Failed")
     log = space.log("a")
-    assert (status["reason"], json.loads(status["result"] or "null")) == ("Completed", "alive"), log
-    said = [line.partition("failed: ")[2] for line in log if "failed: " in line]
-    assert said[0] == "it took too much memory" and said[1].endswith("it took too much memory"), log
-    assert "no routine 'nobody'" in said[2]
+    said = dict(line[4:].split(" failed: ") for line in log if line.startswith("  < ") and "failed" in line)
+    assert said["js"] == "it took too much memory" and said["python"].endswith("it took too much memory"), log
+    assert "  < prints: told" in log and "no routine 'nobody'" in said["nobody"], log
+    ended = ["it took too much time", f"it took longer than {machine_routines.SECONDS:g} s"]
+    if runtime == "nsjail":
+        ended = ["too deep: 16 routines invoked each other, the last 'self'"]
+    result = json.loads(status["result"] or "null")
+    assert (status["attempt"], result in [f"Failed: {one}" for one in ended]) == (1, True), log
 
 
 def test_what_leaves_a_frame_is_found_in_its_memory(space: Space) -> None:
@@ -155,6 +161,16 @@ def test_a_person_makes_code_of_a_routine_and_types_to_the_machine(space: Space,
     assert "part@1" in space.agentk("machine", "harden", "a", "part").out
     wrong = space.agentk("machine", "harden", "a", "nobody", code=1)
     assert "nobody stays what it is" in wrong.err
+    assert "is this code already" in space.agentk("machine", "harden", "a", "greet", "-f", str(code)).out
+    code.write_text("(name) => `Dear ${name},`")
+    space.agentk("suspend", "a")
+    space.phase("a", "Suspended")
+    asleep = space.agentk("machine", "harden", "a", "greet", code=1)
+    assert "is suspended" in asleep.err and "agentk resume a" in asleep.err
+    again = space.agentk("machine", "harden", "a", "greet", "-f", str(code)).out
+    assert again == "greet is code from now on; what it was is greet@2\n"
+    assert "already" in space.agentk("machine", "harden", "a", "greet", "-f", str(code)).out
+    space.agentk("resume", "a")
     with subprocess.Popen(
         [*household.AGENTK, "attach", "-i", "a", "-n", space.name],
         env=space.home.environment,
@@ -166,4 +182,47 @@ def test_a_person_makes_code_of_a_routine_and_types_to_the_machine(space: Space,
         typing.stdin.flush()
         status = space.phase("a", "Succeeded", "Failed")
     log = space.log("a")
-    assert json.loads(status["result"] or "null") == "Bye Ada" and "  < greet: Dear Ada" in log, log
+    assert json.loads(status["result"] or "null") == "Bye Ada" and "  < greet: Dear Ada," in log, log
+    bad = tmp_path / "bad.py"
+    bad.write_text("x = 1")
+    wrong = space.agentk("machine", "harden", "a", "greet", "-f", str(bad), code=2)
+    assert "no function in it" in wrong.err
+    wrong = space.agentk("machine", "harden", "a", "nobody", "-f", str(code), code=1)
+    assert "has no routine nobody" in wrong.err
+    assert "agentk restart a" in space.agentk("machine", "harden", "a", "greet", code=1).err
+    code.write_text("def run(name):\n    return name")
+    space.agentk("machine", "harden", "a", "greet", "-f", str(code))
+    names = [one["name"] for one in space.agentk("memory", "ls", "a", "-o", "json").json["items"]]
+    assert sorted(names) == ["greet", "greet@1", "greet@2", "greet@3", "part", "part@1"]
+
+
+def test_the_daemon_dies_while_a_routine_becomes_code(alone: Space) -> None:
+    alone.apply(
+        route(
+            calls(("remember", {"name": "greet", "value": "Greet."}), turn=1),
+            calls(("wait", {}), turn=2),
+            calls(
+                ("invoke", {"name": "harden", "args": {"name": "greet", "code": "a => `Hi ${a}`"}}), turn=3
+            ),
+            calls(("invoke", {"name": "greet", "args": "Ada"}), turn=4),
+            calls(back("{{toolResult}}")),
+        ),
+        machine("a", task="Wait.", stdin=True),
+    )
+    alone.logged("a", 'remember {"name": "greet", "value": "Greet."} -> Kept. M holds 1 cell.')
+    (alone.home.crashes / "memory.kept").touch()
+    command = [*household.AGENTK, "attach", "-i", "a", "-n", alone.name]
+    with subprocess.Popen(
+        command, env=alone.home.environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+    ) as typing:
+        assert typing.stdin is not None
+        typing.stdin.write(b"go\n")
+        typing.stdin.flush()
+        household.until("it died", lambda: not (alone.home.crashes / "memory.kept").exists())
+        alone.home.answers()
+        status = alone.phase("a", "Succeeded", "Failed")
+    assert (status["attempt"], json.loads(status["result"] or "null")) == (1, "Hi Ada"), alone.log("a")
+    kept = {
+        one["name"]: one["snippet"] for one in alone.agentk("memory", "ls", "a", "-o", "json").json["items"]
+    }
+    assert kept == {"greet": "exec: a => `Hi ${a}`", "greet@1": "Greet."}

@@ -75,9 +75,28 @@ def test_code_that_asks_without_end_is_stopped(house: House, monkeypatch: pytest
     assert run(house)[0] == 0
     many, fan = house.told("Do it.")
     monkeypatch.setattr(machine_routines, "CPU_SECONDS", 1)
-    house.frames["Do it."] = [does("exec", code="() => { for (;;); }"), LAST]
-    assert run(house)[0] == 0 and house.told("Do it.") == ["Failed: it took too much time"]
+    house.knows(loop="exec: def run(a):\n    while True: pass")
+    house.frames["Do it."] = [[*does("exec", code="() => { for (;;); }"), *does("invoke", name="loop")], LAST]
+    assert run(house)[0] == 0 and house.told("Do it.") == ["Failed: it took too much time"] * 2
     assert "more than 3 things" in many and "more than 9 things" in fan
+
+
+def test_code_takes_less_than_its_box_has_and_what_it_asked_for_fails_in_its_own_words(house: House) -> None:
+    house.knows(
+        large="exec: lambda a: len('x' * a)",
+        js="exec: (n) => 'x'.repeat(n).split('').length",
+        deep="exec: (a) => invoke('deeper')",
+        deeper="exec: def run(a): return invoke('large', 10**9)",
+    )
+    house.frames["Do it."] = [
+        [*does("invoke", name="large", args=50_000_000), *does("invoke", name="js", args=500_000)],
+        does("invoke", name="deep"),
+        LAST,
+    ]
+    assert run(house)[0] == 0
+    assert house.told("Do it.") == ["50000000", "500000", "Failed: line 1: it took too much memory"]
+    assert run(house, memory=64 * 1024 * 1024)[0] == 0
+    assert [one.endswith("it took too much memory") for one in house.told("Do it.")] == [True] * 3
 
 
 def test_exec_runs_scripts_and_functions(house: House) -> None:
