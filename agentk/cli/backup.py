@@ -1,4 +1,4 @@
-"""`agentk backup`: all objects and sources in one file, while everything goes on."""
+"""`agentk backup`: all objects, sources and memories in one file, while everything goes on."""
 
 import os
 import sys
@@ -17,16 +17,24 @@ app = typer.Typer(**options.APP)
 @app.command()
 def backup(
     file: Annotated[str, typer.Argument(metavar="FILE", help="Where to; - is stdout.", show_default=False)],
+    without_memory: Annotated[
+        bool, typer.Option("--without-memory", help="Leave out what agents remember.")
+    ] = False,
 ) -> int:
-    """Save all objects and packed sources to a file. It holds the values of Secrets: keep it well.
+    """Save all objects, packed sources and what agents remember to a file.
+
+    It holds the values of Secrets, and what is forgotten later stays in it: keep it well. Workspaces, logs, the
+    journal and the files of Checkpoints are not in it.
 
     Examples:
 
     \b
       agentk backup agentk-$(date +%F).tar
+      agentk backup --without-memory objects.tar
       agentk backup - | age -r KEY > backup.tar.age
     """
-    response = connect.connect().stream("/agentk/v1/backup")
+    query = {"memory": "false"} if without_memory else {}
+    response = connect.connect().stream("/agentk/v1/backup", query=query)
     try:
         if file == "-":
             for chunk in response.chunks():

@@ -54,8 +54,8 @@ VERBS: dict[str, dict[str, str]] = {
         "image": "Make images for agents, list and remove them",
         "doctor": "Check what this host can enforce, and how to mend the rest",
         "daemon": "Start, stop and look after the daemon",
-        "backup": "Save all objects to a file",
-        "restore": "Bring back an agent from a Checkpoint, or all objects from a file",
+        "backup": "Save all objects and memories to a file",
+        "restore": "Bring back an agent from a Checkpoint, or all that backup saved",
     },
     "Words": {
         "explain": "Tell what a field means",

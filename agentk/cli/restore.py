@@ -1,4 +1,4 @@
-"""`agentk restore`: an agent as one of its Checkpoints has it, or all objects as `backup` saved them."""
+"""`agentk restore`: an agent as one of its Checkpoints has it, or all objects and memories as `backup` saved them."""
 
 import datetime
 import subprocess
@@ -27,13 +27,16 @@ def restore(
     copy: Annotated[
         str, typer.Option("--as", metavar="NAME", help="Make a new agent, with the spec there was then.")
     ] = "",
+    without_memory: Annotated[
+        bool, typer.Option("--without-memory", help="Of a FILE: leave what agents remember as it is now.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     namespace: options.Namespace = "",
 ) -> int:
     """Bring back an agent, with its memory and its workspace as they were, in a new box.
 
-    What it has now is replaced; its spec stays. Of a FILE: put the objects of a backup in place of those there are
-    now, which are kept beside them; the daemon must not run.
+    What it has now is replaced; its spec stays. Of a FILE: put the objects and memories of a backup in place of those
+    there are now, which are kept beside them; the daemon must not run.
 
     Examples:
 
@@ -44,8 +47,10 @@ def restore(
       agentk daemon stop && agentk restore agentk-2026-01-31.tar
     """
     if origin or copy or what.startswith(("agent/", "agents/", "ag/")):
+        if without_memory:
+            raise usage.Usage("--without-memory is for files that backup saved")
         return _agent(options.agent_names([what])[0], origin, copy, yes, options.namespace(namespace))
-    return _all(Path(what), yes)
+    return _all(Path(what), yes, without_memory)
 
 
 def _agent(agent: str, origin: str, copy: str, yes: bool, where: str) -> int:
@@ -86,13 +91,15 @@ def _copied(api: client.Client, where: str, name: str, copy: str) -> int:
     return 0
 
 
-def _all(file: Path, yes: bool) -> int:
+def _all(file: Path, yes: bool, without_memory: bool) -> int:
     where = connect.here()
     if not file.is_file():
         raise errors.NotFound(f"{file} does not exist", hint="of an agent: agentk restore agent/NAME")
     if lifecycle.keeper_pid(where) is not None:
         raise errors.Conflict("the daemon runs", hint="agentk daemon stop, then again")
     if not yes and sys.stdin.isatty():
-        typer.confirm(f"Replace all objects in {where.state}?", abort=True, err=True)
+        also = "" if without_memory else ", and what agents remember,"
+        typer.confirm(f"Replace all objects{also} in {where.state}?", abort=True, err=True)
     command = [sys.executable, "-I", "-m", "agentk.daemon", "restore", str(file.resolve())]
+    command += ["--without-memory"] if without_memory else []
     return subprocess.run(command, check=False).returncode

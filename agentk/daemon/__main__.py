@@ -39,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "restore", help="put the objects of a backup in place; the daemon must not run"
     )
     restore.add_argument("file", type=Path)
+    restore.add_argument("--without-memory", action="store_true")
     chosen = parser.parse_args(arguments)
     act = {"run": _keep, "serve": _serve, "doctor": _doctor, "restore": _restore}[chosen.verb]
     try:
@@ -83,7 +84,9 @@ def _doctor(_: argparse.Namespace) -> int:
 def _restore(chosen: argparse.Namespace) -> int:
     from agentk.daemon import restoring
 
-    for notice in restoring.restore(places(os.environ, os.getuid()), chosen.file):
+    for notice in restoring.restore(
+        places(os.environ, os.getuid()), chosen.file, memory=not chosen.without_memory
+    ):
         print(notice)
     return 0
 

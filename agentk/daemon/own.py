@@ -10,7 +10,7 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from agentk.api import errors
-from agentk.daemon import answers, audits, bodies, budgeting, desk, hostcalls
+from agentk.daemon import answers, audits, bodies, budgeting, desk, hostcalls, restoring
 from agentk.daemon.services import Services
 from agentk.store.blobs import BLOB_BYTES_MAX
 from agentk.store.store import Store
@@ -37,7 +37,10 @@ def routes(store: Store, services: Services) -> list[BaseRoute]:
 
     async def backup(request: Request) -> Response:
         copy = store.folder / f"backup-{secrets.token_hex(8)}.tar"
-        await store.backup(copy)
+        wanted = request.query_params.get("memory", "true")
+        if wanted not in ("true", "false"):
+            raise errors.BadRequest("memory is true or false", field="memory")
+        await store.backup(copy, restoring.parts(store.folder) if wanted == "true" else ())
         return FileResponse(
             copy, media_type="application/x-tar", background=BackgroundTask(copy.unlink, True)
         )

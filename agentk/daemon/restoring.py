@@ -3,16 +3,25 @@
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from agentk.api import errors
 from agentk.daemon import keeper, rights
 from agentk.data.places import Places
+from agentk.memory import backups, database, driver
 from agentk.store import archives
 
 
-def restore(places: Places, archive: Path) -> list[str]:
+def parts(store: Path) -> list[archives.Part]:
+    """What is in a backup besides objects and sources: what agents remember."""
+    file = store / database.DATABASE
+    return [archives.Part(database.DATABASE, lambda final: backups.copy_to(file, final), backups.wrong)]
+
+
+def restore(places: Places, archive: Path, *, memory: bool = True) -> list[str]:
     """See `archives.restore`. As root it happens in a child of the daemon's uid, so every file stays the daemon's.
+    Without `memory` what agents remember stays as it is.
 
     Raises AlreadyExists while a daemon runs, Unavailable and Invalid as `archives.restore` does.
     """
@@ -20,14 +29,15 @@ def restore(places: Places, archive: Path) -> list[str]:
     try:
         uid = rights.prepare(places)
         store = places.state / "store"
+        out = () if memory else (database.DATABASE,)
         if uid == os.getuid():
-            return archives.restore(store, archive)
+            return archives.restore(store, archive, parts(store), out)
         copied = store / "restoring.tar"
         try:
             with archive.open("rb") as source, open(_new(copied), "wb") as target:
                 os.fchown(target.fileno(), uid, uid)
                 shutil.copyfileobj(source, target)
-            return _as(uid, store, copied)
+            return _as(uid, store, copied, out)
         finally:
             copied.unlink(missing_ok=True)
     finally:
@@ -38,8 +48,9 @@ def _new(path: Path) -> int:
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
 
 
-def _as(uid: int, store: Path, archive: Path) -> list[str]:
+def _as(uid: int, store: Path, archive: Path, out: Sequence[str]) -> list[str]:
     """In a forked child: everything is imported already, so it need not read an interpreter that is closed to it."""
+    driver.error_types()  # with this, its SQLite is, too
     read, write = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -47,7 +58,7 @@ def _as(uid: int, store: Path, archive: Path) -> list[str]:
         try:
             os.close(read)
             rights.become(uid)
-            said = "\n".join(archives.restore(store, archive))
+            said = "\n".join(archives.restore(store, archive, parts(store), out))
             code = 0
         except Exception as error:  # noqa: BLE001 (told through the pipe; a fork must not go on)
             said = str(error)

@@ -66,6 +66,39 @@ def connect(path: Path, *, reading: bool = False, mapped: bool = False) -> Conn:
     return made
 
 
+def plain(path: Path | None, *, reading: bool = False) -> Any:
+    """The same SQLite with nothing loaded into it; None: in memory."""
+    import sqlite3
+
+    apsw, name = _apsw(), ":memory:" if path is None else os.fspath(path.absolute())
+    if apsw is not None:
+        flags = apsw.SQLITE_OPEN_READONLY if reading else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+        return apsw.Connection(name, flags=flags)
+    if reading and path is not None:
+        return sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None)
+    return sqlite3.connect(name, isolation_level=None)
+
+
+def copy(database: Path, final: Path) -> None:
+    """All blocks of a database as they are at one moment, its log folded in, in one new file. Writers are not held
+    up."""
+    os.close(os.open(final, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    target = plain(final)
+    try:
+        source: Any = connect(database, reading=True)
+        try:
+            if _apsw() is None:
+                source.backup(target)
+            else:
+                with target.backup("main", source, "main") as copying:
+                    copying.step(-1)
+        finally:
+            source.close()
+        target.execute("PRAGMA journal_mode = DELETE").fetchall()  # the copy says WAL, as its source
+    finally:
+        target.close()
+
+
 def damaged(error: Exception) -> bool:
     """Whether the file is at fault, and not the disk or a lock."""
     name = str(getattr(error, "sqlite_errorname", "")) or type(error).__name__

@@ -1,4 +1,4 @@
-"""A backup a person makes: one tar file with the database and every blob; and the way back from it.
+"""A backup a person makes: one tar file with the databases and every blob; and the way back from it.
 
 The archive may come from anywhere, so nothing in it is trusted: known names only, blobs checked against their
 digests, the database checked and its schema known, all before anything of the store is touched.
@@ -13,7 +13,9 @@ import sqlite3
 import tarfile
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
@@ -27,10 +29,20 @@ _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _CHUNK = 1 << 20
 
 
-def write(folder: Path, blobs: Blobs, archive: Path) -> None:
+@dataclass(frozen=True)
+class Part:
+    """Another database of the same folder, which this room knows nothing of but its name."""
+
+    name: str
+    save: Callable[[Path], None]  # writes a consistent copy there. Raises AgentkError or OSError
+    check: Callable[[Path], str]  # what is wrong with a copy from anywhere; "" when it may take its place
+
+
+def write(folder: Path, blobs: Blobs, archive: Path, parts: Sequence[Part] = ()) -> None:
     """Write the store at `folder`, which may be in use, to `archive` (0600), complete or not at all.
 
-    Raises Unavailable with the reason.
+    `parts` are of a moment before the store's: nothing in them belongs to an object that came later. Raises
+    Unavailable with the reason.
     """
     half = archive.with_name(f".{archive.name}.{secrets.token_hex(4)}")
     try:
@@ -39,6 +51,9 @@ def write(folder: Path, blobs: Blobs, archive: Path) -> None:
             about = {"format": _FORMAT, "created": backups.stamp(time.time())}
             _add(tar, _ABOUT, json.dumps(about).encode())
             with tempfile.TemporaryDirectory(dir=folder, prefix=backups.SCRATCH) as scratch:
+                for part in parts:
+                    part.save(Path(scratch) / part.name)
+                    tar.add(Path(scratch) / part.name, part.name)
                 copy = Path(scratch) / backups.DATABASE
                 backups.copy_to(folder / backups.DATABASE, copy)
                 tar.add(copy, backups.DATABASE)
@@ -54,23 +69,38 @@ def write(folder: Path, blobs: Blobs, archive: Path) -> None:
         half.unlink(missing_ok=True)
 
 
-def restore(folder: Path, archive: Path) -> list[str]:
-    """Put the store of `archive` in place of the one at `folder`, which is kept under another name.
+def restore(
+    folder: Path, archive: Path, parts: Sequence[Part] = (), leave_out: Sequence[str] = ()
+) -> list[str]:
+    """Put the store of `archive`, and of `parts` what it has, in place of what is at `folder`, which is kept under
+    other names. `leave_out`: names of parts that stay as they are.
 
     Every resourceVersion given out before is Expired afterwards. Raises Unavailable while a daemon runs, Invalid
-    when the archive is not one of ours or damaged; then nothing is changed. Returns what to tell a person.
+    when the archive is not one of ours or damaged; then nothing is changed. Returns what to tell a person. Repeatable:
+    the store goes last, so who dies in the middle has the objects there were and does it again.
     """
     opening.check_folder(folder)
     lock_fd = opening.lock(folder)
     try:
         backups.finish(folder)
         staged = backups.staged(folder)
-        count = _unpack(archive, staged, Blobs(folder / "blobs"))
+        count, had = _unpack(archive, folder, Blobs(folder / "blobs"), [part.name for part in parts])
         _check(staged, archive)
+        coming = [part for part in parts if part.name in had and part.name not in leave_out]
+        for part in coming:
+            if wrong := part.check(backups.staged(folder, part.name)):
+                raise errors.Invalid(f"{archive} holds a {part.name} that {wrong}")
         current = folder / backups.DATABASE
         backups.begin_epoch(staged, _newest(current))
-        aside = backups.swap(folder, f"state.db.before-restore-{backups.stamp(time.time())}")
-        told = [f"{archive} was restored, with {count} blobs"]
+        ending = f".before-restore-{backups.stamp(time.time())}"
+        told = [
+            f"{archive} was restored, with {count} blobs{''.join(f' and {part.name}' for part in coming)}"
+        ]
+        for part in coming:
+            backups.sync(backups.staged(folder, part.name))
+            kept = backups.swap(folder, f"{part.name}{ending}", part.name)
+            told += [f"the {part.name} there was is kept as {kept}"] if kept.exists() else []
+        aside = backups.swap(folder, f"{backups.DATABASE}{ending}")
         return [*told, f"the store there was is kept as {aside}"] if aside.exists() else told
     except (OSError, sqlite3.Error) as error:
         raise errors.Unavailable(f"{archive} cannot be restored: {error}") from error
@@ -79,21 +109,23 @@ def restore(folder: Path, archive: Path) -> list[str]:
         os.close(lock_fd)
 
 
-def _unpack(archive: Path, staged: Path, blobs: Blobs) -> int:
+def _unpack(archive: Path, folder: Path, blobs: Blobs, parts: Sequence[str]) -> tuple[int, set[str]]:
+    """How many blobs there were, and the names of all that is no blob."""
     count, seen = 0, set[str]()
+    databases = (backups.DATABASE, *parts)
     try:
         with tarfile.open(archive, "r:") as tar:
             for member in tar:
                 source = tar.extractfile(member) if member.isreg() else None
                 found = _BLOB.fullmatch(member.name)
-                known = found or member.name in (_ABOUT, backups.DATABASE)
+                known = found or member.name in (_ABOUT, *databases)
                 if source is None or member.name in seen or not known:
                     raise errors.Invalid(f"{archive} holds {member.name!r}, which no backup of ours does")
                 seen.add(member.name)
                 if member.name == _ABOUT:
                     _check_format(archive, source.read(4096))
                 elif not found:
-                    _copy(source, staged)
+                    _copy(source, backups.staged(folder, member.name))
                 elif member.size <= BLOB_BYTES_MAX:
                     blobs.put(source.read(), f"sha256:{found[2]}")
                     count += 1
@@ -101,7 +133,7 @@ def _unpack(archive: Path, staged: Path, blobs: Blobs) -> int:
         raise errors.Invalid(f"{archive} is not a whole backup: {error}") from error
     if not {_ABOUT, backups.DATABASE} <= seen:
         raise errors.Invalid(f"{archive} is not a backup of agentk: it has no {backups.DATABASE}")
-    return count
+    return count, seen & {*databases}
 
 
 def _check_format(archive: Path, text: bytes) -> None:

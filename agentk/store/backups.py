@@ -18,7 +18,7 @@ from agentk.store import readers, rows, schema
 DATABASE = "state.db"
 FOLDER = "backups"
 SCRATCH = ".backup-"  # directories of a copy on its way into an archive
-_STAGED = "state.db.new"
+_NEW = ".new"  # behind the name of a database that is to take its place
 _DAMAGED = frozenset({"SQLITE_CORRUPT", "SQLITE_NOTADB"})
 
 
@@ -84,17 +84,17 @@ def replace_damaged(folder: Path, why: str, now: float) -> str:
 
     Returns what to tell a person.
     """
-    staged, source = folder / _STAGED, None
+    made, source = staged(folder), None
     for candidate in saved(folder):
-        shutil.copyfile(candidate, staged)
-        staged.chmod(0o600)
-        if not damage(staged) and _is_ours(staged):
+        shutil.copyfile(candidate, made)
+        made.chmod(0o600)
+        if not damage(made) and _is_ours(made):
             source = candidate
             break
-        staged.unlink()
+        made.unlink()
     if source is None:
-        os.close(os.open(staged, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    begin_epoch(staged, 0)
+        os.close(os.open(made, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    begin_epoch(made, 0)
     aside = swap(folder, f"state.db.damaged-{stamp(now)}")
     told = f"state.db was damaged ({why}); it was set aside as {aside.name}"
     if source is None:
@@ -121,27 +121,28 @@ def begin_epoch(database: Path, at_least: int) -> None:
     sync(database)
 
 
-def swap(folder: Path, aside_name: str) -> Path:
+def swap(folder: Path, aside_name: str, database: str = DATABASE) -> Path:
     """Put the staged database in place; the one there was is kept under another name, which is returned."""
-    current, aside = folder / DATABASE, folder / aside_name
+    current, aside = folder / database, folder / aside_name
     for ending in ("-wal", "-shm"):  # SQLite would replay an old log into the new file
-        log = folder / f"{DATABASE}{ending}"
+        log = folder / f"{database}{ending}"
         if log.exists():
             log.rename(folder / f"{aside_name}{ending}")
     if current.exists():
         os.link(current, aside)
-    os.replace(folder / _STAGED, current)
+    os.replace(staged(folder, database), current)
     sync(folder)
     return aside
 
 
-def staged(folder: Path) -> Path:
-    return folder / _STAGED
+def staged(folder: Path, database: str = DATABASE) -> Path:
+    return folder / f"{database}{_NEW}"
 
 
 def finish(folder: Path) -> None:
     """Remove what a crash during a copy or a restore left half done."""
-    for left in (folder / _STAGED, folder / f"{_STAGED}-journal", *(folder / FOLDER).glob(".state-*")):
+    half = [one for ending in ("", "-journal", "-wal", "-shm") for one in folder.glob(f"*.db{_NEW}{ending}")]
+    for left in (*half, *(folder / FOLDER).glob(".state-*")):
         left.unlink(missing_ok=True)
     for scratch in folder.glob(f"{SCRATCH}*"):
         shutil.rmtree(scratch)

@@ -5,6 +5,7 @@ All take turns in one run, each with questions of its own that it has not seen.
 """
 
 import argparse
+import functools
 import statistics
 import tempfile
 import time
@@ -13,7 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import apsw
 import numpy
+import sqlite_vec
 
 from agentk.memory import database, driver, keeping, search, vectors
 
@@ -21,6 +24,8 @@ NEIGHBOURS = 10
 _FIRST = ["invoice", "deploy", "database", "cat", "garden", "ticket", "latency", "budget"]
 WORDS = [*_FIRST, "jail", "memory", "socket", "winter", "paper", "river", "engine"]
 EMBEDDER = "bench"
+# What a cache in memory could be, with rows of a chunk.
+_HOT = {"in memory, chunks of 64": 64, "in memory, chunks of 1,024": 1024, "in memory, plain rows": 0}
 WIDE = keeping.Limits(10**7, 2**40, 10**7, 2**40)
 
 
@@ -42,14 +47,16 @@ def _measure(folder: Path, many: int, dims: int, rounds: int) -> None:
     raw, ours, room = _raw(folder, made), database.open_file(folder).conn, 0
     room, filling = _fill(ours, made)
     shelves = vectors.shelves(ours, [room])
-    reading = driver.connect(folder / database.DATABASE, reading=True)
+    reading = driver.connect(folder / database.DATABASE, reading=True, mapped=True)
+    hot = {name: _hot(made, chunk) for name, chunk in _HOT.items()}
     ways: dict[str, Callable[[Any], Any]] = {
         "raw sqlite-vec": lambda q: raw.execute(
             "SELECT rowid, distance FROM v WHERE e MATCH ? AND k = ?", (q.tobytes(), NEIGHBOURS)
         ).fetchall(),
         "numpy": lambda q: _best(made, q),
         "vectors of a room": lambda q: vectors.nearest(reading, shelves, q.tobytes(), NEIGHBOURS, None),
-        "the same, one tag in fifty": lambda q: search.search(
+        **{name: functools.partial(_asked, conn) for name, conn in hot.items()},
+        "of a room, one tag in fifty": lambda q: search.search(
             reading,
             [room],
             search.Asked("", NEIGHBOURS, {EMBEDDER: q.tobytes()}, keeping.Filter(tags=("t7",))),
@@ -78,9 +85,8 @@ def _measure(folder: Path, many: int, dims: int, rounds: int) -> None:
     for name, each in took.items():
         middle, late = statistics.median(each), sorted(each)[int(len(each) * 0.95)]
         print(f"| {name} | {middle * 1e3:.2f} ms | {late * 1e3:.2f} ms | {middle / base:.2f}× |")
-    reading.close()
-    ours.close()
-    raw.close()
+    for conn in (*hot.values(), reading, ours, raw):
+        conn.close()
 
 
 def _raw(folder: Path, made: Any) -> driver.Conn:
@@ -94,6 +100,35 @@ def _raw(folder: Path, made: Any) -> driver.Conn:
         conn.execute("INSERT INTO v (rowid, e) VALUES (?, ?)", (number, vector.tobytes()))
     conn.execute("COMMIT")
     return conn
+
+
+def _hot(made: Any, chunk: int) -> Any:
+    """A copy of the vectors that is in memory alone, as a cache of memory.db could be. 0: rows of a plain table, each
+    compared by sqlite-vec's own function."""
+    conn = apsw.Connection(":memory:")
+    conn.enable_load_extension(True)
+    conn.load_extension(sqlite_vec.loadable_path())
+    if chunk:
+        conn.execute(
+            f"CREATE VIRTUAL TABLE v USING vec0(shelf INTEGER PARTITION KEY, e float[{made.shape[1]}]"
+            f" distance_metric=cosine, chunk_size={chunk})"
+        )
+    else:
+        conn.execute("CREATE TABLE v (rowid INTEGER PRIMARY KEY, shelf INTEGER, e BLOB)")
+    conn.execute("BEGIN")
+    for number, vector in enumerate(made, 1):
+        conn.execute("INSERT INTO v (rowid, shelf, e) VALUES (?, 1, ?)", (number, vector.tobytes()))
+    conn.execute("COMMIT")
+    return conn
+
+
+def _asked(conn: driver.Conn, question: Any) -> Any:
+    table = conn.execute("SELECT sql FROM sqlite_master WHERE name = 'v'").fetchone()[0]
+    if "vec0" in table:
+        select = "SELECT rowid, distance FROM v WHERE e MATCH ? AND k = ? AND shelf = 1"
+    else:
+        select = "SELECT rowid, vec_distance_cosine(e, ?) AS far FROM v WHERE shelf = 1 ORDER BY far LIMIT ?"
+    return conn.execute(select, (question.tobytes(), NEIGHBOURS)).fetchall()
 
 
 def _fill(conn: driver.Conn, made: Any) -> tuple[int, float]:

@@ -1,4 +1,4 @@
-"""Backup, changes, restore: objects are as they were, and whoever watched is told to list again."""
+"""Backup, changes, restore: objects and memories are as they were, and whoever watched is told to list again."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,11 @@ pytestmark = household.needs
 def test_restore_brings_objects_back_and_expires_watchers(alone: Space, tmp_path: Path) -> None:
     home = alone.home
     alone.apply(manifest("ConfigMap", "c", data={"k": "old"}), manifest("Secret", "s", stringData={"k": "v"}))
+    alone.apply(agent("a", memory={}))
+    alone.agentk("memory", "put", "a", "the kumquats are ripe")
     saved = tmp_path / "saved.tar"
     alone.agentk("backup", str(saved))
+    alone.agentk("memory", "put", "a", "the plums are, too")
     assert saved.stat().st_mode & 0o077 == 0
     alone.apply(manifest("ConfigMap", "c", data={"k": "new"}))
     alone.agentk("delete", "secret", "s")
@@ -25,6 +28,8 @@ def test_restore_brings_objects_back_and_expires_watchers(alone: Space, tmp_path
     home.start()
     assert alone.get("c", kinds.CONFIGMAP)["data"] == {"k": "old"}
     assert alone.get("s", kinds.SECRET)["data"]
+    found = json.loads(alone.agentk("memory", "search", "a", "what is ripe", "-o", "json").out)
+    assert [page["snippet"] for page in found["items"]] == ["the kumquats are ripe"]
     query = {"watch": "true", "resourceVersion": version}
     stream = alone.api.stream(kinds.CONFIGMAP.path(alone.name), query=query)
     told = json.loads(next(stream.lines()))  # as Kubernetes tells it: an event in the stream
