@@ -83,6 +83,7 @@ def drawn(agent: str, window: Told, width: int, colour: bool) -> Iterator[str]:
         f"{window['prompts']:,} prompts; {window['prefix']:.0%} of each as the one before began, "
         f"{_cached(window)} read from a provider's cache"
     )
+    yield f"counted by: {_counter(window)}"
 
 
 def _filled(tokens: Told, budget: int, width: int, colour: bool) -> Iterator[str]:
@@ -213,6 +214,13 @@ def _none(obj: Told) -> str:
 def _cached(window: Told) -> str:
     read = window["readTokens"]
     return f"{window['cachedTokens'] / read:.0%}" if read else "0%"
+
+
+def _counter(window: Told) -> str:
+    name, correction = columns.safe(str(window["countedBy"])), window["correction"]
+    if correction is None:
+        return name + ("" if name == "scripted" else ", no provider said yet what it read")
+    return name if correction == 1 else f"{name}, times {correction:g} by what providers read"
 
 
 def _others(windows: Sequence[Told]) -> list[str]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from agentk.api import errors
 from agentk.broker.calling.routing import route_name
-from agentk.broker.managing import managed
+from agentk.broker.managing import managed, saving
 from agentk.broker.managing import settings as reading
 from agentk.broker.words import Call, Guest
-from agentk.memory import contexts, keeping, telling
+from agentk.memory import contexts, keeping, telling, tokens
 from agentk.memory.driver import Conn
 
 if TYPE_CHECKING:
@@ -29,14 +29,14 @@ _CACHING = frozenset({"anthropic"})  # providers that cache what is marked
 
 
 class Keeper:
-    """Fits `managed.Keeper`."""
+    """Fits `saving.Keeper`."""
 
     def __init__(self, house: "Gatehouse") -> None:
         self._house = house
 
-    def place(self, guest: Guest) -> managed.Place:
+    def place(self, guest: Guest) -> saving.Place:
         standing = self._house.memory.known.of(guest.uid)
-        return managed.Place(standing.memory, standing.owner, standing.account, standing.limits)
+        return saving.Place(standing.memory, standing.owner, standing.account, standing.limits)
 
     async def read(self, work: Callable[[Conn], T]) -> T:
         return await self._house.memory.db.read(work)
@@ -44,7 +44,7 @@ class Keeper:
     async def write(self, work: Callable[[Conn], T]) -> T:
         return await self._house.memory.db.write(work)
 
-    def kept(self, guest: Guest, place: managed.Place) -> None:
+    def kept(self, guest: Guest, place: saving.Place) -> None:
         if self._means(guest):
             self._house.memory.wake(place.memory)  # to embed them
         else:
@@ -79,6 +79,40 @@ class Keeper:
         return bool(embedder.route or embedder.sentence)
 
 
+class Counters:
+    """Fits `counting.Counters`: the tokenizers of the models that a route may reach."""
+
+    def __init__(self, house: "Gatehouse") -> None:
+        self._house = house
+
+    async def of(self, guest: Guest, model: str) -> tokens.Counter:
+        models = self._models(guest, model)
+        if models is None:
+            return tokens.ESTIMATE
+        if not models:
+            return tokens.SCRIPTED
+        name, tokenizers = await self._house.tokenizers.name(models), self._house.tokenizers
+        if not name:
+            return tokens.ESTIMATE
+
+        def count(text: bytes) -> int:
+            known = tokenizers.known(name, text.decode("utf-8", "replace"))
+            return len(text) if known is None else known  # never more than it has bytes
+
+        return tokens.Counter(f"tokenizer {name}", count, "words")
+
+    async def ready(self, guest: Guest, model: str, texts: Sequence[bytes]) -> bool:
+        models = self._models(guest, model)
+        plain = [text.decode("utf-8", "replace") for text in texts]
+        return bool(models) and await self._house.tokenizers.count(models or (), plain)
+
+    def _models(self, guest: Guest, model: str) -> tuple[str, ...] | None:
+        try:
+            return self._house.models.counted_as(guest.namespace, route_name(guest), model)
+        except errors.AgentkError:
+            return None
+
+
 def built(house: "Gatehouse", now: Callable[[], float]) -> managed.Managed:
     async def summarise(guest: Guest, system: str, text: str, most: int, key: str) -> str:
         asked = {"system": system, "prompt": text, "maxTokens": most}
@@ -94,7 +128,12 @@ def built(house: "Gatehouse", now: Callable[[], float]) -> managed.Managed:
         return bool(providers) and providers <= _CACHING
 
     return managed.Managed(
-        Keeper(house), lambda guest: memory_of(house, guest.namespace, guest.spec), summarise, marks, now
+        Keeper(house),
+        lambda guest: memory_of(house, guest.namespace, guest.spec),
+        summarise,
+        marks,
+        now,
+        Counters(house),
     )
 
 

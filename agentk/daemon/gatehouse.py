@@ -49,6 +49,7 @@ from agentk.broker.methods import Method
 from agentk.broker.words import Call, Guest
 from agentk.daemon import contexthouse, gatecalls, hosting, memoryhouse, sentencing, toolhouse
 from agentk.llm.models import Models
+from agentk.llm.tokenizing import Tokenizers
 from agentk.llm.worker import Worker
 from agentk.memory import database
 from agentk.runtime import hands, jails, saying
@@ -118,7 +119,7 @@ class Gatehouse:
         self.secrecy = secrecy.Secrecy()
         self.journal = _journal(store, self.secrecy, kept)
         self.guests = guests.Guests()
-        self._worker = Worker()
+        self._worker, self.tokenizers = Worker(), Tokenizers()
         self.models = Models(self.secrecy.value, self._worker)
         self.jobs = jobs.Jobs(self.journal, boxes.exec_cancel, self.secrecy.redact, now)
         self.sessions = sessions.Sessions(hands.Hands(boxes))
@@ -225,6 +226,7 @@ class Gatehouse:
         await self.guards.close()
         await self.models.close()
         await self._worker.close()
+        await self.tokenizers.close()
         self.dialer.close()
         with contextlib.suppress(errors.AgentkError):  # a full disk, say: then as after a kill -9
             await self.lives.save()

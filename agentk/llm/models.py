@@ -98,6 +98,15 @@ class Models:
             ways.append(bounding.Way(deployment, read, held.rate(deployment)))
         return bounding.Reach(ask, ways, default_limit(found))
 
+    def counted_as(self, namespace: str, route: str, model: str) -> tuple[str, ...]:
+        """The models that may read such a call, as their providers call them: whose tokenizers count it. None for one
+        that is scripted through and through. Raises NotFound."""
+        chain = self.route(namespace, route).chain(model)
+        several = [deployment for group in chain for deployment in group]
+        if all(deployment.provider == "scripted" for deployment in several):
+            return ()
+        return tuple(sorted({deployment.model for deployment in several}))
+
     async def send(self, namespace: str, route: str, ask: asking.Ask) -> asking.Reply:
         """The answer, once it has begun. Raises Refused, TooManyRequests, Unavailable, NotFound or BadRequest."""
         held = self._holding(namespace, route)

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from agentk.memory import forgetting, keeping
+from agentk.memory import forgetting, keeping, tokens
 from agentk.memory.driver import Conn, marks
 from agentk.memory.window import Slot, Window
 
@@ -34,7 +34,8 @@ class Known:
     fixed: int  # tokens of what was sent besides it
     read: int = 0  # tokens that providers read of its prompts
     cached: int = 0  # of them, those that they had in a cache
-    ratio: float = 1.0  # what estimates are corrected with
+    ratio: float | None = None  # what counts are corrected with; None: nobody told yet
+    counter: str = tokens.ESTIMATE.name  # what its pages are counted with
 
 
 def find(conn: Conn, room: int, chains: Sequence[bytes]) -> Known | None:
@@ -54,7 +55,8 @@ def find(conn: Conn, room: int, chains: Sequence[bytes]) -> Known | None:
 
 def load(conn: Conn, number: int) -> Known | None:
     row = conn.execute(
-        "SELECT id, made, used, budget, fixed, counts, last, read, cached, ratio FROM windows WHERE id = ?",
+        "SELECT id, made, used, budget, fixed, counts, last, read, cached, ratio, learned, counter"
+        " FROM windows WHERE id = ?",
         (number,),
     ).fetchone()
     if not row:
@@ -68,7 +70,8 @@ def load(conn: Conn, number: int) -> Known | None:
         last=tuple((digest, size) for digest, size in _PART.iter_unpack(row[6])),
         counts=json.loads(row[5]),
     )
-    return Known(row[0], window, *row[1:5], *row[7:10])
+    told = {"read": row[7], "cached": row[8], "ratio": row[9] if row[10] else None, "counter": row[11]}
+    return Known(row[0], window, *row[1:5], **told)
 
 
 def newest(conn: Conn, rooms: Sequence[int], limit: int = KEPT) -> list[Known]:
@@ -99,21 +102,22 @@ def save(
     *,
     budget: int = 0,
     fixed: int = 0,
+    counter: str = tokens.ESTIMATE.name,
 ) -> int:
     """What became of a window, in place of what it was; without `before` it is a new one. Its number."""
     last = b"".join(_PART.pack(digest, min(size, 2**32 - 1)) for digest, size in window.last)
-    told = (now, budget, fixed, json.dumps(dict(window.counts), sort_keys=True), last)
+    told = (now, budget, fixed, json.dumps(dict(window.counts), sort_keys=True), last, counter)
     if before is None:
         row = conn.execute(
-            "INSERT INTO windows (room, made, used, budget, fixed, counts, last) VALUES (?, ?, ?, ?, ?, ?, ?)"
-            " RETURNING id",
+            "INSERT INTO windows (room, made, used, budget, fixed, counts, last, counter)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
             (room, now, *told),
         ).fetchone()
         number = int(row[0])
     else:
         number = before.id
         conn.execute(
-            "UPDATE windows SET used = ?, budget = ?, fixed = ?, counts = ?, last = ? WHERE id = ?",
+            "UPDATE windows SET used = ?, budget = ?, fixed = ?, counts = ?, last = ?, counter = ? WHERE id = ?",
             (*told, number),
         )
     was = _placed(before.window) if before else {}
@@ -128,12 +132,13 @@ def save(
     return number
 
 
-def used(conn: Conn, number: int, effect: str, read: int, cached: int, ratio: float) -> None:
+def used(conn: Conn, number: int, effect: str, read: int, cached: int, ratio: float | None) -> None:
     """A prompt of it was read by a model: which call of the journal has its words, what the provider counted, and by
     how much the estimate of the next one is corrected."""
     conn.execute(
-        "UPDATE windows SET read = read + ?, cached = cached + ?, ratio = ? WHERE id = ?",
-        (read, cached, ratio, number),
+        "UPDATE windows SET read = read + ?, cached = cached + ?, ratio = coalesce(?, ratio),"
+        " learned = max(learned, ? IS NOT NULL) WHERE id = ?",
+        (read, cached, ratio, ratio, number),
     )
     there = conn.execute("SELECT 1 FROM windows WHERE id = ?", (number,)).fetchone()
     if effect and there:

@@ -34,13 +34,17 @@ class Prompt:
 
 
 def arranged(
-    window: Window, request: Request, notes: Mapping[str, str], count: tokens.Count = tokens.estimate
+    window: Window,
+    request: Request,
+    notes: Mapping[str, str],
+    counter: tokens.Counter = tokens.ESTIMATE,
 ) -> Prompt:
     """`notes` are the texts of the window's notes by id."""
     said = {slot.id: told for slot, told in zip(window.slots, request.said, strict=True)}
     pieces = list(_pieces(window, said, notes))
     items = [*request.first, *(item for item, _, _ in pieces)]
-    parts = [(request.fixed_digest, request.fixed), *(part for part in _parts(pieces, count))]
+    known = {slot.digest: slot.tokens for slot in window.slots} if counter.form == "words" else {}
+    parts = [(request.fixed_digest, request.fixed), *_parts(pieces, counter, known)]
     return Prompt(
         items=tuple(items),
         tokens=sum(size for _, size in parts),
@@ -49,6 +53,13 @@ def arranged(
         shown=shown(window),
         stable=len(request.first) + sum(1 for _, _, stable in pieces if stable),
     )
+
+
+def own(window: Window, request: Request, notes: Mapping[str, str]) -> list[Any]:
+    """Messages of ours that a prompt has: notes, and what is quoted."""
+    said = {slot.id: told for slot, told in zip(window.slots, request.said, strict=True)}
+    known = {slot.digest for slot in window.slots}
+    return [item for item, digest, _ in _pieces(window, said, notes) if digest not in known]
 
 
 def common(before: Sequence[tuple[bytes, int]], now: Sequence[tuple[bytes, int]]) -> int:
@@ -125,9 +136,13 @@ def _quoted(slots: Sequence[Slot], said: Mapping[str, Said]) -> str:
     return "\n\n".join([QUOTE, *lines])
 
 
-def _parts(pieces: Sequence[_Piece], count: tokens.Count) -> Iterable[tuple[bytes, int]]:
+def _parts(
+    pieces: Sequence[_Piece], counter: tokens.Counter, known: Mapping[bytes, int]
+) -> Iterable[tuple[bytes, int]]:
+    """What was counted by a tokenizer when it came is not counted again."""
     for item, digest, _ in pieces:
-        yield digest, messages.weight(item, count)
+        size = known.get(digest)
+        yield digest, messages.weight(item, counter) if size is None else size
 
 
 def _marked(item: Any) -> Any:

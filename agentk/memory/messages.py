@@ -8,7 +8,7 @@ what paging must: who says it, what belongs together, and which text is searched
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from agentk.memory import tokens
@@ -19,8 +19,10 @@ _MEDIA = frozenset(
 _SYSTEM = ("system", "developer")
 _MARK = "cache_control"  # clients move it from message to message; it says nothing
 _PLAIN = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str)
+_SPACED = json.JSONEncoder(ensure_ascii=False, default=str)
 _SORTED = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=str)
 CHAIN_BYTES = 16
+_QUOTED_TOKENS = 16  # who said it, and where
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +59,11 @@ class Request:
     said: tuple[Said, ...]
     fixed: int  # tokens of all that is no message: tools, system, formats
     fixed_digest: bytes
+    other: Mapping[str, Any]  # all that is no message
 
 
-def read(dialect: str, body: Mapping[str, Any], count: tokens.Count = tokens.estimate) -> Request | None:
-    """None for what has no conversation that could be managed."""
+def read(dialect: str, body: Mapping[str, Any]) -> Request | None:
+    """Counted by the estimate. None for what has no conversation that could be managed."""
     field, part = _FIELDS.get(dialect, ("", None))
     items = body.get(field)
     if part is None or not isinstance(items, list) or not items or not all(_usable(one) for one in items):
@@ -73,13 +76,41 @@ def read(dialect: str, body: Mapping[str, Any], count: tokens.Count = tokens.est
     rest = {
         key: value for key, value in body.items() if key not in (field, "model", "stream", "stream_options")
     }
-    said = tuple(_said(items[lead:], part, count))
-    fixed = tokens.REQUEST_TOKENS + count(_PLAIN.encode(rest).encode("utf-8", "replace"))
-    fixed += sum(weight(item, count) for item in items[:lead])
+    said = tuple(_said(items[lead:], part))
     head = _SORTED.encode(
         [_unmarked(rest.get("tools")), _unmarked(rest.get("system")), _unmarked(items[:lead])]
     )
-    return Request(dialect, tuple(items[:lead]), said, fixed, digest(head.encode("utf-8", "replace")))
+    first, fixed_digest = tuple(items[:lead]), digest(head.encode("utf-8", "replace"))
+    return Request(dialect, first, said, _fixed(rest, first, tokens.ESTIMATE), fixed_digest, rest)
+
+
+def weighed(request: Request, fresh: int, counter: tokens.Counter) -> Request:
+    """Counted by another counter: what is fixed, and the newest messages. What is older was counted when it came."""
+    fixed = _fixed(request.other, request.first, counter)
+    kept = len(request.said) - fresh
+    said = (*request.said[:kept], *(_weighed(one, counter) for one in request.said[kept:]))
+    return replace(request, fixed=fixed, said=said)
+
+
+def uncounted(request: Request, fresh: int, form: tokens.Form) -> list[bytes]:
+    """Everything that `weighed` counts."""
+    items = (*request.first, *(one.item for one in request.said[len(request.said) - fresh :]))
+    return [
+        _PLAIN.encode(request.other).encode("utf-8", "replace"),
+        *(counted(one, form)[0] for one in items),
+    ]
+
+
+def _fixed(rest: Mapping[str, Any], first: Sequence[Any], counter: tokens.Counter) -> int:
+    other = (_SPACED if counter.form == "spaced" else _PLAIN).encode(rest).encode("utf-8", "replace")
+    return tokens.REQUEST_TOKENS + counter.count(other) + sum(weight(item, counter) for item in first)
+
+
+def _weighed(said: Said, counter: tokens.Counter) -> Said:
+    size = weight(said.item, counter)
+    if counter.form == "words":
+        return replace(said, tokens=size, quoted=size + _QUOTED_TOKENS)
+    return replace(said, tokens=size)
 
 
 def written(dialect: str, body: Mapping[str, Any], items: Sequence[Any]) -> dict[str, Any]:
@@ -102,10 +133,10 @@ def marked(item: Any) -> bool:
     return f'"{_MARK}"' in _PLAIN.encode(item)
 
 
-def _said(items: Sequence[Any], part: "Callable[[Any, _Unit], _Part]", count: tokens.Count) -> Iterator[Said]:
+def _said(items: Sequence[Any], part: "Callable[[Any, _Unit], _Part]") -> Iterator[Said]:
     chain, unit = b"", _Unit()
     for item in items:
-        told, facts = part(item, unit), _facts(item, count)
+        told, facts = part(item, unit), _facts(item)
         chain = digest(chain + facts.digest)
         yield Said(
             kind=told.kind,
@@ -132,14 +163,14 @@ class _Facts:
 
 
 # Clients say all they said before with every turn; what was found out of a message is found out once.
-_KNOWN: dict[tuple[bytes, tokens.Count], _Facts] = {}
+_KNOWN: dict[bytes, _Facts] = {}
 _KNOWN_MOST = 20_000
 _SHORT = 500  # characters of a text that is remembered with it
 
 
-def _facts(item: Any, count: tokens.Count) -> _Facts:
+def _facts(item: Any) -> _Facts:
     content = _PLAIN.encode(item).encode("utf-8", "backslashreplace")
-    key = digest(content), count
+    key = digest(content)
     facts = _KNOWN.get(key)
     if facts is None:
         clean, text = _unmarked(item), _text(item)
@@ -147,8 +178,8 @@ def _facts(item: Any, count: tokens.Count) -> _Facts:
             _KNOWN.clear()
         facts = _KNOWN[key] = _Facts(
             digest=digest(_SORTED.encode(clean).encode("utf-8", "backslashreplace")),
-            tokens=weight(clean, count),
-            quoted=count(quoted("assistant", 10**9, text).encode("utf-8", "backslashreplace")),
+            tokens=weight(clean, tokens.ESTIMATE),
+            quoted=tokens.estimate(quoted("assistant", 10**9, text).encode("utf-8", "backslashreplace")),
             media=_has_media(item),
             size=len(content),
             short=text if len(text) <= _SHORT else None,
@@ -243,8 +274,18 @@ def _unmarked(value: Any) -> Any:
     return [_unmarked(below) for below in value] if isinstance(value, list) else value
 
 
-def weight(item: Any, count: tokens.Count, content: bytes = b"") -> int:
+def weight(item: Any, counter: tokens.Counter) -> int:
     """Tokens of one message; a picture has what pictures have, whatever its bytes are."""
+    told, pictures = counted(item, counter.form)
+    return counter.count(told) + tokens.MESSAGE_TOKENS + pictures * tokens.IMAGE_TOKENS
+
+
+def counted(item: Any, form: tokens.Form) -> tuple[bytes, int]:
+    """What of a message is counted, and how many pictures beside it."""
+    if form == "words":
+        words = list[str]()
+        pictures = sum(_spelled(item, words))
+        return "\n".join(words).encode("utf-8", "replace"), pictures
     pictures = 0
 
     def plain(value: Any) -> Any:
@@ -256,9 +297,29 @@ def weight(item: Any, count: tokens.Count, content: bytes = b"") -> int:
             return {key: plain(below) for key, below in value.items()}
         return [plain(below) for below in value] if isinstance(value, list) else value
 
-    if not content or _has_media(item):
-        content = _PLAIN.encode(plain(item)).encode("utf-8", "backslashreplace")
-    return count(content) + tokens.MESSAGE_TOKENS + pictures * tokens.IMAGE_TOKENS
+    if form == "spaced":
+        return _SPACED.encode(item).encode("utf-8", "backslashreplace"), 0
+    return _PLAIN.encode(plain(item)).encode("utf-8", "backslashreplace"), pictures
+
+
+def _spelled(value: Any, words: list[str]) -> Iterator[int]:
+    """The words of a message in their order, with the names of what is a tool's own; and its pictures. A part of a
+    message, and a call, has a word more for what a provider writes around it."""
+    if isinstance(value, Mapping):
+        if isinstance(value.get("type"), str) and value["type"] in _MEDIA:
+            yield 1
+            return
+        words.append(" .")
+        for key, below in value.items():
+            if key == "input" and isinstance(below, Mapping):
+                words.append(_PLAIN.encode(below))
+            elif key not in ("type", _MARK):
+                yield from _spelled(below, words)
+    elif isinstance(value, list):
+        for below in value:
+            yield from _spelled(below, words)
+    elif value is not None:
+        words.append(str(value))
 
 
 def _has_media(value: Any) -> bool:

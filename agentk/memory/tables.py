@@ -141,7 +141,17 @@ def checkpoints(conn: Conn) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Conn], None], ...] = (pages, windows, checkpoints)
+def counters(conn: Conn) -> None:
+    """What the pages of a window are counted with, and whether a provider said anything about it."""
+    _run(
+        conn,
+        "ALTER TABLE windows ADD COLUMN counter TEXT NOT NULL DEFAULT 'estimate'",
+        "ALTER TABLE windows ADD COLUMN learned INTEGER NOT NULL DEFAULT 0",
+        "UPDATE windows SET learned = 1 WHERE read > 0",
+    )
+
+
+MIGRATIONS: tuple[Callable[[Conn], None], ...] = (pages, windows, checkpoints, counters)
 
 
 def migrate(conn: Conn) -> str:

@@ -17,12 +17,15 @@ def whole(known: Known, with_pages: bool = True) -> dict[str, Any]:
     counts = known.window.counts
     # Notes behind the last of what they tell of.
     pages = sorted([*known.window.slots, *known.window.notes], key=lambda one: (one.seq, not one.chain))
-    told = {name: round(size * known.ratio) for name, size in {"fixed": known.fixed, **spent}.items()}
+    ratio = known.ratio or 1.0
+    told = {name: round(size * ratio) for name, size in {"fixed": known.fixed, **spent}.items()}
     return {
         "id": known.id,
         "made": known.made,
         "used": known.used,
         "budgetTokens": known.budget,
+        "countedBy": known.counter,
+        "correction": None if known.ratio is None else round(known.ratio, 3),
         "tokens": {**told, "total": sum(told.values())},
         "resident": sum(page.resident for page in pages),
         "swapped": sum(not page.resident for page in pages),

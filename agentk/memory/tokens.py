@@ -1,13 +1,16 @@
-"""How many tokens a piece of a prompt has, without any tokenizer, and what providers teach us about that. Pure.
+"""How many tokens a piece of a prompt has, by whichever counter there is, and what providers teach us about that. Pure.
 
-The estimate is one for every model: a token for each three bytes of JSON, which is too many for most texts. What a
-provider says a prompt had corrects it: at once when it was more, slowly when it was less, so a budget that was kept by
-the estimate is kept by the provider's count as well.
+A model's own tokenizer is handed in where there is one. Without, the estimate is one for every model: a token for each
+three bytes of JSON, which is too many for most texts. Until a provider said what a prompt had, it is taken three times:
+no tokenizer of bytes makes more tokens than there are bytes. What a provider says corrects it: at once when it was
+more, slowly when it was less, so a budget that was kept by the estimate is kept by the provider's count as well. A
+tokenizer is believed, and only corrected when a provider read more.
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 BYTES_A_TOKEN = 3
 MESSAGE_TOKENS = 4  # what providers write around each message
@@ -19,6 +22,8 @@ _SLOWLY = 0.2
 _STEP = 20  # steps of a twentieth: a budget that moves with every answer would move pages with it
 
 Count = Callable[[bytes], int]
+# What of a message is counted: JSON as short as can be, JSON with blanks, or its words alone.
+Form = Literal["json", "spaced", "words"]
 
 
 def estimate(text: bytes) -> int:
@@ -26,17 +31,39 @@ def estimate(text: bytes) -> int:
 
 
 @dataclass(frozen=True, slots=True)
+class Counter:
+    """What a window is counted with. `name` is what people are told."""
+
+    name: str
+    count: Count
+    form: Form = "json"
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is the model's own count, and not an estimate."""
+        return self.name != ESTIMATE.name
+
+
+ESTIMATE = Counter("estimate", estimate)
+# Its models have no tokenizer: they say that a request has a token for each three bytes of it as JSON with blanks.
+SCRIPTED = Counter("scripted", estimate, "spaced")
+
+
+@dataclass(frozen=True, slots=True)
 class Correction:
-    """What the estimate of one model is multiplied with. It starts at one: nothing was learned yet."""
+    """What the count of one model is multiplied with. `cautious`: nothing was learned yet, and it is a bound."""
 
     ratio: float = 1.0
+    cautious: bool = False
+    least: float = _LEAST
 
     def learned(self, estimated: int, told: int) -> "Correction":
         """With what a provider told of a prompt. Numbers that cannot be are not learned from."""
         if estimated <= 0 or told <= 0:
             return self
-        seen = min(max(told / estimated, _LEAST), _MOST)
-        return Correction(seen if seen > self.ratio else self.ratio + (seen - self.ratio) * _SLOWLY)
+        seen = min(max(told / estimated, self.least), _MOST)
+        at_once = self.cautious or seen > self.ratio
+        return Correction(seen if at_once else self.ratio + (seen - self.ratio) * _SLOWLY, least=self.least)
 
     @property
     def step(self) -> float:
@@ -48,3 +75,13 @@ class Correction:
 
     def real(self, estimated: int) -> int:
         return math.ceil(estimated * self.step)
+
+
+def first(counter: Counter) -> Correction:
+    """Before any provider said anything."""
+    return Correction(least=1.0) if counter.exact else Correction(float(BYTES_A_TOKEN), cautious=True)
+
+
+def later(counter: Counter, ratio: float) -> Correction:
+    """With what was learned before."""
+    return Correction(max(1.0, ratio), least=1.0) if counter.exact else Correction(ratio)

@@ -117,6 +117,32 @@ def turned(
     return Turn(window, recalled, left)
 
 
+def pressed(
+    window: Window, request: Request, settings: Settings, now: float, sent: int
+) -> tuple[Window, tuple[str, ...]]:
+    """With less in it, for a prompt of it had so many tokens, and that was too much. Raises TooSmall."""
+    worth = windows.scores(window, likeness(window, request), now, settings.weights, settings.halves)
+    totals = {page: one.total for page, one in worth.items()}
+    return windows.evicted(window, settings.bounds, sent - windows.size(window), totals)
+
+
+def recounted(window: Window, request: Request) -> Window:
+    """With the sizes of a request that another counter counted."""
+    slots = tuple(
+        replace(slot, tokens=said.tokens, quoted=said.quoted)
+        for slot, said in zip(window.slots, request.said, strict=False)
+    )
+    return replace(window, slots=slots, last=())
+
+
+def reopened(window: Window) -> Window:
+    """As if nothing had left: it did so by a bound that was too careful, and the budget is known now."""
+    slots = tuple(replace(slot, resident=True, at=0, note="") for slot in window.slots)
+    notes = tuple(replace(note, resident=False) for note in window.notes)
+    counts = {name: number for name, number in window.counts.items() if name != "cautious"}
+    return replace(window, slots=slots, notes=notes, counts=counts)
+
+
 def likeness(window: Window, request: Request) -> dict[str, float]:
     """How much of the newest user's words each page has."""
     newest = next((told for told in reversed(request.said) if told.kind == "user"), None)

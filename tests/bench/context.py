@@ -120,7 +120,7 @@ class Summary:
         recap = messages.spoken(self._text)
         parts: Parts = [(request.fixed_digest, request.fixed)]
         parts += (
-            [(messages.digest(self._text.encode()), messages.weight(recap, tokens.estimate))]
+            [(messages.digest(self._text.encode()), messages.weight(recap, tokens.ESTIMATE))]
             if self._text
             else []
         )
@@ -128,7 +128,7 @@ class Summary:
         return json.dumps([recap, *(said.item for said in shown)], ensure_ascii=False), parts
 
     def _size(self, request: Request, shown: Sequence[messages.Said]) -> int:
-        recap = messages.weight(messages.spoken(self._text), tokens.estimate) if self._text else 0
+        recap = messages.weight(messages.spoken(self._text), tokens.ESTIMATE) if self._text else 0
         return request.fixed + recap + sum(said.tokens for said in shown)
 
 

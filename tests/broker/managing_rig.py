@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from agentk.broker.managing import managed
+from agentk.broker.managing import counting, managed, saving
 from agentk.broker.words import Call, Guest
+from agentk.llm.tokenizing import Tokenizers
 from agentk.memory import database, embedding, keeping, tokens
 from agentk.memory.driver import Conn
 from tests.broker import thinking_rig as rigs
@@ -26,6 +27,28 @@ def guest(**memory: Any) -> Guest:
     return Guest("u", "default", "a", 1, "u-1", "u-1", spec)
 
 
+class Tokenizing:
+    """A model's own tokenizer, in its process, and which texts it was asked about."""
+
+    def __init__(self, tokenizers: Tokenizers, model: str = "openai/gpt-4o") -> None:
+        self._tokenizers, self._models, self.asked = tokenizers, [model], list[list[bytes]]()
+
+    async def of(self, guest: Guest, model: str) -> tokens.Counter:
+        name = await self._tokenizers.name(self._models)
+
+        def count(text: bytes) -> int:
+            known = self._tokenizers.known(name, text.decode())
+            assert known is not None, "asked for one by one"
+            return known
+
+        return tokens.Counter(f"tokenizer {name}", count, "words")
+
+    async def ready(self, guest: Guest, model: str, texts: Sequence[bytes]) -> bool:
+        name = await self._tokenizers.name(self._models)
+        self.asked.append([text for text in texts if self._tokenizers.known(name, text.decode()) is None])
+        return await self._tokenizers.count(self._models, [text.decode() for text in texts])
+
+
 class Keeper:
     """One room for whoever comes."""
 
@@ -33,10 +56,10 @@ class Keeper:
         self.database, self._limits = database.Database(folder), limits
         self.likely: dict[str, float] = {}
 
-    def place(self, guest: Guest) -> managed.Place:
-        return managed.Place("m", guest.uid, guest.uid, self._limits)
+    def place(self, guest: Guest) -> saving.Place:
+        return saving.Place("m", guest.uid, guest.uid, self._limits)
 
-    def kept(self, guest: Guest, place: managed.Place) -> None:
+    def kept(self, guest: Guest, place: saving.Place) -> None:
         """Nobody is told."""
 
     async def read(self, work: Callable[[Conn], T]) -> T:
@@ -52,7 +75,9 @@ class Keeper:
         return self.likely
 
 
-def managing(keeper: Keeper, clock: Iterator[int]) -> Callable[[rigs.World], managed.Managed]:
+def managing(
+    keeper: Keeper, clock: Iterator[int], counters: counting.Counters | None = None
+) -> Callable[[rigs.World], managed.Managed]:
     def made(world: rigs.World) -> managed.Managed:
         async def summarise(guest: Guest, system: str, text: str, most: int, key: str) -> str:
             asked = {"system": system, "prompt": text, "maxTokens": most}
@@ -60,7 +85,7 @@ def managing(keeper: Keeper, clock: Iterator[int]) -> Callable[[rigs.World], man
             return str((await world.gate.call(call, world.emit))["text"])
 
         return managed.Managed(
-            keeper, lambda guest: {}, summarise, lambda guest, model: True, lambda: next(clock)
+            keeper, lambda guest: {}, summarise, lambda guest, model: True, lambda: next(clock), counters
         )
 
     return made
@@ -72,6 +97,7 @@ async def rig(
     memory: Mapping[str, Any] | None = None,
     folder: str = "",
     clock: Iterator[int] | None = None,
+    counters: counting.Counters | None = None,
     **more: Any,
 ) -> AsyncIterator[tuple[upstreams.Upstream, rigs.World, Keeper]]:
     with tempfile.TemporaryDirectory() as scratch:
@@ -79,7 +105,10 @@ async def rig(
         try:
             who = guest(**(memory or {"contextTokens": 1_000}))
             async with rigs.rig(
-                *handlers, managing=managing(keeper, clock or itertools.count(1_000_000)), guest=who, **more
+                *handlers,
+                managing=managing(keeper, clock or itertools.count(1_000_000), counters),
+                guest=who,
+                **more,
             ) as (up, world):
                 yield up, world, keeper
                 assert isinstance(world.managing, managed.Managed)

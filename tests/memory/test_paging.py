@@ -29,7 +29,7 @@ def spoken(talk: Talk, steps: Any) -> Any:
 def counted(request: messages.Request, prompt: layout.Prompt) -> int:
     """Anew, from what would be sent."""
     return request.fixed + sum(
-        messages.weight(item, tokens.estimate) for item in prompt.items[len(request.first) :]
+        messages.weight(item, tokens.ESTIMATE) for item in prompt.items[len(request.first) :]
     )
 
 

@@ -9,21 +9,21 @@ earlier has the window from before, and the same words lead to the same one agai
 import asyncio
 import hashlib
 import weakref
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from agentk.api import errors
 from agentk.broker import crash
-from agentk.broker.managing import exceeding
+from agentk.broker.managing import exceeding, saving
 from agentk.broker.managing import settings as reading
+from agentk.broker.managing.counting import Corrections, Counters, Estimating, Route
+from agentk.broker.managing.saving import Keeper, Place, Turned
 from agentk.broker.methods import Context
 from agentk.broker.words import Guest
 from agentk.llm import asking
 from agentk.memory import contexts, folding, keeping, layout, messages, pages, tokens, turning
 from agentk.memory import window as windows
-from agentk.memory.driver import Conn
-from agentk.memory.keeping import Limits, Room
 from agentk.memory.layout import Prompt
 from agentk.memory.messages import Request
 from agentk.memory.turning import Turn
@@ -31,39 +31,13 @@ from agentk.memory.window import Window
 
 T = TypeVar("T")
 _APART = 64  # messages from which a request is worked on in a thread
-_CORRECTIONS = 1_000
+_PRESSED = 4  # times that more leaves, where what was to fit is more than was thought
 MESSAGE_BYTES = pages.CONTENT_BYTES
 
 # What goes on record of a call beside its usage.
 ASKED, SENT, PREFIX, SHOWN = "context_asked", "context_sent", "context_prefix", "context_shown"
 LEFT, RECALLED, FOLDED, UNKEPT = "context_left", "context_recalled", "context_folded", "context_unkept"
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where an agent's pages are kept."""
-
-    memory: str
-    owner: str
-    account: str
-    limits: Limits
-
-
-class Keeper(Protocol):
-    """The agents' memory, as managed context needs it."""
-
-    def place(self, guest: Guest) -> Place: ...
-    async def read(self, work: Callable[[Conn], T]) -> T: ...
-    async def write(self, work: Callable[[Conn], T]) -> T: ...
-
-    def kept(self, guest: Guest, place: Place) -> None: ...
-
-    async def vectors(self, guest: Guest, texts: Sequence[str]) -> Sequence[keeping.Vector | None]:
-        """Of pages that are kept now; None: it is embedded later."""
-
-    async def near(self, guest: Guest, text: str, least: float) -> Mapping[str, float]:
-        """Pages that mean something like this, by id; empty when only words are known."""
-
+COUNTED = "context_counted"
 
 # guest, system, text, most tokens, a key that is the same for the same text → the note
 Summarise = Callable[[Guest, str, str, int, str], Awaitable[str]]
@@ -77,17 +51,27 @@ FOLD_SYSTEM = (
 
 
 @dataclass
-class _Turned:
-    """One turn, worked out and not yet kept."""
+class _Case:
+    """One request, with all that is known of its conversation."""
 
+    context: Context
+    model: str
+    request: Request
+    wanted: reading.Wanted
     place: Place
-    before: contexts.Known | None
-    grown: Window
-    fresh: int
-    turn: Turn
+    known: contexts.Known | None
+    before: contexts.Known | None  # what it goes on from; None: it is a new one
     window: Window
-    prompt: Prompt
-    note: tuple[str, str] = ("", "")  # id and text
+    fresh: int
+    texts: Mapping[str, str]  # of notes
+    counter: tokens.Counter = tokens.ESTIMATE
+
+    @property
+    def asked(self) -> int:
+        """Tokens of all that the client sent."""
+        new = self.request.said[len(self.request.said) - self.fresh :]
+        known = sum(slot.tokens for slot in self.window.slots)
+        return self.request.fixed + known + sum(said.tokens for said in new)
 
 
 @dataclass(frozen=True)
@@ -95,7 +79,8 @@ class _Sent:
     """What is to be known of a prompt once a provider has read it."""
 
     number: int  # of its window; 0: it was not kept
-    route: tuple[str, str, str]
+    route: Route
+    counter: tokens.Counter
     estimated: int
     correction: tokens.Correction
 
@@ -110,11 +95,12 @@ class Managed:
         summarise: Summarise,
         marks: Callable[[Guest, str], bool],
         now: Callable[[], float],
+        counters: Counters | None = None,
     ) -> None:
         self._keeper, self._memory, self._summarise, self._marks = keeper, memory, summarise, marks
-        self._now = now
+        self._now, self._counters = now, counters or Estimating()
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._corrections: dict[tuple[str, str, str], tokens.Correction] = {}
+        self._corrections = Corrections()
         self._sent: weakref.WeakKeyDictionary[Context, _Sent] = weakref.WeakKeyDictionary()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -132,53 +118,52 @@ class Managed:
         request = await _apart(body, messages.read, dialect, body)
         if request is None:
             return None
-        route = reading.route(guest, body)
-        asked = request.fixed + sum(said.tokens for said in request.said)
         talks = any(said.kind in ("assistant", "tool") for said in request.said)
-        if not talks and asked <= self._corrections.get(route, tokens.Correction()).fits(wanted.tokens):
-            return None  # asked once, and there is room: nothing to be managed
+        asked = request.fixed + sum(said.tokens for said in request.said)
+        if not talks and asked * tokens.BYTES_A_TOKEN <= wanted.tokens:
+            return None  # asked once, and there is room, whoever counts: nothing to be managed
         if any(said.size > MESSAGE_BYTES for said in request.said):
             raise errors.BadRequest(
                 f"a message of a managed context has at most {MESSAGE_BYTES} bytes", field="messages"
             )
+        route, model = reading.route(guest, body), str(body.get("model") or "")
+        counter = await self._counters.of(guest, model)
         async with self._locks.setdefault(guest.uid, asyncio.Lock()):
-            place = self._keeper.place(guest)
-            known, texts = await self._keeper.read(lambda conn: _found(conn, place, request))
-            correction = self._corrections.get(route) or tokens.Correction(known.ratio if known else 1.0)
-            bounds = turning.within(wanted.settings.bounds, correction)
-            settings = replace(wanted.settings, bounds=bounds)
-            turned = await self._turned(context, request, settings, wanted, place, known, texts)
-            number = await self._kept(context, turned, request, wanted.tokens)
+            case = await self._weighed(await self._case(context, model, request, wanted), counter)
+            learned = case.known.ratio if case.known and case.known.counter == case.counter.name else None
+            correction = self._corrections.of(route, case.counter, learned)
+            if not talks and case.asked <= correction.fits(wanted.tokens):
+                return None
+            turned, correction = await self._settled(case, correction)
+            number = await self._kept(context, turned, wanted.tokens)
         crash.crashpoint("context.kept")
         prompt = turned.prompt
         context.meta |= {
-            ASKED: correction.real(asked),
+            ASKED: correction.real(case.asked),
             SENT: correction.real(prompt.tokens),
             PREFIX: correction.real(prompt.prefix),
             SHOWN: prompt.shown[:1_000],
             LEFT: len(turned.turn.left),
             RECALLED: len(turned.turn.recalled),
             FOLDED: int(bool(turned.note[0])),
+            COUNTED: case.counter.name,
         }
-        self._sent[context] = _Sent(number, route, prompt.tokens, correction)
+        self._sent[context] = _Sent(number, route, case.counter, prompt.tokens, correction)
         marked = dialect == "anthropic.messages" and self._marks(guest, str(body.get("model", "")))
         items = layout.marked(prompt, body) if marked else list(prompt.items)
         return messages.written(dialect, body, items)
 
     def told(self, context: Context, usage: asking.Usage) -> None:
-        """What a provider says that it read: the next estimate is better, and what came from its cache is counted."""
+        """What a provider says that it read: the next count is better, and what came from its cache is noted."""
         sent = self._sent.pop(context, None)
         if sent is None:
             return
-        known = self._corrections.pop(sent.route, sent.correction)
-        if not usage.counted:
-            known = known.learned(sent.estimated, usage.input_tokens)
-        self._corrections[sent.route] = known
-        if len(self._corrections) > _CORRECTIONS:
-            del self._corrections[next(iter(self._corrections))]
+        told = 0 if usage.counted else usage.input_tokens
+        known = self._corrections.learn(sent.route, sent.counter, sent.correction, sent.estimated, told)
         if sent.number:
-            told = sent.number, context.effect, usage.input_tokens, usage.cached_tokens, known.ratio
-            work = self._keeper.write(lambda conn: contexts.used(conn, *told))
+            ratio = None if known.cautious else known.ratio
+            used = sent.number, context.effect, usage.input_tokens, usage.cached_tokens, ratio
+            work = self._keeper.write(lambda conn: contexts.used(conn, *used))
             task = asyncio.get_running_loop().create_task(work, name="context: usage")
             self._tasks.add(task)
             task.add_done_callback(self._done)
@@ -188,61 +173,113 @@ class Managed:
         if not task.cancelled():
             task.exception()  # a full disk, say: the next turn hears of it
 
-    async def _turned(
-        self,
-        context: Context,
-        request: Request,
-        settings: turning.Settings,
-        wanted: reading.Wanted,
-        place: Place,
-        known: contexts.Known | None,
-        texts: Mapping[str, str],
-    ) -> _Turned:
-        guest, now = context.call.guest, self._now()
+    async def _case(self, context: Context, model: str, request: Request, wanted: reading.Wanted) -> _Case:
+        place = self._keeper.place(context.call.guest)
+        known, texts = await self._keeper.read(lambda conn: saving.found(conn, place, request))
         window = known.window if known else Window()
         same = turning.repeated(window, request.said)
         before = known
         if same < len(window.slots):  # it says something else than it did: from there on it is another one
             window, before = turning.parted(window, same), None
         fresh = len(request.said) - same
-        asks = request.said[-fresh:] if fresh else ()
+        return _Case(context, model, request, wanted, place, known, before, window, fresh, texts)
+
+    async def _weighed(self, case: _Case, counter: tokens.Counter) -> _Case:
+        """Counted by this counter, or by the estimate when it cannot be had now. One question to a tokenizer for all
+        that is new; what is kept of a conversation was counted when it came, unless by another."""
+        anew = case.known is not None and case.known.counter != counter.name
+        fresh = len(case.request.said) if anew else case.fresh
+        if counter.form == "words":
+            new = messages.uncounted(case.request, fresh, counter.form)
+            if not await self._counters.ready(case.context.call.guest, case.model, new):
+                return await self._weighed(case, tokens.ESTIMATE)
+        if counter is tokens.ESTIMATE and not anew:
+            return case
+        request = case.request
+        if counter is not tokens.ESTIMATE:
+            request = await _apart(request.said, messages.weighed, request, fresh, counter)
+        window = turning.recounted(case.window, request) if anew else case.window
+        return replace(case, request=request, window=window, counter=counter)
+
+    async def _settled(self, case: _Case, correction: tokens.Correction) -> tuple[Turned, tokens.Correction]:
+        """What must be shown may not fit by the bound that holds before anything was learned: then by the estimate."""
+        if case.window.counts.get("cautious") and not correction.cautious:
+            case = replace(case, window=turning.reopened(case.window))
+        try:
+            return await self._turned(case, correction), correction
+        except windows.TooSmall as small:
+            if not correction.cautious:
+                raise exceeding.refusal(small, case.wanted.tokens) from None
+        correction = tokens.Correction(cautious=True)
+        try:
+            return await self._turned(case, correction), correction
+        except windows.TooSmall as small:
+            raise exceeding.refusal(small, case.wanted.tokens) from None
+
+    async def _turned(self, case: _Case, correction: tokens.Correction) -> Turned:
+        """Raises TooSmall."""
+        request, window, now = case.request, case.window, self._now()
+        bounds = turning.within(case.wanted.settings.bounds, correction)
+        settings = replace(case.wanted.settings, bounds=bounds)
+        asks = request.said[-case.fresh :] if case.fresh else ()
         near: Mapping[str, float] = {}
         if any(not slot.resident for slot in window.slots) and any(said.kind == "user" for said in asks):
             question = next(said.text for said in reversed(request.said) if said.kind == "user")
-            near = await self._keeper.near(guest, question, settings.bounds.threshold)
-        try:
-            grown, turn = await _apart(request.said, _paged, window, request, fresh, settings, now, near)
-        except windows.TooSmall as small:
-            raise exceeding.refusal(small, wanted.tokens) from None
-        after, note = await self._noted(context, request, turn, settings, wanted, now)
-        if note[0]:
-            texts = {**texts, note[0]: note[1]}
-        prompt = await _apart(request.said, layout.arranged, after, request, texts)
+            near = await self._keeper.near(case.context.call.guest, question, bounds.threshold)
+        grown, turn = await _apart(request.said, _paged, window, request, case.fresh, settings, now, near)
+        after, note = await self._noted(case, turn, settings, now)
+        texts = {**case.texts, note[0]: note[1]} if note[0] else case.texts
+        after, turn, prompt = await self._fitted(case, after, turn, texts, settings, now)
         after = _counted(layout.remembered(after, prompt), prompt)
-        return _Turned(place, before, grown, fresh, turn, after, prompt, note)
+        if correction.cautious and turn.left:
+            after = windows.counted(after, cautious=1)
+        return Turned(
+            case.place, request, case.counter.name, case.before, grown, case.fresh, turn, after, prompt, note
+        )
+
+    async def _fitted(
+        self,
+        case: _Case,
+        after: Window,
+        turn: Turn,
+        texts: Mapping[str, str],
+        settings: turning.Settings,
+        now: float,
+    ) -> tuple[Window, Turn, Prompt]:
+        """As it is sent, which is counted, and less of it while that is too much. Raises TooSmall."""
+        request, bounds = case.request, settings.bounds
+        for _ in range(_PRESSED):
+            if case.counter.form == "words":
+                own = layout.own(after, request, texts)
+                spelled = [messages.counted(item, "words")[0] for item in own]
+                await self._counters.ready(case.context.call.guest, case.model, spelled)
+            prompt = await _apart(request.said, layout.arranged, after, request, texts, case.counter)
+            if prompt.tokens <= bounds.tokens:
+                return after, turn, prompt
+            after, left = turning.pressed(after, request, settings, now, prompt.tokens)
+            turn = replace(turn, left=(*turn.left, *left))
+        raise windows.TooSmall(prompt.tokens, bounds.tokens)
 
     async def _noted(
         self,
-        context: Context,
-        request: Request,
+        case: _Case,
         turn: Turn,
         settings: turning.Settings,
-        wanted: reading.Wanted,
         now: float,
     ) -> tuple[Window, tuple[str, str]]:
         """The window with a note of what left, when a note could be written."""
         if not turn.left:
             return turn.window, ("", "")
-        episode = folding.due(turn.window, turning.texts(turn.window, request))
+        episode = folding.due(turn.window, turning.texts(turn.window, case.request))
         if episode is None:
             return turn.window, ("", "")
         crash.crashpoint("context.folding")
         most = settings.bounds.note
-        if wanted.by_model:
+        if case.wanted.by_model:
             asked = folding.asked(episode)
             key = f"fold-{hashlib.sha256(asked.encode('utf-8', 'replace')).hexdigest()[:32]}"
             try:
-                text = await self._summarise(context.call.guest, FOLD_SYSTEM, asked, most, key)
+                text = await self._summarise(case.context.call.guest, FOLD_SYSTEM, asked, most, key)
             except errors.AgentkError:
                 return turn.window, ("", "")  # all stays as it is; the next fold tells of these pages too
             head = f"{episode.span[0].upper()}{episode.span[1:]}:\n"
@@ -251,58 +288,18 @@ class Managed:
             text = folding.extract(episode, most)
         crash.crashpoint("context.folded")
         note = pages.new_id()
-        return turning.noted(turn.window, episode, text, settings, request.fixed, now, note), (note, text)
+        return turning.noted(turn.window, episode, text, settings, case.request.fixed, now, note), (
+            note,
+            text,
+        )
 
-    async def _kept(self, context: Context, turned: _Turned, request: Request, budget: int) -> int:
+    async def _kept(self, context: Context, turned: Turned, budget: int) -> int:
         """Its number, once all of it is on the disk; 0 when its Memory is full."""
-        guest, now = context.call.guest, self._now()
-        fresh = turned.window.slots[len(turned.window.slots) - turned.fresh :]
-        said = request.said[len(request.said) - turned.fresh :]
-        made = [
-            _page(slot, content, text, now)
-            for slot, content, text in (
-                (slot, told.content, told.text) for slot, told in zip(fresh, said, strict=True)
-            )
-        ]
-        if turned.note[0]:
-            note = turned.window.notes[-1]
-            made.append(_page(note, turned.note[1].encode(), turned.note[1], now))
-        vectors = await self._keeper.vectors(guest, [page.text for page in made])
-
-        def work(conn: Conn) -> int:
-            room = keeping.room(conn, turned.place.memory, turned.place.owner, turned.place.account)
-            _make_room(conn, room, made, turned)
-            for page, vector in zip(made, vectors, strict=True):
-                keeping.put(conn, room, page, turned.place.limits, vector=vector)
-            number = contexts.save(
-                conn,
-                room.id,
-                turned.before,
-                turned.window,
-                now,
-                budget=budget,
-                fixed=request.fixed,
-            )
-            contexts.let_go(conn, room.id, but=number)
-            keeping.count(
-                conn,
-                room.id,
-                {
-                    "faults": sum(slot.faults for slot in turned.window.slots)
-                    - sum(slot.faults for slot in turned.grown.slots),
-                    "evictions": len(turned.turn.left),
-                },
-            )
-            return number
-
-        crash.crashpoint("context.keeping")
         try:
-            number = await self._keeper.write(work)
+            return await saving.save(self._keeper, context.call.guest, turned, budget, self._now())
         except keeping.Full as full:
             context.meta[UNKEPT] = str(full)[:200]
             return 0
-        self._keeper.kept(guest, turned.place)
-        return number
 
 
 def told_of(meta: Mapping[str, Any]) -> dict[str, Any]:
@@ -316,6 +313,7 @@ def told_of(meta: Mapping[str, Any]) -> dict[str, Any]:
         "recalled": RECALLED,
         "folded": FOLDED,
         "notKept": UNKEPT,
+        "countedBy": COUNTED,
         "readTokens": "input_tokens",
         "cachedTokens": "cached_tokens",
     }
@@ -324,16 +322,6 @@ def told_of(meta: Mapping[str, Any]) -> dict[str, Any]:
 
 def _counted(after: Window, prompt: Prompt) -> Window:
     return windows.counted(after, prompts=1, prompt_tokens=prompt.tokens, prefix_tokens=prompt.prefix)
-
-
-def _found(conn: Conn, place: Place, request: Request) -> tuple[contexts.Known | None, dict[str, str]]:
-    room = keeping.find(conn, place.memory, place.owner)
-    if room is None:
-        return None, {}
-    known = contexts.find(conn, room.id, [said.chain for said in request.said])
-    if known is None:
-        return None, {}
-    return known, contexts.texts(conn, room.id, [note.id for note in known.window.notes if note.resident])
 
 
 def _paged(
@@ -346,36 +334,6 @@ def _paged(
 ) -> tuple[Window, Turn]:
     grown = turning.grown(before, request.said, settings.bounds, now, pages.new_id)
     return grown, turning.turned(grown, request, fresh, settings, now, near)
-
-
-def _make_room(conn: Conn, room: Room, made: Sequence[pages.Page], turned: _Turned) -> None:
-    """Older conversations go before this one is not kept; pages that were remembered on purpose never do."""
-    limits = turned.place.limits
-    size = sum(pages.size(page) for page in made)
-    most = contexts.KEPT
-    while most > 1 and (room.pages + len(made) > limits.pages or room.bytes + size > limits.bytes):
-        most //= 2
-        contexts.let_go(conn, room.id, most, but=turned.before.id if turned.before else 0)
-        room = keeping.room(conn, room.memory, room.owner, room.account)
-
-
-def _page(slot: windows.Slot, content: bytes, text: str, now: float) -> pages.Page:
-    return pages.Page(
-        id=slot.id,
-        kind=slot.kind,
-        content=content,
-        text=text.encode("utf-8", "replace").decode(),
-        tokens=slot.tokens,
-        importance=slot.importance,
-        accesses=0,
-        created=now,
-        used=now,
-        seq=0,
-        unit=slot.unit,
-        pinned=slot.pinned,
-        name="",
-        tags=("context",),
-    )
 
 
 async def _apart(sized: Any, work: Callable[..., T], *given: Any) -> T:

@@ -1,0 +1,139 @@
+"""What a turn of a managed conversation reads and keeps: one read before it, and one transaction for all it changed."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+from agentk.broker import crash
+from agentk.broker.words import Guest
+from agentk.memory import contexts, keeping, pages
+from agentk.memory import window as windows
+from agentk.memory.driver import Conn
+from agentk.memory.keeping import Limits, Room
+from agentk.memory.layout import Prompt
+from agentk.memory.messages import Request
+from agentk.memory.turning import Turn
+from agentk.memory.window import Window
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where an agent's pages are kept."""
+
+    memory: str
+    owner: str
+    account: str
+    limits: Limits
+
+
+class Keeper(Protocol):
+    """The agents' memory, as managed context needs it."""
+
+    def place(self, guest: Guest) -> Place: ...
+    async def read(self, work: Callable[[Conn], T]) -> T: ...
+    async def write(self, work: Callable[[Conn], T]) -> T: ...
+
+    def kept(self, guest: Guest, place: Place) -> None: ...
+
+    async def vectors(self, guest: Guest, texts: Sequence[str]) -> Sequence[keeping.Vector | None]:
+        """Of pages that are kept now; None: it is embedded later."""
+
+    async def near(self, guest: Guest, text: str, least: float) -> Mapping[str, float]:
+        """Pages that mean something like this, by id; empty when only words are known."""
+
+
+@dataclass
+class Turned:
+    """One turn, worked out and not yet kept."""
+
+    place: Place
+    request: Request
+    counter: str
+    before: contexts.Known | None
+    grown: Window
+    fresh: int
+    turn: Turn
+    window: Window
+    prompt: Prompt
+    note: tuple[str, str] = ("", "")  # id and text
+
+
+async def save(keeper: Keeper, guest: Guest, turned: Turned, budget: int, now: float) -> int:
+    """Its number, once all of it is on the disk. Raises Full."""
+    request = turned.request
+    fresh = turned.window.slots[len(turned.window.slots) - turned.fresh :]
+    said = request.said[len(request.said) - turned.fresh :]
+    made = [_page(slot, told.content, told.text, now) for slot, told in zip(fresh, said, strict=True)]
+    if turned.note[0]:
+        note = turned.window.notes[-1]
+        made.append(_page(note, turned.note[1].encode(), turned.note[1], now))
+    vectors = await keeper.vectors(guest, [page.text for page in made])
+
+    def work(conn: Conn) -> int:
+        room = keeping.room(conn, turned.place.memory, turned.place.owner, turned.place.account)
+        _make_room(conn, room, made, turned)
+        for page, vector in zip(made, vectors, strict=True):
+            keeping.put(conn, room, page, turned.place.limits, vector=vector)
+        number = contexts.save(
+            conn,
+            room.id,
+            turned.before,
+            turned.window,
+            now,
+            budget=budget,
+            fixed=request.fixed,
+            counter=turned.counter,
+        )
+        contexts.let_go(conn, room.id, but=number)
+        faults = sum(slot.faults for slot in turned.window.slots) - sum(
+            slot.faults for slot in turned.grown.slots
+        )
+        keeping.count(conn, room.id, {"faults": faults, "evictions": len(turned.turn.left)})
+        return number
+
+    crash.crashpoint("context.keeping")
+    number = await keeper.write(work)
+    keeper.kept(guest, turned.place)
+    return number
+
+
+def found(conn: Conn, place: Place, request: Request) -> tuple[contexts.Known | None, dict[str, str]]:
+    room = keeping.find(conn, place.memory, place.owner)
+    if room is None:
+        return None, {}
+    known = contexts.find(conn, room.id, [said.chain for said in request.said])
+    if known is None:
+        return None, {}
+    return known, contexts.texts(conn, room.id, [note.id for note in known.window.notes if note.resident])
+
+
+def _make_room(conn: Conn, room: Room, made: Sequence[pages.Page], turned: Turned) -> None:
+    """Older conversations go before this one is not kept; pages that were remembered on purpose never do."""
+    limits = turned.place.limits
+    size = sum(pages.size(page) for page in made)
+    most = contexts.KEPT
+    while most > 1 and (room.pages + len(made) > limits.pages or room.bytes + size > limits.bytes):
+        most //= 2
+        contexts.let_go(conn, room.id, most, but=turned.before.id if turned.before else 0)
+        room = keeping.room(conn, room.memory, room.owner, room.account)
+
+
+def _page(slot: windows.Slot, content: bytes, text: str, now: float) -> pages.Page:
+    return pages.Page(
+        id=slot.id,
+        kind=slot.kind,
+        content=content,
+        text=text.encode("utf-8", "replace").decode(),
+        tokens=slot.tokens,
+        importance=slot.importance,
+        accesses=0,
+        created=now,
+        used=now,
+        seq=0,
+        unit=slot.unit,
+        pinned=slot.pinned,
+        name="",
+        tags=("context",),
+    )
