@@ -52,7 +52,7 @@ def _kinds(word: str) -> list[kinds.Kind]:
         word == "all"
     ):  # like kubectl's: what runs, not what it reads, nor what nothing brings back once it is deleted
         ours = (kind for kind in kinds.KINDS if kind.namespaced and kind.group == kinds.GROUP)
-        return [kind for kind in ours if kind is not kinds.MEMORY]
+        return [kind for kind in ours if kind not in (kinds.MEMORY, kinds.CHECKPOINT)]
     return [kinds.resource(word)]
 
 

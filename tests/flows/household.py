@@ -111,7 +111,7 @@ class Household:
         self.agentk("daemon", "stop", "--agents", code=None)
         for name in ("keeper", "daemon", "launcher"):
             self.kill(name)
-        until("what they started is gone", lambda: not self._pids())
+        until("what they started is gone", lambda: not self._pids(), lambda: str(self._argvs()))
         if os.geteuid() == 0:
             uids.release(self.places.state)
 
@@ -184,6 +184,9 @@ class Household:
     def _pids(self) -> list[int]:
         """Processes of ours that are no box's: each may have mounts of its own."""
         return [pid for pid, argv in processes() if any(str(self.folder) in word for word in argv)]
+
+    def _argvs(self) -> list[tuple[int, list[str]]]:
+        return [(pid, [*argv]) for pid, argv in processes() if pid in self._pids()]
 
     def _containers(self) -> list[str]:
         if not self.has_podman:
@@ -400,11 +403,11 @@ def text(*objects: Object) -> str:
     return json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)})
 
 
-def until(what: str, true: Callable[[], Any]) -> Any:
-    """What `true` answers as soon as that is something; for what nothing tells of."""
+def until(what: str, true: Callable[[], Any], instead: Callable[[], str] = str) -> Any:
+    """What `true` answers as soon as that is something; for what nothing tells of. `instead`: what there is else."""
     deadline = time.monotonic() + SECONDS
     while not (answer := true()):
-        assert time.monotonic() < deadline, f"never: {what}"
+        assert time.monotonic() < deadline, f"never: {what} {instead()}"
         pause()
     return answer
 
