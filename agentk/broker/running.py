@@ -136,6 +136,9 @@ class Running:
         try:
             return await arrange(self, params)
         except errors.AgentkError as error:
+            # Whoever forgets a page of this conversation would not find it here.
+            told_of = {"omittedBytes": len(self.intent.body)}
+            self.intent = replace(self.intent, body=json.dumps(told_of).encode())
             raise await self.refused(error) from None
 
     async def intend(self, bound: Amount) -> None:

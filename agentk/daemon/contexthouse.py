@@ -4,6 +4,7 @@ Here the rooms meet: pages are kept where the agent's other pages are, notes are
 the gate, and so is a search by meaning, where its Memory has an embedder that knows of meaning.
 """
 
+import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -59,17 +60,21 @@ class Keeper:
         made = await self._house.memory.embedders.embed(standing.namespace, embedder, texts, None)
         return [keeping.Vector(embedder.name, vector) for vector in made.vectors]
 
-    async def near(self, guest: Guest, text: str, least: float) -> Mapping[str, float]:
+    async def near(self, guest: Guest, text: str, least: float, heard: saving.Heard) -> Mapping[str, float]:
         """agentk's own embedder knows words alone, and those are compared better with all of a conversation at hand."""
         if not self._means(guest) or not text.strip():
             return {}
         asked = {"query": text[:_QUERY_CHARS], "limit": _NEIGHBOURS, "agents": [guest.name]}
+        key = f"near-{secrets.token_hex(16)}"
         try:
-            found = await self._house.gate.call(Call(guest, "memory.search", asked), _unheard)
+            found = await self._house.gate.call(Call(guest, "memory.search", asked, key=key), _unheard)
         except (
             errors.AgentkError
         ):  # its Policy, its budget, or its embedder: what has its words is found all the same
             return {}
+        finally:
+            if (known := self._house.journal.known(guest.uid, guest.attempt, key)) is not None:
+                heard(known.effect)
         near = {str(one["id"]): float(one.get("similarity", 0.0)) for one in found["items"]}
         return {page: value for page, value in near.items() if value >= least}
 

@@ -85,7 +85,9 @@ def forms(house: "Gatehouse") -> dict[str, Method]:
     """The same calls in the words of OpenAI and Anthropic, of a proxy's clients, of AgentOS, and of MCP."""
     return {
         **passing.forms(models=house.models, left=house.left, managing=house.contexts),
-        contexthouse.FOLD: thinking.methods(models=house.models, left=house.left)["think"],
+        contexthouse.FOLD: thinking.methods(models=house.models, left=house.left, managing=house.contexts)[
+            "think"
+        ],
         **proxying.forms(fetcher=house.fetcher, dialer=house.dialer),
         **execing.forms(execute=house.boxes.exec, jobs=house.jobs, stay=house.sessions),
         **house.tools.forms(),

@@ -145,6 +145,11 @@ def used(conn: Conn, number: int, effect: str, read: int, cached: int, ratio: fl
         conn.execute("INSERT OR IGNORE INTO window_calls VALUES (?, ?)", (number, effect))
 
 
+def told_to(conn: Conn, memory: str, owner: str, root: bytes, effect: str, at: float) -> None:
+    """A call of the journal has words of the conversation that begins so."""
+    conn.execute("INSERT OR IGNORE INTO talks VALUES (?, ?, ?, ?, ?)", (memory, owner, root, effect, at))
+
+
 def let_go(conn: Conn, room: int, most: int = KEPT, but: int = 0) -> bool:
     """Windows beyond so many, with the pages that no other window has. Whether there was one."""
     rows = conn.execute(

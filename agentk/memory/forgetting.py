@@ -118,6 +118,7 @@ def mention(conn: Conn, ids: Sequence[str], effect: str, at: float) -> None:
 def unmention(conn: Conn, before: float) -> None:
     """The journal has let go of what was told then by itself."""
     conn.execute("DELETE FROM mentions WHERE at < ?", (before,))
+    conn.execute("DELETE FROM talks WHERE at < ?", (before,))
 
 
 def drop(conn: Conn, numbers: Sequence[int]) -> None:
@@ -171,8 +172,13 @@ def _effects(conn: Conn, numbers: Sequence[int]) -> tuple[str, ...]:
         f"SELECT effect FROM pages WHERE number IN ({inside}) UNION"
         f" SELECT effect FROM mentions WHERE page IN ({inside}) UNION"
         " SELECT effect FROM window_calls WHERE window IN (SELECT w.window FROM window_pages AS w"
-        f" JOIN pages AS p ON p.id = w.page WHERE p.number IN ({inside}))",
-        (*numbers, *numbers, *numbers),
+        f" JOIN pages AS p ON p.id = w.page WHERE p.number IN ({inside}))"
+        " UNION SELECT t.effect FROM pages AS p JOIN rooms AS r ON r.id = p.room"
+        " JOIN window_pages AS w ON w.page = p.id"
+        " JOIN window_pages AS f ON f.window = w.window AND f.place = 1"
+        " JOIN talks AS t ON t.memory = r.memory AND t.owner = r.owner AND t.root = f.chain"
+        f" WHERE p.number IN ({inside})",
+        (*numbers, *numbers, *numbers, *numbers),
     ).fetchall()
     return tuple(sorted(effect for (effect,) in rows if effect))
 

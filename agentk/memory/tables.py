@@ -151,7 +151,21 @@ def counters(conn: Conn) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Conn], None], ...] = (pages, windows, checkpoints, counters)
+def talks(conn: Conn) -> None:
+    """Calls whose records have words of a conversation, whether or not a window was kept of it by then."""
+    _run(
+        conn,
+        # Of whom a room is, or will be when there is something to keep. `root` is the chain of the first message: all
+        # windows of a conversation, and of what parted from it, have it.
+        "CREATE TABLE talks (memory TEXT NOT NULL, owner TEXT NOT NULL, root BLOB NOT NULL, effect TEXT NOT NULL,"
+        " at REAL NOT NULL, PRIMARY KEY (memory, owner, root, effect)) WITHOUT ROWID",
+        "CREATE INDEX talks_at ON talks (at)",
+        "CREATE TRIGGER rooms_of_talks AFTER DELETE ON rooms BEGIN"
+        " DELETE FROM talks WHERE memory = old.memory AND owner = old.owner; END",
+    )
+
+
+MIGRATIONS: tuple[Callable[[Conn], None], ...] = (pages, windows, checkpoints, counters, talks)
 
 
 def migrate(conn: Conn) -> str:

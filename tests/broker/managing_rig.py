@@ -71,7 +71,7 @@ class Keeper:
     async def vectors(self, guest: Guest, texts: Sequence[str]) -> Sequence[keeping.Vector | None]:
         return [keeping.Vector(embedding.name(), embedding.hashed(text)) for text in texts]
 
-    async def near(self, guest: Guest, text: str, least: float) -> Mapping[str, float]:
+    async def near(self, guest: Guest, text: str, least: float, heard: saving.Heard) -> Mapping[str, float]:
         return self.likely
 
 

@@ -65,7 +65,7 @@ class World:
             lambda route, guest, tokens: self.turns.turn(f"{guest.uid}", cost_tokens=tokens),
             {
                 **passing.forms(models=made, left=self.left, managing=self.managing),
-                "fold": thinking.methods(models=made, left=self.left)["think"],
+                "fold": thinking.methods(models=made, left=self.left, managing=self.managing)["think"],
             },
         )
         self.gate = gate.Gate(rooms)

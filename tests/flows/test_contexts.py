@@ -1,5 +1,6 @@
 """Managed context in a real household: a program that only appends, people who look, and a daemon that dies."""
 
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -71,6 +72,48 @@ def test_a_program_that_only_appends_is_answered_of_what_left_its_window(space: 
     assert "sent " in traced and "recalled" in traced
     root = space.agentk("trace", "a", "-o", "json").json["root"]["children"][-1]["context"]
     assert root["sentTokens"] <= 700 < root["askedTokens"] and "recalled:5" in root["shown"]
+
+
+# Talks of a word in its first turn, in many, in one that fails and one that is too long; then forgets all of it.
+FORGETS = """
+import json, os, urllib.error, urllib.request
+from agentk.sdk import client
+messages = []
+def say(text):
+    messages.append({"role": "user", "content": text})
+    body = json.dumps({"model": "scripted", "messages": messages}).encode()
+    headers = {"content-type": "application/json"}
+    request = urllib.request.Request(os.environ["OPENAI_BASE_URL"] + "/chat/completions", body, headers)
+    try:
+        messages.append(json.load(urllib.request.urlopen(request, timeout=60))["choices"][0]["message"])
+    except urllib.error.HTTPError as error:
+        print(error.code)
+        messages.pop()
+word = "DROW"[::-1]
+for n in range(16):
+    say(f"Number {n} is called {word}, as all who are here have known for long by now.")
+say(f"{word} fails")
+say(word * 200)
+with client.connect() as agent:
+    while found := agent.memory_search(limit=100).items:
+        done = agent.memory_forget(ids=[page.id for page in found])
+    print(done.erased)
+"""
+
+
+def test_what_is_forgotten_of_a_conversation_is_in_no_record_of_its_calls(space: Space) -> None:
+    word = f"kumquat{secrets.token_hex(8)}"
+    fails = {"match": {"lastMessage": {"contains": "fails"}}, "error": {"status": 400, "message": "no"}}
+    space.apply(household.manifest("ModelRoute", "default", spec={"scripted": {"rules": [fails, *RULES]}}))
+    mine = {"context": "managed", "contextTokens": 500, "paging": {"fold": "model"}}
+    space.apply(python("a", FORGETS.replace("DROW", word[::-1]), memory=mine))
+    ended = space.phase("a", "Succeeded", "Failed")
+    assert ended["reason"] == "Completed" and space.log("a") == ["400", "400", "True"], space.log("a")
+    told = space.agentk("audit", "a", "--limit", "0", "-o", "json")
+    assert told.out.count('"think"') > 19, "notes were asked of the model"
+    assert word not in told.out
+    store = space.home.places.state / "store"
+    assert not [path for path in store.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,8 @@ class Managing(Protocol):
         self, context: Context, dialect: str, body: Mapping[str, Any]
     ) -> dict[str, Any] | None: ...
 
+    def asked(self, context: Context) -> None: ...
+
     def told(self, context: Context, usage: asking.Usage) -> None: ...
 
 
@@ -38,6 +40,9 @@ class AsItCame:
 
     async def arrange(self, context: Context, dialect: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
+
+    def asked(self, context: Context) -> None:
+        """It is not kept."""
 
     def told(self, context: Context, usage: asking.Usage) -> None:
         """Nobody learns from it."""
@@ -98,6 +103,7 @@ class Routing:
         guest = context.call.guest
         context.meta["route"], context.meta["model"] = route_name(guest), str(ask.body.get("model", ""))
         context.used = context.bound
+        self._managing.asked(context)
         try:
             reply = await self._models.send(guest.namespace, route_name(guest), ask)
         except asking.Refused as refused:

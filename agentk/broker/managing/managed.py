@@ -7,6 +7,7 @@ earlier has the window from before, and the same words lead to the same one agai
 """
 
 import asyncio
+import functools
 import hashlib
 import weakref
 from collections.abc import Awaitable, Callable, Mapping
@@ -19,6 +20,7 @@ from agentk.broker.managing import exceeding, saving
 from agentk.broker.managing import settings as reading
 from agentk.broker.managing.counting import Corrections, Counters, Estimating, Route
 from agentk.broker.managing.saving import Keeper, Place, Turned
+from agentk.broker.managing.talks import Talk, Talks
 from agentk.broker.methods import Context
 from agentk.broker.words import Guest
 from agentk.llm import asking
@@ -73,6 +75,10 @@ class _Case:
         known = sum(slot.tokens for slot in self.window.slots)
         return self.request.fixed + known + sum(said.tokens for said in new)
 
+    @property
+    def talk(self) -> Talk:
+        return Talk(self.place, self.request.said[0].chain)
+
 
 @dataclass(frozen=True)
 class _Sent:
@@ -102,11 +108,11 @@ class Managed:
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._corrections = Corrections()
         self._sent: weakref.WeakKeyDictionary[Context, _Sent] = weakref.WeakKeyDictionary()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._talks = Talks(keeper.write, now)
 
     async def close(self) -> None:
         """Writes what is still to be written. Repeatable."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._talks.close()
 
     async def arrange(self, context: Context, dialect: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """The body that is sent in place of this one; None: as it is. Raises ContextExceeded."""
@@ -118,6 +124,8 @@ class Managed:
         request = await _apart(body, messages.read, dialect, body)
         if request is None:
             return None
+        if request.said:
+            self._talks.begins(context, Talk(self._keeper.place(guest), request.said[0].chain))
         talks = any(said.kind in ("assistant", "tool") for said in request.said)
         asked = request.fixed + sum(said.tokens for said in request.said)
         if not talks and asked * tokens.BYTES_A_TOKEN <= wanted.tokens:
@@ -153,6 +161,10 @@ class Managed:
         items = layout.marked(prompt, body) if marked else list(prompt.items)
         return messages.written(dialect, body, items)
 
+    def asked(self, context: Context) -> None:
+        """A provider is: whoever forgets a page of this conversation forgets what the record of the call has of it."""
+        self._talks.asked(context)
+
     def told(self, context: Context, usage: asking.Usage) -> None:
         """What a provider says that it read: the next count is better, and what came from its cache is noted."""
         sent = self._sent.pop(context, None)
@@ -163,15 +175,7 @@ class Managed:
         if sent.number:
             ratio = None if known.cautious else known.ratio
             used = sent.number, context.effect, usage.input_tokens, usage.cached_tokens, ratio
-            work = self._keeper.write(lambda conn: contexts.used(conn, *used))
-            task = asyncio.get_running_loop().create_task(work, name="context: usage")
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
-
-    def _done(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled():
-            task.exception()  # a full disk, say: the next turn hears of it
+            self._talks.later(lambda conn: contexts.used(conn, *used))
 
     async def _case(self, context: Context, model: str, request: Request, wanted: reading.Wanted) -> _Case:
         place = self._keeper.place(context.call.guest)
@@ -225,7 +229,8 @@ class Managed:
         near: Mapping[str, float] = {}
         if any(not slot.resident for slot in window.slots) and any(said.kind == "user" for said in asks):
             question = next(said.text for said in reversed(request.said) if said.kind == "user")
-            near = await self._keeper.near(case.context.call.guest, question, bounds.threshold)
+            heard = functools.partial(self._talks.has, case.talk)
+            near = await self._keeper.near(case.context.call.guest, question, bounds.threshold, heard)
         grown, turn = await _apart(request.said, _paged, window, request, case.fresh, settings, now, near)
         after, note = await self._noted(case, turn, settings, now)
         texts = {**case.texts, note[0]: note[1]} if note[0] else case.texts
@@ -278,8 +283,10 @@ class Managed:
         if case.wanted.by_model:
             asked = folding.asked(episode)
             key = f"fold-{hashlib.sha256(asked.encode('utf-8', 'replace')).hexdigest()[:32]}"
+            guest = case.context.call.guest
             try:
-                text = await self._summarise(case.context.call.guest, FOLD_SYSTEM, asked, most, key)
+                with self._talks.folding(case.talk, guest.uid, key):
+                    text = await self._summarise(guest, FOLD_SYSTEM, asked, most, key)
             except errors.AgentkError:
                 return turn.window, ("", "")  # all stays as it is; the next fold tells of these pages too
             head = f"{episode.span[0].upper()}{episode.span[1:]}:\n"

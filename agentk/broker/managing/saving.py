@@ -16,6 +16,7 @@ from agentk.memory.turning import Turn
 from agentk.memory.window import Window
 
 T = TypeVar("T")
+Heard = Callable[[str], None]  # of a call of the journal that has words of a conversation
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,9 @@ class Keeper(Protocol):
     async def vectors(self, guest: Guest, texts: Sequence[str]) -> Sequence[keeping.Vector | None]:
         """Of pages that are kept now; None: it is embedded later."""
 
-    async def near(self, guest: Guest, text: str, least: float) -> Mapping[str, float]:
-        """Pages that mean something like this, by id; empty when only words are known."""
+    async def near(self, guest: Guest, text: str, least: float, heard: Heard) -> Mapping[str, float]:
+        """Pages that mean something like this, by id; empty when only words are known. `heard` is told of a call that
+        asked."""
 
 
 @dataclass
