@@ -32,6 +32,9 @@ class Source:
     drop: Callable[[str], Awaitable[None]] | None = None  # by uid
     begin: acting.Restore | None = None
     sweep: Callable[[], Awaitable[None]] | None = None  # lets go of what was deleted while nobody listened
+    used: Callable[[str], Awaitable[tuple[int, int]]] | None = (
+        None  # by a namespace: how many, and their bytes
+    )
 
 
 class Duty:

@@ -57,6 +57,8 @@ class Hard:
     agents: int | None = None
     cpu_millis: int | None = None
     memory_bytes: int | None = None
+    checkpoints: int | None = None
+    checkpoint_bytes: int | None = None
 
     def over(self, amount: Amount) -> str:
         """The first bound that `amount` breaks, in words; "" when none."""
@@ -133,6 +135,8 @@ def hard(quota: Mapping[str, Any]) -> Hard:
         agents=read("agents", int),
         cpu_millis=read("cpu", quantities.parse_cpu),
         memory_bytes=read("memory", quantities.parse_quantity),
+        checkpoints=read("checkpoints", int),
+        checkpoint_bytes=read("checkpointBytes", quantities.parse_quantity),
     )
 
 

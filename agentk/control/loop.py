@@ -131,7 +131,7 @@ class Steward:
             checkpointed.begin if checkpointed else None,
         )
         self._duties = runtimes.Duty(store, runtimes_by_type, clock, settings.runtimes_seconds)
-        self._quotas = quotas.Duty(store, clock, self._ledger, self._lives.usage)
+        self._quotas = quotas.Duty(store, clock, self._ledger, self._lives.usage, checkpointed)
         self._memories = memories.Duty(store, clock, memory or memories.Source())
         self._room = room.Room(self._ledger, clock, self._room_changed, self._queue.add, self._tell)
         self._garbage = garbage.Duty(store, clock, collect)
@@ -209,6 +209,7 @@ class Steward:
             self._hear_agent((namespace, name), obj, gone)
         elif kind in (kinds.MEMORY, kinds.CHECKPOINT):
             (self._memories if kind is kinds.MEMORY else self._checkpoints).hear(obj, gone)
+            self._quotas.changed(namespace)
         elif kind is kinds.QUOTA:
             self._quotas.hear(obj, gone)
             self._room.hear_quota(obj, gone)

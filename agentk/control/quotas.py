@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from agentk.api import kinds, quantities
-from agentk.control import admission, claims, queueing
+from agentk.control import admission, checkpoints, claims, queueing
 from agentk.control.clock import Clock
 from agentk.store import store as stores
 
@@ -16,7 +16,15 @@ Usage = Callable[[str], Mapping[str, Any] | None]
 
 
 class Duty:
-    def __init__(self, store: stores.Store, clock: Clock, ledger: admission.Ledger, usage: Usage) -> None:
+    def __init__(
+        self,
+        store: stores.Store,
+        clock: Clock,
+        ledger: admission.Ledger,
+        usage: Usage,
+        checkpointed: checkpoints.Source | None = None,
+    ) -> None:
+        self._kept = checkpointed.used if checkpointed else None
         self._store, self._ledger, self._usage = store, ledger, usage
         self._keys: dict[str, tuple[str, str]] = {}  # by uid
         self._queue = queueing.Queue(self._look, clock, workers=1, name="quotas")
@@ -52,12 +60,15 @@ class Duty:
         quota = await self._store.find(kinds.QUOTA, *key)
         if quota is not None:
             usage = self._usage(str(quota["metadata"]["uid"]))
-            told = status(quota, self._ledger.used(key[0]), usage or {})
+            kept = await self._kept(key[0]) if self._kept else (0, 0)
+            told = status(quota, self._ledger.used(key[0]), usage or {}, kept)
             await self._store.set_status(kinds.QUOTA, *key, quota["metadata"]["uid"], told)
         return None
 
 
-def status(quota: dict[str, Any], used: claims.Amount, usage: Mapping[str, Any]) -> dict[str, Any]:
+def status(
+    quota: dict[str, Any], used: claims.Amount, usage: Mapping[str, Any], kept: tuple[int, int] = (0, 0)
+) -> dict[str, Any]:
     """Pure. `usage`: of the gate; what is not bounded there is not told."""
     hard = quota["spec"].get("hard") or {}
     ends = {"windowEnds": usage["windowEnds"]} if "windowEnds" in usage else {}
@@ -68,5 +79,7 @@ def status(quota: dict[str, Any], used: claims.Amount, usage: Mapping[str, Any])
             "cpu": quantities.format_cpu(used.cpu_millis),
             "memory": quantities.format_quantity(used.memory_bytes),
             **{key: usage.get(key, "0.00" if key == "costUsd" else 0) for key in _BUDGETS if key in hard},
+            **({"checkpoints": kept[0]} if "checkpoints" in hard else {}),
+            **({"checkpointBytes": quantities.format_quantity(kept[1])} if "checkpointBytes" in hard else {}),
         },
     }

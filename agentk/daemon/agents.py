@@ -12,7 +12,8 @@ from starlette.responses import Response
 
 from agentk.api import errors, kinds, objects
 from agentk.control import acting, digests, exits, policies
-from agentk.daemon import answers, audits, bodies, calls, desk
+from agentk.daemon import answers, audits, bodies, calls, desk, sockets
+from agentk.store import journal_words as entries
 from agentk.store.journal_reading import AMOUNTS
 
 _GRACE_MAX = 86400
@@ -71,7 +72,22 @@ async def restore(call: calls.Call) -> Response:
         asked = _annotated(_there(call, obj), acting.RESTORED_FROM, f"{name}@{at}")
         return _annotated(asked, digests.RESTARTED_AT, at)
 
-    return await _changed(call, change)
+    answer = await _changed(call, change)
+    if call.services.desk is not None and not calls.dry_run(call):
+        await _note_restore(call, call.services.desk, name)
+    return answer
+
+
+async def _note_restore(call: calls.Call, room: desk.Desk, name: str) -> None:
+    """On record who asked; when it is done is on record too."""
+    target = call.target
+    uid = str((await call.store.get(target.kind, target.namespace, target.name))["metadata"]["uid"])
+    peer = call.request.scope.get("state", {}).get("peer")
+    by = f"uid {peer.uid}" if isinstance(peer, sockets.Peer) else "somebody"
+    asked = json.dumps({"name": name, "by": by}).encode()
+    place = target.namespace, target.name, uid, 1, f"{uid}-people"
+    intent = entries.Intent(*place, "checkpoint.ask", asked, meta={"dialect": "control"})
+    await room.journal.record(intent, entries.Outcome("ok", b"{}"))
 
 
 async def kept(call: calls.Call) -> Response:

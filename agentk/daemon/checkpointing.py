@@ -23,7 +23,8 @@ from agentk.control import saving
 from agentk.control.acting import RESTORED_FROM, Beginning
 from agentk.control.clock import parse_stamp
 from agentk.daemon import checkpoint_files as files
-from agentk.daemon import descriptors
+from agentk.daemon import checkpoint_room, descriptors
+from agentk.daemon.checkpoint_room import HALF, Place
 from agentk.daemon.memoryhouse import Memoryhouse
 from agentk.memory import checkpoints, keeping, pages
 from agentk.memory.driver import Conn
@@ -32,7 +33,6 @@ from agentk.store import store as stores
 from agentk.store.journal import Journal
 
 _TAR, _TOLD = "workspace.tar", "told.json"
-_HALF = ".half"
 _LEFT_OUT = 20
 
 Object = Mapping[str, Any]
@@ -55,7 +55,10 @@ class Checkpointing:
         memory: Memoryhouse,
         hands: Hands,
         journal: Journal,
+        most_bytes: int = checkpoint_room.DEFAULT_BYTES,
     ) -> None:
+        """`most_bytes`: of one namespace, where its Quotas say nothing."""
+        self.room = checkpoint_room.Room(folder, store, most_bytes, _TAR)
         self._folder, self._store, self._memory, self._hands = folder, store, memory, hands
         self._journal = journal
         # By uid of the agent: one thing is done with it at a time.
@@ -68,7 +71,7 @@ class Checkpointing:
     async def take(self, checkpoint: Object) -> dict[str, Any]:
         """What its status says. Raises NotFound, TooLarge, Unavailable."""
         namespace, uid = str(checkpoint["metadata"]["namespace"]), str(checkpoint["metadata"]["uid"])
-        final, half = self._folder / uid, self._folder / f"{uid}{_HALF}"
+        final, half = self._folder / uid, self._folder / f"{uid}{HALF}"
         if (final / _TOLD).exists():
             return self._told(uid)
         name = str(checkpoint["spec"]["agentRef"]["name"])
@@ -78,9 +81,10 @@ class Checkpointing:
 
     async def _take(self, checkpoint: Object, agent: Object, half: Path, final: Path) -> dict[str, Any]:
         uid = str(checkpoint["metadata"]["uid"])
+        place = await self.room.begin(checkpoint)
         await asyncio.to_thread(files.anew, half)
         try:
-            told = await self._taken(agent, uid, half)
+            told = await self._taken(agent, uid, half, place)
             await asyncio.to_thread(files.write, half / _TOLD, {"agent": _plain(agent), "status": told})
             crash.crashpoint("checkpoint.written")
             await asyncio.to_thread(files.keep, half, final)
@@ -114,10 +118,11 @@ class Checkpointing:
         await self._journal.record(intent, entries.Outcome("ok", json.dumps(told).encode()))
 
     async def _undo(self, uid: str, half: Path) -> None:
+        self.room.forget(uid)
         await asyncio.to_thread(shutil.rmtree, half, True)
         await self._memory.db.write(lambda conn: checkpoints.drop(conn, uid))
 
-    async def _taken(self, agent: Object, uid: str, half: Path) -> dict[str, Any]:
+    async def _taken(self, agent: Object, uid: str, half: Path, place: Place) -> dict[str, Any]:
         """Pages are taken once the workspace begins to come, and so with a box that stands still."""
         metadata, status = agent["metadata"], agent.get("status") or {}
         ours, out = os.pipe()
@@ -130,7 +135,7 @@ class Checkpointing:
             made = await self._pages(agent, uid)
             head = await self._journal.head() or {}
             crash.crashpoint("checkpoint.memory")
-            size = await self._written(half / _TAR, first, reader)
+            size = await self._written(half / _TAR, first, reader, place)
             carried = await packing
         finally:
             packing.cancel()
@@ -177,11 +182,12 @@ class Checkpointing:
                 f"the memory is full: {error}", hint="delete checkpoints, or raise spec.limits"
             ) from None
 
-    async def _written(self, path: Path, first: bytes, reader: descriptors.Reader) -> int:
+    async def _written(self, path: Path, first: bytes, reader: descriptors.Reader, place: Place) -> int:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file:
             data = first
             while data:
+                place.take(len(data))
                 await asyncio.to_thread(file.write, data)
                 data = await reader.read()
             size = file.tell()
@@ -202,12 +208,13 @@ class Checkpointing:
         await self._memory.db.write(lambda conn: checkpoints.drop(conn, uid))
         await self._memory.db.truncate()
         crash.crashpoint("checkpoint.dropped")
-        for path in (self._folder / uid, self._folder / f"{uid}{_HALF}"):
+        for path in (self._folder / uid, self._folder / f"{uid}{HALF}"):
             await asyncio.to_thread(shutil.rmtree, path, True)
+        self.room.forget(uid)
 
     async def sweep(self) -> None:
         """What was deleted while nobody listened goes."""
-        kept = {path.name.removesuffix(_HALF) for path in self._folder.iterdir() if path != self._done}
+        kept = {path.name.removesuffix(HALF) for path in self._folder.iterdir() if path != self._done}
         kept |= {*await self._memory.db.read(checkpoints.all_of)}
         done = list(self._done.iterdir())
         # Whoever is listed now may be newer than what was looked at; never the other way round.

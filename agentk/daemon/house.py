@@ -117,7 +117,7 @@ class House:
             gate = self._gatehouse = self._open_gate()
             reach = hands.Hands(self._jails)
             folder = self._places.state / "store" / "checkpoints"
-            known = self._store, gate.memory, reach, gate.journal
+            known = self._store, gate.memory, reach, gate.journal, self._settings.checkpoint_bytes
             self._checkpointing = checkpointing.Checkpointing(folder, *known)
             self._visits = visiting.Room(reach, self._jails.descriptors, gate.secrecy.redact)
             self._opened = opened.Opened()
@@ -207,7 +207,7 @@ class House:
             collect=self._collect,
             lives=self._gatehouse.lives if self._gatehouse else None,
             memory=self._gatehouse.memory.source if self._gatehouse else None,
-            checkpointed=checkpoints.Source(kept.take, kept.drop, kept.begin, kept.sweep),
+            checkpointed=checkpoints.Source(kept.take, kept.drop, kept.begin, kept.sweep, kept.room.used),
             certificates=self._gatehouse.authorities.bundle if self._gatehouse else None,
             preparations=preparing.Preparing(self._packages, self._images),
             doors=self._door,

@@ -28,6 +28,7 @@ class Settings:
     change_retention_seconds: float
     shutdown_grace_seconds: int
     journal: Retention
+    checkpoint_bytes: int  # of a namespace whose Quotas say nothing
     ca_file: str = ""
     sentence_model: str = ""
 
@@ -65,6 +66,7 @@ def load(text: str, name: str, env: Mapping[str, str]) -> Settings:
         change_retention_seconds=quantities.parse_duration(made["changeRetention"]),
         shutdown_grace_seconds=made["shutdownGraceSeconds"],
         journal=_journal(made),
+        checkpoint_bytes=int(quantities.parse_quantity(made["checkpointMaxSize"])),
         ca_file=made["caFile"],
         sentence_model=made["sentenceModel"],
     )

@@ -65,6 +65,7 @@ def test_an_agent_comes_back_as_it_was_and_as_another(space: Space) -> None:
     space.agentk("restore", "agent/a", "--from", "first", "--as", "b")
     assert has(space, "b", 1) == "has ['fact 0'] ['file0', 'link'] True"
     assert "first" in space.agentk("get", "checkpoints").out
+    assert "checkpoint.ask" in space.agentk("audit", "a").out
     assert "not found" in space.agentk("restore", "agent/a", "--from", "none", code=1).err
 
 
@@ -83,12 +84,41 @@ def test_what_is_forgotten_is_in_no_checkpoint_and_no_file(space: Space) -> None
 def test_a_checkpoint_goes_with_its_agent(space: Space) -> None:
     space.apply(python("a", "import time; print('grown', flush=True); time.sleep(1000)", memory={}))
     space.running("a")
-    space.agentk("checkpoint", "a", "--name", "c")
+    space.apply(manifest("Checkpoint", "c", spec={"agentRef": {"name": "a"}}))
+    until("it is taken", lambda: _phase(space) == "Ready")
     uid = space.get("c", kinds.CHECKPOINT)["metadata"]["uid"]
     folder = space.home.places.state / "store" / "checkpoints" / uid
     assert folder.is_dir()
     space.agentk("delete", "agent", "a")
     until("its files are gone", lambda: not folder.exists())
+
+
+def test_a_quota_bounds_how_many_and_how_large(space: Space) -> None:
+    def quota(**hard: object) -> None:
+        space.apply(manifest("Quota", "q", spec={"hard": hard}))
+
+    space.apply(python("a", GROWING, memory={}))
+    has(space, "a", 1)
+    quota(checkpoints=1, checkpointBytes="1Mi")
+    space.agentk("checkpoint", "a", "--name", "first")
+    used = until("it is counted", lambda: _used(space).get("checkpoints") and _used(space))
+    assert used["checkpoints"] == 1 and used["checkpointBytes"] != "0"
+    said = space.agentk("checkpoint", "a", "--name", "second", code=1)
+    assert "Quota q allows 1 Checkpoints" in said.err
+    quota(checkpoints=9, checkpointBytes="4Ki")
+    said = space.agentk("checkpoint", "a", "--name", "third", code=1)
+    assert "Quota q allows 4Ki of Checkpoints" in said.err
+    assert space.get("a")["status"]["phase"] == "Running"
+    assert (
+        "CheckpointFailed" in space.events("a")
+        and space.get("a")["status"]["lastCheckpoint"]["name"] == "first"
+    )
+    left = {path.name for path in (space.home.places.state / "store" / "checkpoints").iterdir()}
+    assert not [name for name in left if name.endswith(".half")]
+
+
+def _used(space: Space) -> dict[str, str]:
+    return dict((space.get("q", kinds.QUOTA).get("status") or {}).get("used") or {})
 
 
 # Does one thing for each word that it finds, and fails when it is told to.
