@@ -47,7 +47,7 @@ from agentk.broker.dialects.jsonrpc_serving import Emit, JsonRpcService
 from agentk.broker.guarding import guards
 from agentk.broker.methods import Method
 from agentk.broker.words import Call, Guest
-from agentk.daemon import contexthouse, gatecalls, hosting, memoryhouse, sentencing, toolhouse
+from agentk.daemon import contexthouse, gatecalls, hosting, memoryhouse, sentencing, toolhouse, unasked
 from agentk.llm.models import Models
 from agentk.llm.tokenizing import Tokenizers
 from agentk.llm.worker import Worker
@@ -169,7 +169,8 @@ class Gatehouse:
         model = sentencing.Sentences(sentences)
         embedders = memoryhouse.Embedders(self.models, model, self.turns.take, self.left)
         db = database.Database(self.store.folder)
-        return memoryhouse.Memoryhouse(db, self.guests, self.journal, embedders, kept_seconds)
+        alone = unasked.Unasked(embedders, self.journal, self.budgets, self.accounts.path, now)
+        return memoryhouse.Memoryhouse(db, self.guests, self.journal, embedders, alone, kept_seconds)
 
     def _rooms(self) -> gate.Rooms:
         return gate.Rooms(

@@ -145,7 +145,7 @@ async def _near(house: Memoryhouse, place: _Place, query: str) -> dict[str, byte
     if not query or embedder.builtin:
         return {}
     try:
-        made = await house.embedders.embed(place.namespace, embedder, [query], None)
+        made = await house.unasked.embed(place.namespace, embedder, [query], place.memory)
     except (
         errors.AgentkError,
         pages.Unusable,

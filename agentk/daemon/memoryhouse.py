@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from agentk.api import errors, kinds, memoryspecs
@@ -20,7 +20,7 @@ from agentk.broker.guests import Guests
 from agentk.broker.turns import Turn
 from agentk.broker.words import Amount, Guest
 from agentk.control import memories as told_in
-from agentk.daemon import sentencing
+from agentk.daemon import sentencing, unasked
 from agentk.llm import asking
 from agentk.llm.models import Models
 from agentk.memory import database, embedding, forgetting, keeping, pages, vectors
@@ -66,16 +66,18 @@ class Embedders:
     async def embed(
         self, namespace: str, embedder: memoryspecs.Embedder, texts: Sequence[str], guest: Guest | None
     ) -> memory.Embedded:
-        """Raises AgentkError, or Unusable for an answer that has no vectors. Nobody's turn is needed without a guest:
-        what is embedded anew goes one request at a time."""
+        """Raises AgentkError, or Unusable for an answer that has no vectors. A route is never asked without a guest,
+        whose turn it is."""
         if embedder.sentence:
             return memory.Embedded(await self.sentences.embed([text[:_TEXT] for text in texts]), Amount())
         if not embedder.route:
             made = await asyncio.to_thread(lambda: [embedding.hashed(text, embedder.dims) for text in texts])
             return memory.Embedded(tuple(made), Amount())
+        if guest is None:
+            raise ValueError("a call of a model counts for somebody")
         ask, route = _ask(embedder, texts), f"{namespace}/{embedder.route}"
-        turn = contextlib.nullcontext() if guest is None else self._take_turn(route, guest, 0)
-        async with turn:
+        most = self._models.bound(namespace, embedder.route, ask)
+        async with self._take_turn(route, guest, most.tokens) as turn:
             reply = await self._models.send(namespace, embedder.route, ask)
             body = bytearray()
             async with reply:
@@ -83,6 +85,7 @@ class Embedders:
                     body += piece
                     if len(body) > _ANSWER_BYTES:
                         raise errors.UpstreamError("the embedding model's answer is longer than it may be")
+            turn.charge(reply.usage.input_tokens + reply.usage.output_tokens)
         told = await asyncio.to_thread(_vectors, bytes(body), len(texts), embedder.dims, reply.usage)
         used = reply.usage
         return memory.Embedded(told, Amount(used.input_tokens + used.output_tokens, 1, used.cost_micro_usd))
@@ -95,13 +98,17 @@ class Memoryhouse:
         guests: Guests,
         journal: Journal,
         embedders: Embedders,
+        unasked: unasked.Unasked,
         kept_seconds: float,
     ) -> None:
         """`kept_seconds`: for so long the journal keeps what was asked and answered."""
-        self.db, self.journal, self.embedders = db, journal, embedders
+        self.db, self.journal, self.embedders, self.unasked = db, journal, embedders, unasked
         self.known = memories.Memories(guests, embedders.sentences.name)
         self._kept_seconds = kept_seconds
-        self._woken = asyncio.Event()
+        self._woken, self._behind = (
+            asyncio.Event(),
+            asyncio.Event(),
+        )  # of what is to be let go of, and embedded
         self._errors: dict[str, str] = {}  # why embedding does not get on, by memory
         self._pauses: dict[str, tuple[float, float]] = {}  # until when, and how long the next is
         self.source = told_in.Source(self.stats)  # of what the steward tells
@@ -111,26 +118,18 @@ class Memoryhouse:
         if self.known.hear(kind, obj, gone):
             self._pauses.clear()
             self._woken.set()
+            self._behind.set()
 
     async def run(self) -> None:
-        """Until cancelled; only after every Memory and Agent was heard of."""
-        while True:
-            self._woken.clear()
-            more = False
-            try:
-                await self._sweep()
-                more = await self._embed_some()
-            except errors.AgentkError as error:
-                _log.warning("memory: %s", error)
-            if more:
-                continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_EVERY_SECONDS):
-                    await self._woken.wait()
+        """Until cancelled; only after every Memory and Agent was heard of. What has to go waits for no model."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_duty(self._sweep, self._woken), name="memory: letting go")
+            group.create_task(_duty(self._embed_some, self._behind), name="memory: embedding")
 
     def wake(self, memory_id: str) -> None:
         """Somebody else changed what is in it."""
         self._woken.set()
+        self._behind.set()
         self.source.changed(memory_id)
 
     async def close(self) -> None:
@@ -180,7 +179,7 @@ class Memoryhouse:
 
     # duties
 
-    async def _sweep(self) -> None:
+    async def _sweep(self) -> bool:
         now = time.time()
         for room in await self.db.read(keeping.every):
             if (standing := self.known.standing_of(room)) != "Held":
@@ -200,6 +199,7 @@ class Memoryhouse:
             await self.erase(effects)
         before = now - self._kept_seconds - 86400.0
         await self.db.write(lambda conn: forgetting.unmention(conn, before))
+        return False
 
     async def _whole(self, room: keeping.Room) -> None:
         while (await self.db.write(lambda conn: forgetting.room(conn, room.id))).ids:
@@ -236,7 +236,7 @@ class Memoryhouse:
                 self._errors[memory_id] = str(error)[:500]
                 self._pauses[memory_id] = now + pause, min(pause * 2, _RETRY_MOST)
                 _log.warning("%s is not embedded by %s: %s", memory_id, found[1].embedder.name, error)
-                asyncio.get_running_loop().call_later(pause, self._woken.set)
+                asyncio.get_running_loop().call_later(pause, self._behind.set)
                 self.source.changed(memory_id)
         return more
 
@@ -254,7 +254,7 @@ class Memoryhouse:
         texts = await self.db.read(lambda conn: vectors.behind(conn, at, embedder.name, _BATCH))
         if not texts:
             return False
-        made = await self.embedders.embed(namespace, embedder, [text for _, text in texts], None)
+        made = await self.unasked.embed(namespace, embedder, [text for _, text in texts], room.memory)
 
         def shelve(conn: Conn) -> None:
             for (number, _), vector in zip(texts, made.vectors, strict=True):
@@ -267,6 +267,20 @@ class Memoryhouse:
         crash.crashpoint("memory.embedded")
         self.source.changed(room.memory)
         return True
+
+
+async def _duty(work: Callable[[], Awaitable[bool]], woken: asyncio.Event) -> None:
+    """Again and again: at once while there is more to do, else when it is woken, or now and then."""
+    while True:
+        woken.clear()
+        try:
+            if await work():
+                continue
+        except errors.AgentkError as error:
+            _log.warning("memory: %s", error)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_EVERY_SECONDS):
+                await woken.wait()
 
 
 def told_of(counts: Mapping[str, int]) -> dict[str, Any]:

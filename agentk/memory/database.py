@@ -24,7 +24,8 @@ from agentk.memory.driver import Conn
 
 DATABASE = "memory.db"
 _BATCH = 64  # bounds how long the first of a batch waits for the last
-_READERS = 4
+# At once. Apart, so that who looks a page up does not wait for those who look at every vector.
+_READERS = {False: 2, True: 4}
 _ENDINGS = ("-wal", "-shm", "")  # the log first: SQLite would replay it into a new file
 
 T = TypeVar("T")
@@ -113,7 +114,10 @@ class Database:
         self._gate = threading.Lock()
         self._closed = False
         self._idle = {mapped: queue.LifoQueue[Conn]() for mapped in (False, True)}
-        self._threads = ThreadPoolExecutor(_READERS, thread_name_prefix="memory-read")
+        self._threads = {
+            scan: ThreadPoolExecutor(many, thread_name_prefix=f"memory-{'scan' if scan else 'read'}")
+            for scan, many in _READERS.items()
+        }
         self._writer = threading.Thread(target=self._work, name="memory-write", daemon=True)
         self._writer.start()
 
@@ -131,7 +135,9 @@ class Database:
         """Run `work` in a thread, in one snapshot. `scan`: it looks at many vectors, not at a page alone."""
         if self._closed:
             raise errors.Unavailable("the memory is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._reading, work, scan)
+        return await asyncio.get_running_loop().run_in_executor(
+            self._threads[scan], self._reading, work, scan
+        )
 
     def close(self) -> None:
         """Write what is queued, take the log back, and let go. Repeatable."""
@@ -141,7 +147,8 @@ class Database:
             self._closed = True
             self._jobs.put(None)
         self._writer.join()
-        self._threads.shutdown(cancel_futures=True)
+        for threads in self._threads.values():
+            threads.shutdown(cancel_futures=True)
         for idle in self._idle.values():
             with suppress(queue.Empty):
                 while True:
