@@ -10,7 +10,7 @@ import pytest
 
 from agentk.api import errors
 from agentk.runtime import box, hands, jails
-from agentk.runtime.launcher import crash
+from agentk.runtime.launcher import crash, tars
 from tests.runtime import hand_rig, launching, tarring
 from tests.runtime.launching import Place
 
@@ -94,6 +94,46 @@ def test_a_workspace_comes_back_as_it_was(there: Place, runtime: str, size: int 
             assert "750 is" in said and "one" in said and "/etc/passwd" in said
 
     asyncio.run(flow())
+
+
+# Several names of one file, and attributes of a file, of a directory and of the workspace.
+MARKED = """python3 - <<'END'
+import os
+open("one", "w").write("one"); os.mkdir("d"); os.link("one", "d/two"); os.link("one", "three")
+os.setxattr("one", "user.mine", b"\\0\\xff=1\\n"); os.setxattr("d", "user.of", b"d")
+os.setxattr(".", "user.of", b"all")
+END
+"""
+LOOKS = """python3 -c '
+import os
+one = os.stat("one")
+print("links", one.st_nlink, len({os.stat(n).st_ino for n in ("one", "d/two", "three")}))
+print("has", os.getxattr("three", "user.mine"), os.getxattr("d", "user.of"), os.getxattr(".", "user.of"))
+'
+"""
+
+
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_links_and_attributes_come_back(there: Place, runtime: str) -> None:
+    uid = f"marked-{runtime}"
+
+    async def flow() -> None:
+        async with running(there, MARKED, uid=uid, runtime=runtime) as (client, _):
+            told, data = await taken(client, uid)
+        assert told["refused"] == []
+        types = sorted(one.type for name, one in tarring.members(data).items() if name in ONES)
+        assert types == sorted([tars.FILE, tars.LINK, tars.LINK])
+        async with launching.connected(there) as client:
+            assert (await put(there, client, uid, data))["refused"] == []
+        async with running(there, LOOKS, uid=uid, attempt=2, runtime=runtime):
+            said = "\n".join(there.log(2, uid))
+            assert "links 3 1" in said
+            assert "has b'\\x00\\xff=1\\n' b'd' b'all'" in said
+
+    asyncio.run(flow())
+
+
+ONES = ("./one", "./d/two", "./three")
 
 
 @launching.needs_jail[0]

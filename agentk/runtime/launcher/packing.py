@@ -11,7 +11,7 @@ import stat
 from typing import Any
 
 from agentk.runtime import kernel
-from agentk.runtime.launcher import tars
+from agentk.runtime.launcher import attributes, tars
 
 BELOW = kernel.RESOLVE_BENEATH | kernel.RESOLVE_NO_SYMLINKS | kernel.RESOLVE_NO_MAGICLINKS
 _READ_BYTES = 256 * 1024
@@ -20,6 +20,7 @@ _NAME_LETTERS = 200
 _KERNELS = (0x9FA0, 0x62656572)  # /proc and /sys: what is in there is not the box's
 # A file that is nearly all holes is small on its disk and fills another.
 _HOLES_BYTES, _HOLES_RATIO = 64 << 20, 8
+_LINKS_BYTES = 8 << 20  # of names that are remembered
 
 
 class Refused:
@@ -38,8 +39,13 @@ class Refused:
 class Packer:
     """One stream."""
 
-    def __init__(self, out: int) -> None:
-        self._out = out
+    def __init__(self, out: int, *, whole: bool = False) -> None:
+        """`whole`: to be brought back as it was, with names of the same file as such, and with attributes."""
+        self._out, self._whole = out, whole
+        self._links: dict[
+            tuple[int, ...], str
+        ] = {}  # a file of several names → the one that it has in the stream
+        self._links_bytes = 0
         self._refused = Refused()
         self._files = self._bytes = self._entries = 0
 
@@ -70,7 +76,9 @@ class Packer:
         if depth > tars.DEPTH_MAX:
             self._refused.add(name, f"deeper than {tars.DEPTH_MAX} directories")
             return
-        self._header(tars.Member(f"{name}/", tars.FOLDER, 0, seen.st_mode, int(seen.st_mtime)))
+        own = self._attributes(fd, name)
+        moment = int(seen.st_mtime)
+        self._header(tars.Member(f"{name}/", tars.FOLDER, 0, seen.st_mode, moment, attributes=own))
         with os.scandir(fd) as entries:
             for entry in entries:
                 self._entries += 1
@@ -109,9 +117,26 @@ class Packer:
         elif stat.S_ISDIR(seen.st_mode):
             self._folder(fd, inner, seen, depth + 1)
         elif stat.S_ISREG(seen.st_mode):
-            self._file(fd, inner, seen)
+            if not self._linked(inner, seen):
+                self._file(fd, inner, seen)
         else:
             self._refused.add(inner, "it became something else meanwhile")
+
+    def _linked(self, name: str, seen: os.stat_result) -> bool:
+        """Whether it is in the stream by another name already; then this one is told as a link to it."""
+        first = self._links.get(_identity(seen)) if self._whole and seen.st_nlink > 1 else None
+        if first is not None:
+            self._header(tars.Member(name, tars.LINK, 0, seen.st_mode, int(seen.st_mtime), first))
+            self._files += 1
+        return first is not None
+
+    def _attributes(self, fd: int, name: str) -> tuple[tuple[str, bytes], ...]:
+        if not self._whole:
+            return ()
+        found = attributes.Found(fd)
+        for why in found.left:
+            self._refused.add(name, why)
+        return found.own
 
     def _file(self, fd: int, name: str, seen: os.stat_result) -> None:
         size = seen.st_size
@@ -121,7 +146,14 @@ class Packer:
         if self._bytes + size > tars.BYTES_MAX:
             self._refused.add(name, f"with it there would be more than {tars.BYTES_MAX} bytes")
             return
-        self._header(tars.Member(name, tars.FILE, size, seen.st_mode, int(seen.st_mtime)))
+        own = self._attributes(fd, name)
+        self._header(tars.Member(name, tars.FILE, size, seen.st_mode, int(seen.st_mtime), attributes=own))
+        if self._whole and seen.st_nlink > 1:
+            self._links_bytes += len(name)
+            if self._links_bytes > _LINKS_BYTES:
+                self._refused.add(name, "there are too many links: its other names become files of their own")
+            else:
+                self._links[_identity(seen)] = name
         self._files += 1
         self._bytes += size
         left = size
@@ -148,6 +180,11 @@ class Packer:
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._out, rest) :]
+
+
+def _identity(seen: os.stat_result) -> tuple[int, ...]:
+    """The number of a file that went meanwhile may be another's by now: then the rest is not the same."""
+    return seen.st_dev, seen.st_ino, seen.st_size, seen.st_mtime_ns
 
 
 def is_kernels(fd: int) -> bool:

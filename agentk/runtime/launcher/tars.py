@@ -6,6 +6,7 @@ named and left out. ustar, with pax and GNU names.
 """
 
 import errno
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ _EXTENDED_MAX_BYTES = 64 * 1024
 _SHORT = 100
 _SIZE_MAX = 8**11 - 1  # in octal digits
 _SUM = slice(148, 156)
+_ATTRIBUTE = "SCHILY.xattr."  # as other tars call an extended attribute
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class Member:
     mtime: int = 0
     target: str = ""
     odd: str = ""  # why it cannot be taken, whatever else it is
+    attributes: tuple[tuple[str, bytes], ...] = ()
 
 
 class Bad(OSError):
@@ -86,10 +89,11 @@ def header(member: Member) -> bytes:
     plain = _block(
         name[:_SHORT], member.kind, min(member.size, _SIZE_MAX), member.mode, member.mtime, target[:_SHORT]
     )
-    if not records:
-        return plain
     if any(not _is_utf8(value) for _, value in records):
         records.insert(0, (b"hdrcharset", b"BINARY"))
+    records += [(os.fsencode(_ATTRIBUTE + key), value) for key, value in member.attributes]
+    if not records:
+        return plain
     content = b"".join(_record(key, value) for key, value in records)
     return _block(b"pax", _EXTENDED, len(content), 0o644, 0, b"") + content + filling(len(content)) + plain
 
@@ -166,8 +170,8 @@ def _records(content: bytes) -> dict[str, str]:
         key, equals, value = content[len(digits) + 1 : int(digits) - 1].partition(b"=")
         if not equals:
             raise Bad("a header in it is broken")
-        name = key.decode("utf-8", "replace")
-        if name in ("path", "linkpath", "size") or name.startswith("GNU.sparse."):
+        name = key.decode("utf-8", "surrogateescape")
+        if name in ("path", "linkpath", "size") or name.startswith(("GNU.sparse.", _ATTRIBUTE)):
             found[name] = value.decode("utf-8", "surrogateescape")
         content = content[int(digits) :]
     return found
@@ -189,7 +193,13 @@ def _member(block: bytes, kind: bytes, size: int, said: Mapping[str, str]) -> Me
         odd = "it is neither a file, a directory nor a link"
     if any(key.startswith("GNU.sparse.") for key in said):
         odd = "it is sparse"
-    return Member(name, kind, size, _number(block[100:108]) & MODE, _moment(block[136:148]), target, odd)
+    mode, moment = _number(block[100:108]) & MODE, _moment(block[136:148])
+    attributes = tuple(
+        (key.removeprefix(_ATTRIBUTE), os.fsencode(value))
+        for key, value in said.items()
+        if key.startswith(_ATTRIBUTE)
+    )
+    return Member(name, kind, size, mode, moment, target, odd, attributes)
 
 
 def _is_utf8(value: bytes) -> bool:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from agentk.runtime import kernel
-from agentk.runtime.launcher import packing, tars
+from agentk.runtime.launcher import attributes, packing, tars
 
 _READ_BYTES = 256 * 1024
 _NAME_MAX = 255
@@ -25,9 +25,9 @@ _AGAIN = 100  # when the guest moves directories so fast that the kernel cannot 
 class Unpacker:
     """One stream."""
 
-    def __init__(self, source: int, links: bool = False) -> None:
-        """`links`: may lead anywhere, as they did where they were packed. None is followed here."""
-        self._source, self._links = source, links
+    def __init__(self, source: int, whole: bool = False) -> None:
+        """`whole`: as it was packed; links may lead anywhere, as they did there, and none is followed here."""
+        self._source, self._whole = source, whole
         self._buffer = bytearray()
         self._refused = packing.Refused()
         self._files = self._bytes = 0
@@ -82,7 +82,7 @@ class Unpacker:
         if any(len(part.encode("utf-8", "surrogateescape")) > _NAME_MAX for part in parts):
             return "its name is too long"
         if member.kind == tars.SYMLINK:
-            return "" if self._links or _stays(member.target, len(parts) - 1) else "the link leads elsewhere"
+            return "" if self._whole or _stays(member.target, len(parts) - 1) else "the link leads elsewhere"
         if member.kind == tars.LINK and (member.target.startswith("/") or ".." in _parts(member.target)):
             return "the link leads elsewhere"
         if member.kind == tars.LINK and _parts(member.target) == parts:
@@ -95,7 +95,7 @@ class Unpacker:
         left = member.size
         try:
             if member.kind == tars.FOLDER:
-                self._put_folder(parts, member.mode)
+                self._put_folder(parts, member)
                 return left
             folder = self._folder(parts[:-1])
             try:
@@ -104,6 +104,8 @@ class Unpacker:
                     try:
                         for left in self._copied(fd, member.size):  # noqa: B007 (what is left when it fails, too)
                             pass
+                        if self._whole:
+                            attributes.give(fd, member.attributes)
                         os.fchmod(fd, member.mode & tars.MODE)
                         os.utime(fd, (member.mtime, member.mtime))
                     finally:
@@ -136,10 +138,18 @@ class Unpacker:
             while rest:
                 rest = rest[os.write(fd, rest) :]
 
-    def _put_folder(self, parts: Sequence[str], mode: int) -> None:
+    def _put_folder(self, parts: Sequence[str], member: tars.Member) -> None:
+        mode = member.mode
+        if parts:
+            os.close(self._folder(parts))
+        if self._whole and member.attributes:
+            fd = _below(self._root, "/".join(parts) or ".", os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                attributes.give(fd, member.attributes)
+            finally:
+                os.close(fd)
         if not parts:
             return  # the directory itself stays as it is
-        os.close(self._folder(parts))
         if mode & 0o700 == 0o700:
             self._set_mode(parts, mode)
         elif len(self._late) < _LATE_MAX:

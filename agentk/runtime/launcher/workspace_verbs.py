@@ -90,11 +90,11 @@ def put(world: World, message: wire.Message, fds: Sequence[int], caller: calling
 
 
 def _packed() -> dict[str, Any]:
-    return packing.Packer(1).pack(_HERE, packing.BELOW, _HERE)
+    return packing.Packer(1, whole=True).pack(_HERE, packing.BELOW, _HERE)
 
 
 def _unpacked() -> dict[str, Any]:
-    return unpacking.Unpacker(0, links=True).unpack(_HERE, packing.BELOW)
+    return unpacking.Unpacker(0, whole=True).unpack(_HERE, packing.BELOW)
 
 
 def holds(world: World, uid: str) -> bool:
