@@ -1,5 +1,6 @@
 """The terminal while a command elsewhere has it: raw, with its size told, and as it was before whatever happens."""
 
+import codecs
 import contextlib
 import fcntl
 import os
@@ -9,6 +10,8 @@ import termios
 import tty
 from collections.abc import Iterator
 from typing import Any
+
+from agentk.cli import columns
 
 _WORDS = "HHHH"
 
@@ -35,6 +38,23 @@ def size(fd: int) -> tuple[int, int]:
     except OSError:
         rows = columns = 0
     return (columns, rows) if columns and rows else (80, 24)
+
+
+class Shown:
+    """What others write, as text that a terminal shows and does not obey; what is no terminal gets it as it came.
+
+    Piece by piece, of each descriptor by itself: a letter may come in two.
+    """
+
+    def __init__(self) -> None:
+        self._decoders: dict[int, codecs.IncrementalDecoder] = {}
+
+    def __call__(self, fd: int, data: bytes) -> bytes:
+        if not is_terminal(fd):
+            return data
+        decoder = self._decoders.setdefault(fd, codecs.getincrementaldecoder("utf-8")("replace"))
+        text = decoder.decode(data).replace("\r\n", "\n")
+        return columns.marked(text, lambda letter: repr(letter)[1:-1]).encode()
 
 
 @contextlib.contextmanager

@@ -26,6 +26,8 @@ class Streams:
     stderr: int = 2
     resized: int = -1  # readable when the terminal has another size …
     size: Callable[[], tuple[int, int]] | None = None  # … which this tells: columns, rows
+    # What is written of what came for a descriptor: a terminal need not obey what others wrote.
+    shown: Callable[[int, bytes], bytes] = lambda fd, data: data
 
 
 def run(line: lines.Line, streams: Streams) -> int:
@@ -79,7 +81,8 @@ def _pass_on(line: lines.Line, stdin: int) -> int:
 def _tell(heard: list[channels.Heard], streams: Streams, status: bytearray) -> None:
     for channel, data in heard:
         if channel in (channels.STDOUT, channels.STDERR):
-            write_all(streams.stdout if channel == channels.STDOUT else streams.stderr, data)
+            fd = streams.stdout if channel == channels.STDOUT else streams.stderr
+            write_all(fd, streams.shown(fd, data))
         elif channel == channels.ERROR and len(status) < _STATUS_MAX_BYTES:
             status += data
 
