@@ -4,12 +4,13 @@ import contextlib
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from agentk.api import errors, kinds
 from agentk.client import client
-from agentk.ui import orders, pictures, plain
+from agentk.ui import orders, pictures, plain, waiting
 from agentk.ui.conversation import TELLS, WRONG
 from agentk.ui.speaking import Speaking
 from agentk.ui.state import State
@@ -55,6 +56,9 @@ class Doing:
                 orders.MEM: self._mem,
                 orders.C: self._c,
                 orders.WIPE: self._wipe,
+                orders.APPROVE: partial(self._decide, "approve"),
+                orders.DENY: partial(self._decide, "deny"),
+                orders.ANSWER: partial(self._decide, "answer"),
                 orders.HELP: lambda _: self._state.tell(TELLS, orders.ABOUT),
             }
             if order.name in work:
@@ -99,6 +103,17 @@ class Doing:
         told: dict[str, Any] = self._api.request("DELETE", self._pages, body={"all": True})
         self._state.stale = True
         self._state.tell(TELLS, f"{len(told['forgotten']):,} cells are forgotten.")
+
+    def _decide(self, verb: str, words: str) -> None:
+        """Nothing is answered that is not named: see `waiting.meant`."""
+        seen = self._state.waiting
+        if not words and seen:
+            for one in seen:
+                self._state.tell(TELLS, "\n".join([f"{one.name}: {one.method}", *one.details]))
+        one, rest = waiting.meant(seen, words)
+        body: dict[str, Any] = {"text": rest} if verb == "answer" else {"reason": rest}
+        made = self._api.request("POST", kinds.APPROVAL.path(self._namespace, one.name, verb), body=body)
+        self._state.tell(TELLS, f"{one.name}: {plain.word(made['status']['phase']).lower()}")
 
     @property
     def _pages(self) -> str:

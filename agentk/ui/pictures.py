@@ -102,12 +102,24 @@ def standing(state: State, width: int) -> Iterator[Line]:
         yield ((told.reason, "dim"),)
     if state.trouble:
         yield ((state.trouble, "red"),)
+    yield from waiting(state)
     if told.result:
         yield (("result ", "dim"), (told.result, ""))
     yield (("", ""),)
     yield from context(state, max(10, min(BAR, width - 6)))
     yield (("", ""),)
     yield from memory(state)
+
+
+def waiting(state: State) -> Iterator[Line]:
+    """Calls that a person is to answer, with what to type; above all else, for nothing goes on until then."""
+    for one in state.waiting:
+        yield (
+            (f"waits for a person until {one.until}: ", "bold yellow"),
+            (f"{one.method} {one.summary}", "yellow"),
+        )
+        answer = f"/answer {one.name} TEXT" if one.asks else f"/approve {one.name}"
+        yield ((f"   {answer}   /deny {one.name} [WHY]", "yellow"),)
 
 
 def context(state: State, width: int = BAR) -> Iterator[Line]:

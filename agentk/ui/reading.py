@@ -1,7 +1,8 @@
-"""Feeds the screen's state from the control API: the agent's log as it is written, and looks at the rest of it.
+"""Feeds the screen's state: the agent's log as it is written, and looks at the journal and the memory.
 
-Two threads of their own; they end with the process, or soon after `close`. They never start a daemon: one that is gone
-is waited for, and the state says so meanwhile.
+The agent's object and its Approvals are watched (`watching`). The journal and the memory have no watch: they are looked
+at once a second while the agent lives, and rarely when it has ended. Threads end with the process, or soon after
+`close`. They never start a daemon: one that is gone is waited for, and the state says so meanwhile.
 """
 
 import threading
@@ -13,8 +14,10 @@ from agentk.api import errors, kinds
 from agentk.client import client, following
 from agentk.ui.conversation import TELLS
 from agentk.ui.state import CELLS, State
+from agentk.ui.watching import Watching
 
 LOOK_SECONDS = 1.0
+_ENDED_SECONDS = 5.0  # between looks at one that has ended: people may change its memory
 _CALLS = "200"  # of one look
 _MEMORY_LOOKS = 5  # without news of calls: people may have changed M
 _TAIL = "500"  # lines of the past
@@ -23,21 +26,24 @@ _TAIL = "500"  # lines of the past
 class Reading:
     def __init__(self, socket: Path, namespace: str, name: str, state: State) -> None:
         self._socket, self._namespace, self._name, self._state = socket, namespace, name, state
-        self._closing = threading.Event()
+        self._closing, self._changed = threading.Event(), threading.Event()
+        self._watching = Watching(socket, namespace, name, state, self._changed.set)
         self._looks = 0
 
     def start(self) -> None:
+        self._watching.start()
         for name, work in (("log", self._follow), ("looks", self._look)):
             threading.Thread(target=work, name=f"{name} of {self._name}", daemon=True).start()
 
     def close(self) -> None:
         """Repeatable."""
         self._closing.set()
+        self._changed.set()
+        self._watching.close()
 
     def look(self, api: client.Client) -> None:
-        """All but the log, once. Raises AgentkError."""
+        """At journal and memory, once. Raises AgentkError."""
         state, path = self._state, kinds.AGENT.path
-        state.saw_agent(api.get(kinds.AGENT, self._namespace, self._name))
         since = {"since": state.actions.since} if state.actions.since else {}
         told = api.request(
             "GET", path(self._namespace, self._name, "audit"), query={"limit": _CALLS, **since}
@@ -60,8 +66,10 @@ class Reading:
     def _look(self) -> None:
         api = client.Client(self._socket)
         while not self._closing.is_set():
-            self._state.fails(_trouble(lambda: self.look(api)))
-            self._closing.wait(LOOK_SECONDS)
+            if self._state.standing.there:
+                self._state.fails(_trouble(lambda: self.look(api)), "looks")
+            ended = self._state.standing.phase in kinds.FINAL_PHASES and not self._state.stale
+            self._closing.wait(_ENDED_SECONDS if ended and self._looks else LOOK_SECONDS)
         api.close()
 
     def _follow(self) -> None:
@@ -69,9 +77,10 @@ class Reading:
         api, query = client.Client(self._socket), {"tailLines": _TAIL}
         followed, told = ("", 0), ""
         while not self._closing.is_set():
-            now = self._newest(api)
+            now = self._state.standing.run
             if not now[1] or now == followed:
-                self._closing.wait(LOOK_SECONDS / 4)
+                self._changed.wait()
+                self._changed.clear()
                 continue
             if followed[1]:
                 self._state.begins(now[1])
@@ -87,14 +96,6 @@ class Reading:
                     self._state.tell(TELLS, f"attempt {now[1]} has ended")
             told = trouble
         api.close()
-
-    def _newest(self, api: client.Client) -> tuple[str, int]:
-        """Uid and attempt; none of an agent that is not there, or not yet."""
-        try:
-            found = api.get(kinds.AGENT, self._namespace, self._name)
-        except (errors.AgentkError, OSError):
-            return "", 0
-        return str(found["metadata"]["uid"]), int((found.get("status") or {}).get("attempt") or 0)
 
     def _attempt(self, api: client.Client, query: dict[str, str]) -> None:
         for line in following.lines(api, self._namespace, self._name, query):

@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from rich.segment import Segment
 from rich.style import Style
+from textual import events
 from textual.app import App, ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
@@ -24,6 +25,8 @@ from agentk.ui.reading import Reading
 
 DRAW_SECONDS = 0.2
 TYPED_LETTERS = 8000
+_LEAST_COLUMNS = 6
+NARROW_COLUMNS, NARROW_ROWS = 60, 16
 
 _TITLES = {
     state.CONVERSATION: "Conversation",
@@ -51,6 +54,11 @@ class Pane(ScrollView):
         """All of it, also what is scrolled away."""
         return pictures.plainly(iter(self._lines))
 
+    @property
+    def is_drawn(self) -> bool:
+        """Not where it is hidden, or so narrow that a line would have a row for each letter."""
+        return self.size.width >= _LEAST_COLUMNS
+
     def draw(self, lines: Iterator[pictures.Line]) -> None:
         self._lines = list(lines)
         self._lay()
@@ -70,6 +78,8 @@ class Pane(ScrollView):
         )
 
     def _lay(self) -> None:
+        if not self.is_drawn:
+            return
         ends = self._sticks and self.scroll_target_y >= self.max_scroll_y
         width = max(1, self.scrollable_content_region.width)
         self._rows.draw(self._lines, width)
@@ -84,12 +94,16 @@ class Screen(App[int]):
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("ctrl+c", "leave", "Leave", show=False, priority=True),
         Binding("ctrl+q", "leave", "Leave", show=False, priority=True),
+        Binding("tab", "turn(1)", "Next", show=False, priority=True),
+        Binding("shift+tab", "turn(-1)", "Previous", show=False, priority=True),
     ]
     CSS = """
     #left { width: 1fr; } #right { width: 1fr; }
     #conversation { height: 3fr; } #tree { height: 2fr; } #actions { height: 1fr; } #state { height: 1fr; }
     Pane { border: round $surface-lighten-2; scrollbar-size-vertical: 1; overflow-x: hidden; overflow-y: scroll; }
     Pane:focus { border: round $accent; }
+    .narrow Vertical, .narrow Pane { display: none; }
+    .narrow Vertical.only, .narrow Pane.only { display: block; height: 1fr; }
     Input { border: round $surface-lighten-2; height: 3; } Input:focus { border: round $accent; }
     """
 
@@ -110,6 +124,7 @@ class Screen(App[int]):
         yield Input(placeholder="a line for the agent, or /help", max_length=TYPED_LETTERS)
 
     def on_mount(self) -> None:
+        self._only(self.query_one(f"#{state.CONVERSATION}", Pane))
         self.query_one(Input).focus()
         self._reading.start()
         self.set_interval(DRAW_SECONDS, self.draw)
@@ -124,6 +139,26 @@ class Screen(App[int]):
             self.action_leave()
         else:
             self._doing.do(typed)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Where there is no room for four panes there is one, and Tab turns to the next."""
+        narrow = event.size.width < NARROW_COLUMNS or event.size.height < NARROW_ROWS
+        self.screen.set_class(narrow, "narrow")
+
+    def action_turn(self, by: int) -> None:
+        """From pane to pane and to the line; of a pane that was not shown it makes the one that is."""
+        stops: list[Pane | Input] = [*self.query(Pane), self.query_one(Input)]
+        now = next((at for at, one in enumerate(stops) if one is self.focused), len(stops) - 1)
+        to = stops[(now + by) % len(stops)]
+        if isinstance(to, Pane):
+            self._only(to)
+        to.focus()
+
+    def _only(self, shown: Pane) -> None:
+        for pane in self.query(Pane):
+            pane.set_class(pane is shown, "only")
+        for column in self.query(Vertical):
+            column.set_class(column is shown.parent, "only")
 
     def action_leave(self) -> None:
         self.exit(0)
@@ -141,6 +176,8 @@ class Screen(App[int]):
                 state.STATE: lambda: pictures.standing(self._seen, width),
             }
             for part, changes in self._seen.changes.items():
+                if not self.query_one(f"#{part}", Pane).is_drawn:
+                    continue
                 if changes != self._drawn[part] or (going and part in (state.TREE, state.ACTIONS)):
                     self._drawn[part] = changes
                     self.query_one(f"#{part}", Pane).draw(pictured[part]())

@@ -11,7 +11,8 @@ from typing import Any
 
 from agentk.ui import plain
 from agentk.ui.actions import Actions
-from agentk.ui.conversation import YOU, Context, Conversation, Entry
+from agentk.ui.conversation import TELLS, WRONG, YOU, Context, Conversation, Entry
+from agentk.ui.waiting import Waiting, read
 
 CELLS = 50
 CONVERSATION, TREE, ACTIONS, STATE = "conversation", "tree", "actions", "state"
@@ -42,6 +43,7 @@ class Memory:
 class Standing:
     """How the agent is, as its object tells."""
 
+    uid: str = ""  # "" of one that is not there
     phase: str = ""
     reason: str = ""
     attempt: int = 0
@@ -52,6 +54,15 @@ class Standing:
     reads: bool = False  # whether its program reads what is typed
     result: str = ""
 
+    @property
+    def there(self) -> bool:
+        return bool(self.uid)
+
+    @property
+    def run(self) -> tuple[str, int]:
+        """Which process of which agent; 0 before there was one."""
+        return self.uid, self.attempt
+
 
 @dataclass
 class State:
@@ -61,7 +72,8 @@ class State:
     standing: Standing = Standing()
     memory: Memory = Memory()
     window: Context | None = None  # of a managed context
-    trouble: str = ""
+    waiting: tuple[Waiting, ...] = ()  # for a person
+    troubles: dict[str, str] = field(default_factory=dict)  # by who has them
     stale: bool = False  # M was changed from here
     changes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(PARTS, 0))
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -91,6 +103,7 @@ class State:
         spec, status = _mapping(obj.get("spec")), _mapping(obj.get("status"))
         used, memory = _mapping(status.get("usage")), _mapping(spec.get("memory"))
         told = Standing(
+            uid=str(_mapping(obj.get("metadata")).get("uid") or "?"),
             phase=plain.word(status.get("phase", "Pending")),
             reason=plain.line(status.get("message") or status.get("reason") or "", 200),
             attempt=plain.number(status.get("attempt")),
@@ -106,6 +119,26 @@ class State:
             if told != self.standing:
                 self.standing = told
                 self._changed(STATE)
+
+    def gone(self) -> None:
+        with self.lock:
+            if self.standing.there:
+                self.standing = Standing(phase="Deleted")
+                self.tell(TELLS, "the agent was deleted")
+                self._changed(STATE)
+
+    def saw_approvals(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """All that there are of this agent, answered ones too."""
+        told = read(items)
+        with self.lock:
+            if told == self.waiting:
+                return
+            known = {one.name for one in self.waiting}
+            self.waiting = told
+            for one in told:
+                if one.name not in known:
+                    self.tell(WRONG, f"{one.name} waits for a person: {one.method} {one.summary}")
+            self._changed(STATE)
 
     def saw_calls(self, items: Sequence[Mapping[str, Any]]) -> bool:
         """Whether there was news."""
@@ -136,11 +169,19 @@ class State:
                 self.window = told
                 self._changed(STATE)
 
-    def fails(self, trouble: str) -> None:
+    @property
+    def trouble(self) -> str:
         """What cannot be seen at the moment; "" when all can."""
+        return "; ".join(dict.fromkeys(self.troubles.values()))
+
+    def fails(self, trouble: str, who: str = "") -> None:
+        """ "" when that one can see again."""
         with self.lock:
-            if (shown := plain.line(trouble, 300)) != self.trouble:
-                self.trouble = shown
+            before, shown = self.trouble, plain.line(trouble, 300)
+            self.troubles.pop(who, None)
+            if shown:
+                self.troubles[who] = shown
+            if self.trouble != before:
                 self._changed(STATE)
 
     def context(self) -> Context | None:
