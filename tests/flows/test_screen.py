@@ -8,6 +8,7 @@ import struct
 import subprocess
 import termios
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from textual.pilot import Pilot
@@ -16,7 +17,9 @@ from textual.widgets import Input
 from agentk.ui import main
 from agentk.ui.screen import Pane, Screen
 from tests.flows import household
-from tests.flows.household import Space
+from tests.flows.household import Space, python
+from tests.flows.test_approvals import pending, policy
+from tests.flows.test_hands import Terminal
 from tests.flows.test_machine import back, machine
 from tests.flows.test_react import calls, react, route, says
 
@@ -154,6 +157,68 @@ def test_on_a_terminal_it_opens_and_plain_or_a_pipe_is_as_ever(space: Space) -> 
     os.close(fd)
     piped = space.agentk("attach", "triage", code=None)
     assert piped.code == 125 and "not running" in piped.err and "\x1b" not in piped.out
+
+
+ECHOES = """
+import sys
+for line in sys.stdin:
+    sys.stdout.buffer.write(line.strip().encode().decode("unicode_escape").encode("latin-1") + b"\\r\\n")
+    sys.stdout.flush()
+"""
+
+
+def test_a_terminal_is_shown_what_is_hostile_and_a_pipe_is_told_it(space: Space) -> None:
+    space.create(python("a", ECHOES, stdin=True))
+    space.running("a")
+    with Terminal(space, "attach", "-i", "a") as shown:
+        shown.type("\\x1b]0;owned\\x07\\x9b31m\\x1b[2J then\\xc3\\xa9\r")
+        shown.until("\\x1b[2J then\u00e9")
+        # What was typed is echoed by the terminal itself, with its backslashes.
+        assert not {0x1B, 0x07, 0x9B} & {*shown.said}, shown.said
+    command = [*household.AGENTK, "attach", "-i", "a", "-n", space.name]
+    with subprocess.Popen(
+        command, env=space.home.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as piped:
+        assert piped.stdin is not None and piped.stdout is not None
+        piped.stdin.write(b"\\x1b[2J\n")
+        piped.stdin.flush()
+        assert piped.stdout.readline() == b"\x1b[2J\r\n"
+        piped.kill()
+
+
+def test_calls_that_wait_for_a_person_are_seen_and_answered(space: Space) -> None:
+    def runs(code: str, turn: int) -> Any:
+        return calls(("exec", {"code": code}), turn=turn)
+
+    space.apply(
+        policy(space.name),
+        route(runs("print(6 * 7)", 1), runs("print('no')", 2), calls(back("{{toolResult}}"))),
+        machine("clerk", task="Ask.", policyRef={"name": space.name}),
+    )
+
+    async def story(screen: Screen) -> None:
+        async with screen.run_test(size=(150, 50)) as pilot:
+            await until(pilot, "it is asked", lambda: "/approve clerk-" in text(pilot, "state"))
+            first = pending(space)[0]
+            await typed(pilot, "/approve")
+            await until(pilot, "it is shown", lambda: "code: print(6 * 7)" in text(pilot, "conversation"))
+            assert pending(space) == [first] and f"say which one: {first}" in text(pilot, "conversation")
+            await typed(pilot, f"/approve {first[-6:]}")
+            await until(pilot, "it is approved", lambda: f"{first}: approved" in text(pilot, "conversation"))
+            await until(
+                pilot,
+                "it asks again",
+                lambda: first not in text(pilot, "state") and "/approve" in text(pilot, "state"),
+            )
+            second = pending(space)[0]
+            await typed(pilot, f"/deny {second} not today")
+            await until(pilot, "it is over", lambda: "Succeeded" in text(pilot, "state"))
+            assert "/approve" not in text(pilot, "state")
+
+    asyncio.run(story(main.screen(space.home.places.socket, space.name, "clerk")))
+    assert "not today" in (space.phase("clerk", "Succeeded")["result"] or "")
+    assert any(line.endswith("-> 42") for line in space.log("clerk"))
+    space.agentk("delete", "policy", space.name)
 
 
 def _drained(fd: int) -> bool:
