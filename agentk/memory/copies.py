@@ -6,7 +6,7 @@ here is searched, and no copy is ever changed.
 
 from collections.abc import Sequence
 
-from agentk.memory.driver import Conn, marks
+from agentk.memory.driver import EACH, Conn, each, marks
 
 _INTO = "kind, tokens, importance, created, seq, unit, name, tags, bytes, effect, origin, text, content"
 
@@ -61,28 +61,28 @@ def units(conn: Conn, rooms: Sequence[int], ids: Sequence[str], names: Sequence[
 
 def of_units(conn: Conn, rooms: Sequence[int], units: Sequence[str]) -> list[int]:
     rows = conn.execute(
-        f"SELECT number FROM saved WHERE unit IN ({marks(units)}) AND room IN ({marks(rooms)})",
-        (*units, *rooms),
+        f"SELECT number FROM saved WHERE unit IN ({EACH}) AND room IN ({marks(rooms)})",
+        (each(units), *rooms),
     ).fetchall()
     return [number for (number,) in rows]
 
 
 def of_ids(conn: Conn, rooms: Sequence[int], ids: Sequence[str]) -> list[int]:
     rows = conn.execute(
-        f"SELECT number FROM saved WHERE id IN ({marks(ids)}) AND room IN ({marks(rooms)})", (*ids, *rooms)
+        f"SELECT number FROM saved WHERE id IN ({EACH}) AND room IN ({marks(rooms)})", (each(ids), *rooms)
     ).fetchall()
     return [number for (number,) in rows]
 
 
 def ids_of(conn: Conn, numbers: Sequence[int]) -> set[str]:
-    rows = conn.execute(f"SELECT id FROM saved WHERE number IN ({marks(numbers)})", tuple(numbers)).fetchall()
+    rows = conn.execute(f"SELECT id FROM saved WHERE number IN ({EACH})", (each(numbers),)).fetchall()
     return {one for (one,) in rows}
 
 
 def notes(conn: Conn, rooms: Sequence[int], ids: Sequence[str]) -> set[str]:
     """Ids of notes that quote these pages."""
     rows = conn.execute(
-        f"SELECT note FROM quoted WHERE page IN ({marks(ids)}) AND room IN ({marks(rooms)})", (*ids, *rooms)
+        f"SELECT note FROM quoted WHERE page IN ({EACH}) AND room IN ({marks(rooms)})", (each(ids), *rooms)
     ).fetchall()
     return {note for (note,) in rows}
 
@@ -105,15 +105,14 @@ def old(conn: Conn, room: int, before: float, limit: int) -> list[int]:
 
 def drop(conn: Conn, numbers: Sequence[int]) -> tuple[list[str], set[str], int]:
     """Out of every checkpoint: their ids, the calls that have words of theirs, and how many checkpoints had them."""
-    inside = marks(numbers)
-    ids = conn.execute(f"SELECT id FROM saved WHERE number IN ({inside})", tuple(numbers)).fetchall()
+    ids = conn.execute(f"SELECT id FROM saved WHERE number IN ({EACH})", (each(numbers),)).fetchall()
     effects = conn.execute(
-        f"SELECT effect FROM saved WHERE number IN ({inside}) UNION"
-        f" SELECT effect FROM saved_mentions WHERE saved IN ({inside})",
-        (*numbers, *numbers),
+        f"SELECT effect FROM saved WHERE number IN ({EACH}) UNION"
+        f" SELECT effect FROM saved_mentions WHERE saved IN ({EACH})",
+        (each(numbers),) * 2,
     ).fetchall()
     had = conn.execute(
-        f"SELECT count(DISTINCT checkpoint) FROM saved_in WHERE saved IN ({inside})", tuple(numbers)
+        f"SELECT count(DISTINCT checkpoint) FROM saved_in WHERE saved IN ({EACH})", (each(numbers),)
     ).fetchone()
-    conn.execute(f"DELETE FROM saved WHERE number IN ({inside})", tuple(numbers))
+    conn.execute(f"DELETE FROM saved WHERE number IN ({EACH})", (each(numbers),))
     return [one for (one,) in ids], {effect for (effect,) in effects if effect}, int(had[0])

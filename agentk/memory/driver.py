@@ -6,14 +6,16 @@ their locks would not see each other.
 """
 
 import importlib
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from agentk.api import errors
 
 BUSY_MILLISECONDS = 5000
+EACH = "SELECT value FROM json_each(?)"
 # A look at every vector of an agent reads them once, in order: mapped, that costs half of what reads do. What is not
 # there is not mapped, and what is mapped is the page cache's. One page that is looked up is another matter: a first
 # touch of a mapped file reads ahead as far as the disk's setting says, which may be megabytes for 4 KiB.
@@ -115,6 +117,11 @@ def refused(error: Exception) -> errors.AgentkError:
 def marks(values: Sequence[Any]) -> str:
     """A place for each value in a statement."""
     return ", ".join("?" * len(values))
+
+
+def each(values: Iterable[Any]) -> str:
+    """However many values as one, for `IN (EACH)`: a statement has 32,766 places, and a room may have more pages."""
+    return json.dumps(list(values))
 
 
 def _apsw() -> Any:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agentk.memory import copies, vectors
-from agentk.memory.driver import Conn, marks
+from agentk.memory.driver import EACH, Conn, each, marks
 
 _STEP = 200  # pages of one transaction: others wait meanwhile
 
@@ -36,7 +36,7 @@ def forget(conn: Conn, rooms: Sequence[int], ids: Sequence[str], names: Sequence
         ).fetchall()
         units.update(unit for (unit,) in rows)
     found = conn.execute(
-        f"SELECT number FROM pages WHERE unit IN ({marks(tuple(units))}) AND {inside}", (*units, *rooms)
+        f"SELECT number FROM pages WHERE unit IN ({EACH}) AND {inside}", (each(units), *rooms)
     ).fetchall()
     gone = let_go(conn, [number for (number,) in found])
     return _copies(conn, rooms, copies.of_units(conn, rooms, tuple(units)), gone)
@@ -82,13 +82,11 @@ def step(conn: Conn, number: int) -> Gone:
 def let_go(conn: Conn, numbers: Sequence[int]) -> Gone:
     """These pages, and a note of what the journal has to erase."""
     numbers = [*numbers, *_notes(conn, numbers)]
-    rows = conn.execute(
-        f"SELECT id, effect FROM pages WHERE number IN ({marks(numbers)})", tuple(numbers)
-    ).fetchall()
+    rows = conn.execute(f"SELECT id FROM pages WHERE number IN ({EACH})", (each(numbers),)).fetchall()
     effects = _effects(conn, numbers)
     _note(conn, effects)
     drop(conn, numbers)
-    return Gone(tuple(one for one, _ in rows), effects)
+    return Gone(tuple(one for (one,) in rows), effects)
 
 
 def told_by(conn: Conn, number: int) -> list[tuple[str, float]]:
@@ -124,8 +122,8 @@ def unmention(conn: Conn, before: float) -> None:
 def drop(conn: Conn, numbers: Sequence[int]) -> None:
     """The rows and all that was made of them."""
     vectors.lift(conn, numbers)
-    conn.execute(f"DELETE FROM mentions WHERE page IN ({marks(numbers)})", tuple(numbers))
-    conn.execute(f"DELETE FROM pages WHERE number IN ({marks(numbers)})", tuple(numbers))
+    for table, column in (("mentions", "page"), ("pages", "number")):
+        conn.execute(f"DELETE FROM {table} WHERE {column} IN ({EACH})", (each(numbers),))
 
 
 def pending(conn: Conn, now: float, limit: int = 1000) -> list[str]:
@@ -138,8 +136,8 @@ def pending(conn: Conn, now: float, limit: int = 1000) -> list[str]:
 
 def erased(conn: Conn, effects: Sequence[str], again: float) -> None:
     """The bodies there were are gone. A call that was under way may write another, so each is looked for once more."""
-    conn.execute(f"DELETE FROM erasures WHERE again > 0 AND effect IN ({marks(effects)})", tuple(effects))
-    conn.execute(f"UPDATE erasures SET again = ? WHERE effect IN ({marks(effects)})", (again, *effects))
+    conn.execute(f"DELETE FROM erasures WHERE again > 0 AND effect IN ({EACH})", (each(effects),))
+    conn.execute(f"UPDATE erasures SET again = ? WHERE effect IN ({EACH})", (again, each(effects)))
 
 
 def _copies(conn: Conn, rooms: Sequence[int], numbers: Sequence[int], gone: Gone) -> Gone:
@@ -147,8 +145,8 @@ def _copies(conn: Conn, rooms: Sequence[int], numbers: Sequence[int], gone: Gone
     known = {*gone.ids, *copies.ids_of(conn, numbers)}
     notes = copies.notes(conn, rooms, tuple(known))
     there = conn.execute(
-        f"SELECT number FROM pages WHERE id IN ({marks(tuple(notes))}) AND room IN ({marks(rooms)})",
-        (*notes, *rooms),
+        f"SELECT number FROM pages WHERE id IN ({EACH}) AND room IN ({marks(rooms)})",
+        (each(notes), *rooms),
     ).fetchall()
     more = let_go(conn, [number for (number,) in there])
     known |= {*notes, *more.ids}
@@ -167,28 +165,26 @@ def _note(conn: Conn, effects: Sequence[str]) -> None:
 
 
 def _effects(conn: Conn, numbers: Sequence[int]) -> tuple[str, ...]:
-    inside = marks(numbers)
     rows = conn.execute(
-        f"SELECT effect FROM pages WHERE number IN ({inside}) UNION"
-        f" SELECT effect FROM mentions WHERE page IN ({inside}) UNION"
+        f"SELECT effect FROM pages WHERE number IN ({EACH}) UNION"
+        f" SELECT effect FROM mentions WHERE page IN ({EACH}) UNION"
         " SELECT effect FROM window_calls WHERE window IN (SELECT w.window FROM window_pages AS w"
-        f" JOIN pages AS p ON p.id = w.page WHERE p.number IN ({inside}))"
+        f" JOIN pages AS p ON p.id = w.page WHERE p.number IN ({EACH}))"
         " UNION SELECT t.effect FROM pages AS p JOIN rooms AS r ON r.id = p.room"
         " JOIN window_pages AS w ON w.page = p.id"
         " JOIN window_pages AS f ON f.window = w.window AND f.place = 1"
         " JOIN talks AS t ON t.memory = r.memory AND t.owner = r.owner AND t.root = f.chain"
-        f" WHERE p.number IN ({inside})",
-        (*numbers, *numbers, *numbers, *numbers),
+        f" WHERE p.number IN ({EACH})",
+        (each(numbers),) * 4,
     ).fetchall()
     return tuple(sorted(effect for (effect,) in rows if effect))
 
 
 def _notes(conn: Conn, numbers: Sequence[int]) -> list[int]:
     """Notes on episodes of conversations, which quote these pages."""
-    inside = marks(numbers)
     rows = conn.execute(
         "SELECT DISTINCT n.number FROM window_pages AS w JOIN pages AS p ON p.id = w.page JOIN pages AS n"
-        f" ON n.id = w.note AND n.room = p.room WHERE p.number IN ({inside}) AND n.number NOT IN ({inside})",
-        (*numbers, *numbers),
+        f" ON n.id = w.note AND n.room = p.room WHERE p.number IN ({EACH}) AND n.number NOT IN ({EACH})",
+        (each(numbers),) * 2,
     ).fetchall()
     return [number for (number,) in rows]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agentk.memory import pages
-from agentk.memory.driver import Conn, marks
+from agentk.memory.driver import EACH, Conn, each, marks
 
 DIMS = 8192  # most numbers of one vector: sqlite-vec's own bound
 _NEAREST = 4096  # and that of its answers
@@ -69,7 +69,7 @@ def lift(conn: Conn, numbers: Sequence[int]) -> None:
         ).fetchone()
         if row and row[0]:
             conn.execute(f"DELETE FROM {_name(row[0])} WHERE rowid = ?", (number,))
-    conn.execute(f"UPDATE pages SET shelf = 0 WHERE number IN ({marks(numbers)})", tuple(numbers))
+    conn.execute(f"UPDATE pages SET shelf = 0 WHERE number IN ({EACH})", (each(numbers),))
 
 
 def shelves(conn: Conn, rooms: Sequence[int]) -> list[Shelf]:

@@ -4,11 +4,12 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import apsw
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentk.memory import checkpoints, database, forgetting, keeping
+from agentk.memory import checkpoints, database, forgetting, keeping, pages
 from agentk.memory.driver import Conn
 from tests.memory.rooms import WIDE, ask, bytes_of, opened, say
 
@@ -40,6 +41,25 @@ def test_a_room_comes_back_as_it_was_and_as_a_copy_elsewhere(tmp_path: Path) -> 
         assert [page.content for page in copied] == [page.content for page in before]
         assert not {page.id for page in copied} & {page.id for page in before}
         assert keeping.origin(conn, copied[1].id) == {"page": kept.id, "by": "agent"}
+
+
+def test_more_pages_than_a_statement_has_places_are_let_go_of(tmp_path: Path) -> None:
+    with opened(tmp_path) as conn:
+        conn.limit(apsw.SQLITE_LIMIT_VARIABLE_NUMBER, 40)  # type: ignore[attr-defined]
+        room = keeping.room(conn, "m", "a", "a")
+        checkpoints.take(conn, room, "c0", 1.0, WIDE)
+        unit = pages.new_id()
+        many = [keeping.fresh("tool", f"zanzibar {n}", 1, unit=unit) for n in range(100)]
+        for page in many:
+            keeping.put(conn, room, page, WIDE, keeping.Told(f"e{page.id}"))
+        checkpoints.take(conn, room, "c1", 2.0, WIDE)
+        assert checkpoints.bring(conn, "c0", room, WIDE) == checkpoints.Brought(0, 100)
+        assert checkpoints.bring(conn, "c1", room, WIDE) == checkpoints.Brought(100, 0)
+        gone = forgetting.forget(conn, [room.id], [many[0].id])
+        assert {*gone.ids} == {page.id for page in many} and len(gone.effects) == 100
+        forgetting.erased(conn, gone.effects, 1.0)
+        assert keeping.conversation(conn, room.id) == [] and forgetting.pending(conn, 0.5) == []
+        assert checkpoints.taken(conn, "c1") == checkpoints.Taken(0, 0)
 
 
 def test_what_is_forgotten_is_in_no_checkpoint_and_in_no_file(tmp_path: Path) -> None:

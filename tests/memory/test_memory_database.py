@@ -9,7 +9,19 @@ from pathlib import Path
 import pytest
 
 from agentk.api import errors
-from agentk.memory import database, driver, embedding, forgetting, keeping, moving, pages, search, vectors
+from agentk.memory import (
+    checkpoints,
+    database,
+    driver,
+    embedding,
+    forgetting,
+    keeping,
+    moving,
+    pages,
+    search,
+    tables,
+    vectors,
+)
 from tests.memory import rooms
 from tests.memory.rooms import WIDE, ask, opened, say
 
@@ -242,6 +254,34 @@ def test_a_damaged_file_is_set_aside_and_a_newer_one_refused(tmp_path: Path) -> 
     opened_again.conn.close()
     with pytest.raises(errors.Unavailable, match="newer agentk"):
         database.open_file(tmp_path)
+
+
+def test_a_file_of_an_earlier_version_is_brought_up_to_date_step_by_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(conn: driver.Conn) -> None:
+        conn.execute("CREATE TABLE half (a)")
+        raise pages.Unusable("it dies")
+
+    conn = driver.connect(tmp_path / database.DATABASE)
+    monkeypatch.setattr(tables, "MIGRATIONS", (tables.pages, tables.windows, breaks))
+    with pytest.raises(pages.Unusable):
+        tables.migrate(conn)
+    assert not conn.execute("SELECT 1 FROM sqlite_schema WHERE name = 'half'").fetchall()
+    conn.execute("INSERT INTO rooms (memory, owner, account) VALUES ('m', 'a', 'a')")
+    conn.execute(
+        "INSERT INTO pages (id, room, kind, tokens, importance, accesses, created, used, seq, unit, pinned, name,"
+        " tags, bytes, stem, text) VALUES ('p0123456789abcdef', 1, 'note', 1, 0.5, 0, 1, 1, 1, 'p0123456789abcdef',"
+        " 0, '', '[]', 9, 'room1x', 'the red door')"
+    )
+    conn.close()
+    monkeypatch.undo()
+    with opened(tmp_path) as conn:
+        had = {name for (name,) in conn.execute("SELECT name FROM migrations").fetchall()}
+        assert had == {one.__name__ for one in tables.MIGRATIONS}
+        room = keeping.room(conn, "m", "a", "a")
+        assert ask(conn, [room], "red door") == ["the red door"] and room.pages == 1
+        assert checkpoints.take(conn, room, "c", 1.0, WIDE) == checkpoints.Taken(1, 9)
 
 
 async def _both(folder: Path) -> tuple[object, list[str]]:
