@@ -1,0 +1,63 @@
+"""Who leaves a window when room is short, one rule a test; what holds of every window is in test_paging."""
+
+from typing import Any
+
+from agentk.memory import scoring, tokens, window
+from agentk.memory.window import Bounds, Slot, Window
+from tests.memory import talking
+from tests.memory.talking import Talk
+
+
+def slots(*sizes: int) -> Window:
+    made = [
+        Slot(f"p{n}", "assistant", b"", b"", size, size, 0.5, n, f"p{n}", 0.0)
+        for n, size in enumerate(sizes, 1)
+    ]
+    return Window(tuple(made))
+
+
+def test_of_pages_worth_the_same_the_oldest_leave_and_room_is_made_for_a_note() -> None:
+    bounds = Bounds(1_000)
+    left, gone = window.evicted(slots(*[100] * 11), bounds, 0, {})
+    assert gone == ("p1", "p2", "p3")
+    assert window.size(left) + bounds.note <= bounds.tokens * bounds.low
+
+
+def test_the_question_stays_while_its_tools_answer() -> None:
+    talk = Talk("openai.chat", talking.settings(600))
+    talk.say(*talking.user(talk.dialect, "Be quick."), *talking.answer(talk.dialect, "Yes."))
+    talk.say(*talking.user(talk.dialect, "Which of these is the tallest?"))
+    for number in range(30):
+        talk.say(*talking.tools(talk.dialect, [f"of tower {number} " + "xyz" * 20], number))
+        prompt, _, _ = talk.send()
+        assert {"role": "user", "content": "Which of these is the tallest?"} in prompt.items
+    assert not talk.window.slots[4].resident, "what its tools told before has left"
+
+
+def test_each_part_of_a_score_can_keep_a_page_alone() -> None:
+    plain: dict[str, Any] = {
+        "age_seconds": 0.0,
+        "age_pages": 96,
+        "importance": 0.0,
+        "accesses": 0,
+        "similarity": 0.0,
+    }
+    better: dict[str, dict[str, Any]] = {
+        "recency": {"age_pages": 0},
+        "importance": {"importance": 1.0},
+        "frequency": {"accesses": 4},
+        "similarity": {"similarity": 1.0},
+    }
+    for part, change in better.items():
+        weights = scoring.Weights(**{**dict.fromkeys(better, 0.0), part: 1.0})
+        least, most = (
+            scoring.score(**told, weights=weights, halves=scoring.HalfLives()).total
+            for told in (plain, {**plain, **change})
+        )
+        assert most > least, part
+
+
+def test_what_a_provider_counts_is_kept_to_at_once_and_forgotten_slowly() -> None:
+    learned = tokens.Correction().learned(1_000, 2_000)
+    assert learned.fits(1_000) == 500 and learned.real(500) == 1_000
+    assert 500 < learned.learned(1_000, 1_000).fits(1_000) < 1_000
