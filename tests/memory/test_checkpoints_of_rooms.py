@@ -57,6 +57,7 @@ def test_more_pages_than_a_statement_has_places_are_let_go_of(tmp_path: Path) ->
         assert checkpoints.bring(conn, "c1", room, WIDE) == checkpoints.Brought(100, 0)
         gone = forgetting.forget(conn, [room.id], [many[0].id])
         assert {*gone.ids} == {page.id for page in many} and len(gone.effects) == 100
+        assert {*forgetting.pending(conn, 0.0)} == {*gone.effects}, "who dies now goes on with them"
         forgetting.erased(conn, gone.effects, 1.0)
         assert keeping.conversation(conn, room.id) == [] and forgetting.pending(conn, 0.5) == []
         assert checkpoints.taken(conn, "c1") == checkpoints.Taken(0, 0)
