@@ -80,8 +80,7 @@ class Keeper:
 
     def _means(self, guest: Guest) -> bool:
         """Whether its embedder is another than agentk's own."""
-        embedder = self._house.memory.known.of(guest.uid).settings.embedder
-        return bool(embedder.route or embedder.sentence)
+        return not self._house.memory.known.of(guest.uid).settings.embedder.builtin
 
 
 class Counters:

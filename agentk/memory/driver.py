@@ -8,7 +8,7 @@ their locks would not see each other.
 import importlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,12 +20,6 @@ EACH = "SELECT value FROM json_each(?)"
 # there is not mapped, and what is mapped is the page cache's. One page that is looked up is another matter: a first
 # touch of a mapped file reads ahead as far as the disk's setting says, which may be megabytes for 4 KiB.
 _MAPPED_BYTES = 1 << 30
-
-
-class Cursor(Protocol):
-    def __iter__(self) -> Iterator[Any]: ...
-    def fetchone(self) -> Any: ...
-    def fetchall(self) -> list[Any]: ...
 
 
 class Conn(Protocol):

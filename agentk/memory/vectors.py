@@ -110,17 +110,6 @@ def nearest(
     return sorted(((int(number), float(far)) for number, far in rows), key=lambda one: (one[1], -one[0]))
 
 
-def vector_of(conn: Conn, number: int) -> bytes:
-    """As it is kept; b"" when the page has none."""
-    row = conn.execute(
-        "SELECT s.dims FROM pages AS p JOIN shelves AS s ON s.id = p.shelf WHERE p.number = ?", (number,)
-    ).fetchone()
-    if not row or not row[0]:
-        return b""
-    found = conn.execute(f"SELECT embedding FROM {_name(row[0])} WHERE rowid = ?", (number,)).fetchone()
-    return bytes(found[0]) if found else b""
-
-
 def progress(conn: Conn, rooms: Sequence[int], embedder: str) -> tuple[int, int]:
     """How many pages of these rooms are on the embedder's shelves, and how many there are."""
     row = conn.execute(

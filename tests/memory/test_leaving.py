@@ -61,3 +61,17 @@ def test_what_a_provider_counts_is_kept_to_at_once_and_forgotten_slowly() -> Non
     learned = tokens.Correction().learned(1_000, 2_000)
     assert learned.fits(1_000) == 500 and learned.real(500) == 1_000
     assert 500 < learned.learned(1_000, 1_000).fits(1_000) < 1_000
+
+
+def test_notes_on_what_a_client_took_back_go_with_it() -> None:
+    talk = Talk("openai.chat", talking.settings(700))
+    for number in range(40):
+        talk.say(*talking.user(talk.dialect, f"Turn {number}: {'word ' * 8}"))
+        talk.send()
+        talk.say(*talking.answer(talk.dialect, f"So be it, {number}."))
+    told = [note.seq for note in talk.window.notes]
+    assert len(told) > 2
+    talk.items = [*talk.items[: told[0]], *talking.user(talk.dialect, "Let us begin again here.")]
+    prompt, _, _ = talk.send()
+    assert max(note.seq for note in talk.window.notes) == told[0]
+    assert "Turn 30" not in str(prompt.items)
