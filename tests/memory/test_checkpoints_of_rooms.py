@@ -103,7 +103,8 @@ def test_notes_that_quote_go_from_checkpoints_and_from_what_was_brought_back(tmp
         room, other = keeping.room(conn, "m", "a", "a"), keeping.room(conn, "m", "b", "b")
         said = say(conn, room, "it is zanzibar")
         note = say(conn, room, "somebody said zanzibar")
-        conn.execute("INSERT INTO windows VALUES (1, ?, 0, 0, 0, 0, '{}', x'', 0, 0, 1)", (room.id,))
+        columns = "id, room, made, used, budget, fixed, counts, last"
+        conn.execute(f"INSERT INTO windows ({columns}) VALUES (1, ?, 0, 0, 0, 0, '{{}}', x'')", (room.id,))
         columns = "(1, 1, ?, 'user', x'', x'', 1, 1, 1, 1, ?, 0, 0, 0, 0, 0, ?, 0, 0, 0, 0)"
         conn.execute(f"INSERT INTO window_pages VALUES {columns}", (said, said, note))
         checkpoints.take(conn, room, "c1", 1.0, WIDE)
