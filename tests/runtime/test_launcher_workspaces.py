@@ -138,6 +138,34 @@ ONES = ("./one", "./d/two", "./three")
 
 @launching.needs_jail[0]
 @launching.needs_jail[1]
+def test_holes_stay_holes_and_names_that_are_no_text_are_told(there: Place) -> None:
+    """Twelve times what the workspace may hold goes out, and comes back into as little as it had."""
+    limits = box.Limits(
+        cpu_millis=1000, memory_bytes=256 << 20, pids=64, open_files=256, storage_bytes=8 << 20
+    )
+    script = (
+        "for n in 1 2 3; do truncate -s 32M hole$n; done; printf abc | dd of=hole3 bs=1 seek=9000000 conv=notrunc"
+        " 2>/dev/null; head -c 10000 /dev/zero >zeros; mkfifo \"$(printf 'p\\377\\033[2J')\""
+    )
+
+    async def flow() -> None:
+        async with running(there, script, uid="holes", limits=limits) as (client, _):
+            told, data = await taken(client, "holes")
+            assert told["refused"] == ["./p\\udcff\x1b[2J: it is neither a file, a directory nor a link"]
+            assert len(data) > 96 << 20
+        async with launching.connected(there) as client:
+            told = await put(there, client, "holes", data, size_bytes=8 << 20)
+            assert (told["refused"], told["files"]) == ([], 4)
+            again = (await taken(client, "holes"))[1]
+            assert tarring.content(again, "./hole3") == tarring.content(data, "./hole3")
+            assert tarring.members(again)["./hole1"].size == 32 << 20
+            assert tarring.content(again, "./zeros") == bytes(10000)
+
+    asyncio.run(flow())
+
+
+@launching.needs_jail[0]
+@launching.needs_jail[1]
 def test_a_box_stands_still_while_it_is_taken_and_then_goes_on(there: Place) -> None:
     there.need_cgroups()
 

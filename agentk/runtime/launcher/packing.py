@@ -33,7 +33,9 @@ class Refused:
     def add(self, name: str, why: str) -> None:
         self.count += 1
         if len(self.names) < _NAMED:
-            self.names.append(f"{name[:_NAME_LETTERS]}: {why}")
+            # Names are bytes: what is no text is written out, for people and JSON are told of it.
+            told = name[:_NAME_LETTERS].encode("utf-8", "backslashreplace").decode()
+            self.names.append(f"{told}: {why}")
 
 
 class Packer:

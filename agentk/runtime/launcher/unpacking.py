@@ -17,6 +17,7 @@ from agentk.runtime.launcher import attributes, packing, tars
 _READ_BYTES = 256 * 1024
 _NAME_MAX = 255
 _LATE_MAX = 10_000
+_ZEROS = bytes(4096)
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO, errno.EMFILE, errno.ENOMEM)
 _AGAIN = 100  # when the guest moves directories so fast that the kernel cannot say where we are
@@ -134,9 +135,8 @@ class Unpacker:
                 raise tars.Bad("it ends in the middle")
             left -= len(data)
             yield left
-            rest = memoryview(data)
-            while rest:
-                rest = rest[os.write(fd, rest) :]
+            _write(fd, data)
+        os.ftruncate(fd, size)  # it may end in a hole
 
     def _put_folder(self, parts: Sequence[str], member: tars.Member) -> None:
         mode = member.mode
@@ -246,6 +246,25 @@ def _new(folder: int, name: str) -> int:
     return os.open(
         name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder
     )
+
+
+def _write(fd: int, data: bytes) -> None:
+    """Blocks of zeros are left out: what was a hole where it was packed has no more room here than it had there."""
+    if _ZEROS not in data and data.strip(b"\0"):
+        _fill(fd, memoryview(data))
+        return
+    whole = memoryview(data)
+    for at in range(0, len(data), len(_ZEROS)):
+        block = whole[at : at + len(_ZEROS)]
+        if block == _ZEROS[: len(block)]:
+            os.lseek(fd, len(block), os.SEEK_CUR)
+        else:
+            _fill(fd, block)
+
+
+def _fill(fd: int, rest: memoryview) -> None:
+    while rest:
+        rest = rest[os.write(fd, rest) :]
 
 
 def _clear(folder: int, name: str) -> None:
