@@ -7,7 +7,7 @@ so a daemon that dies in the middle of one has the window from before it, and th
 
 import json
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -16,6 +16,7 @@ from agentk.memory.driver import Conn, marks
 from agentk.memory.window import Slot, Window
 
 KEPT = 64  # windows of one room; those used longest ago go first
+_WANTED = 64  # pages that are asked for and not yet there
 _TRIED = 200  # beginnings of a conversation that are looked for at once
 _PART = struct.Struct("<16sI")
 _FIELDS = tuple(field.name for field in fields(Slot) if field.name != "id")
@@ -51,6 +52,17 @@ def find(conn: Conn, room: int, chains: Sequence[bytes]) -> Known | None:
         if row:
             return load(conn, row[0])
     return None
+
+
+def ended(conn: Conn, room: int, ends: Collection[bytes]) -> list[Known]:
+    """The windows whose last message is one of these, the one used last first."""
+    rows = conn.execute(
+        "SELECT w.id, (SELECT p.digest FROM window_pages AS p WHERE p.window = w.id ORDER BY p.place DESC LIMIT 1)"
+        " FROM windows AS w WHERE w.room = ? ORDER BY w.used DESC, w.id DESC",
+        (room,),
+    ).fetchall()
+    wanted = [number for number, digest in rows if digest in ends]
+    return [known for number in wanted if (known := load(conn, number))]
 
 
 def load(conn: Conn, number: int) -> Known | None:
@@ -148,6 +160,31 @@ def used(conn: Conn, number: int, effect: str, read: int, cached: int, ratio: fl
 def told_to(conn: Conn, memory: str, owner: str, root: bytes, effect: str, at: float) -> None:
     """A call of the journal has words of the conversation that begins so."""
     conn.execute("INSERT OR IGNORE INTO talks VALUES (?, ?, ?, ?, ?)", (memory, owner, root, effect, at))
+
+
+def want(conn: Conn, room: int, ids: Sequence[str], now: float) -> None:
+    """Pages that an agent asked for: those that left a window of its own come back with that one's next turn."""
+    conn.execute(
+        f"INSERT OR REPLACE INTO wanted SELECT DISTINCT w.room, p.page, ? FROM window_pages AS p"
+        f" JOIN windows AS w ON w.id = p.window WHERE w.room = ? AND NOT p.resident AND p.page IN ({marks(ids)})",
+        (now, room, *ids),
+    )
+    conn.execute(
+        "DELETE FROM wanted WHERE room = ? AND page NOT IN"
+        " (SELECT page FROM wanted WHERE room = ? ORDER BY at DESC, page LIMIT ?)",
+        (room, room, _WANTED),
+    )
+
+
+def wanted(conn: Conn, room: int) -> tuple[str, ...]:
+    """The one asked for last first."""
+    rows = conn.execute("SELECT page FROM wanted WHERE room = ? ORDER BY at DESC, page", (room,)).fetchall()
+    return tuple(page for (page,) in rows)
+
+
+def had(conn: Conn, room: int, ids: Sequence[str]) -> None:
+    """They are there, or there is no room for them."""
+    conn.execute(f"DELETE FROM wanted WHERE room = ? AND page IN ({marks(ids)})", (room, *ids))
 
 
 def let_go(conn: Conn, room: int, most: int = KEPT, but: int = 0) -> bool:

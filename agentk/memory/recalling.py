@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from agentk.memory import window as windows
-from agentk.memory.window import Bounds, Window
+from agentk.memory.window import Bounds, Slot, Window
 
 SAME = 0.8  # of all words of two pages that both have: one of them says what the other does
 _MANY = 8  # units that are about as like as the best: of so many none is meant
@@ -38,12 +38,33 @@ def candidates(
         if likeness[unit] < bounds.threshold:
             break
         best = words(max(outside[unit], key=lambda page: alike.get(page.id, 0.0)).id)
-        cost = sum(max(page.tokens, page.quoted) for page in outside[unit])
+        cost = size(outside[unit])
         if cost <= left and not any(_same(best, other) for other in shown):
             chosen.append(unit)
             shown.append(best)
             left -= cost
     return tuple(chosen)
+
+
+def asked_for(window: Window, pages: Iterable[str], room: int) -> tuple[str, ...]:
+    """Units of the pages that were asked for by id, as many as fit, the first that was named first."""
+    outside = {
+        unit: several
+        for unit, several in windows.units(window.slots).items()
+        if not any(page.resident for page in several)
+    }
+    unit_of = {slot.id: slot.unit for slot in window.slots}
+    left, chosen = room - windows.BLOCK_TOKENS, list[str]()
+    for unit in dict.fromkeys(unit_of[page] for page in pages if page in unit_of):
+        if unit in outside and (cost := size(outside[unit])) <= left:
+            chosen.append(unit)
+            left -= cost
+    return tuple(chosen)
+
+
+def size(unit: Iterable[Slot]) -> int:
+    """Most tokens of a unit, quoted or in its own place."""
+    return sum(max(page.tokens, page.quoted) for page in unit)
 
 
 def _same(one: frozenset[str], other: frozenset[str]) -> bool:

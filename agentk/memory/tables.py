@@ -165,7 +165,18 @@ def talks(conn: Conn) -> None:
     )
 
 
-MIGRATIONS: tuple[Callable[[Conn], None], ...] = (pages, windows, checkpoints, counters, talks)
+def asked_for(conn: Conn) -> None:
+    """Pages that agents asked for by their ids, which come back with the next turn of their window."""
+    _run(
+        conn,
+        "CREATE TABLE wanted (room INTEGER NOT NULL, page TEXT NOT NULL, at REAL NOT NULL, PRIMARY KEY (room, page))"
+        " WITHOUT ROWID",
+        "CREATE TRIGGER pages_wanted AFTER DELETE ON pages BEGIN"
+        " DELETE FROM wanted WHERE room = old.room AND page = old.id; END",
+    )
+
+
+MIGRATIONS: tuple[Callable[[Conn], None], ...] = (pages, windows, checkpoints, counters, talks, asked_for)
 
 
 def migrate(conn: Conn) -> str:

@@ -2,7 +2,8 @@
 
 A client sends all it ever said, each time; its window is what was made of that before. Both are held together by
 digests of what was said: a client that goes on continues a window, and one that says something else than it did, or
-less, has a window of its own from there on. Nothing it does not say any more is ever shown to its model.
+less, has a window of its own from there on. Nothing that it took back is ever shown to its model; what it only cut from
+the front of its list was put back before (`continuing`).
 """
 
 import functools
@@ -90,13 +91,23 @@ def grown(
 
 
 def turned(
-    window: Window, request: Request, fresh: int, settings: Settings, now: float, also: Mapping[str, float]
+    window: Window,
+    request: Request,
+    fresh: int,
+    settings: Settings,
+    now: float,
+    also: Mapping[str, float],
+    wanted: Sequence[str] = (),
 ) -> Turn:
     """The window within its budget, after `fresh` new pages. `also` is what others know of likeness, by page: a search
-    by meaning, say. Raises TooSmall."""
+    by meaning, say. `wanted` are pages that the agent asked for by id. Raises TooSmall."""
     bounds, fixed = settings.bounds, request.fixed
     alike: dict[str, float] = {}
-    recalled: tuple[str, ...] = ()
+    room = recalling.room(window, bounds, fixed)
+    recalled = recalling.asked_for(window, wanted, room) if wanted else ()
+    asked = windows.units(window.slots) if recalled else {}
+    room -= sum(recalling.size(asked[unit]) for unit in recalled)
+    window = recalling.brought(window, recalled, now)
     asks = any(slot.kind == "user" for slot in window.slots[len(window.slots) - fresh :]) if fresh else False
     crowded = fixed + windows.size(window) > bounds.tokens
     if asks or crowded:
@@ -106,9 +117,9 @@ def turned(
         window = windows.touched(window, near, now)
         said = {slot.id: told for slot, told in zip(window.slots, request.said, strict=True)}
         words = functools.cache(lambda page: scoring.words(said[page].text))
-        room = recalling.room(window, bounds, fixed)
-        recalled = recalling.candidates(window, alike, bounds, room, words)
-        window = recalling.brought(window, recalled, now)
+        near_units = recalling.candidates(window, alike, bounds, room, words)
+        window = recalling.brought(window, near_units, now)
+        recalled = (*recalled, *near_units)
     if fixed + windows.size(window) <= bounds.tokens:
         return Turn(window, recalled, ())
     worth = windows.scores(window, alike, now, settings.weights, settings.halves)

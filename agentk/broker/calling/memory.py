@@ -18,7 +18,7 @@ from agentk.broker import crash, memories
 from agentk.broker.memories import Standing
 from agentk.broker.methods import ONE_CALL, Context, Done, Handle, Method, Params, parser, recording
 from agentk.broker.words import Amount, Guest
-from agentk.memory import database, embedding, forgetting, keeping, pages, search, tokens, vectors
+from agentk.memory import contexts, database, embedding, forgetting, keeping, pages, search, tokens, vectors
 from agentk.memory.driver import Conn
 from agentk.memory.pages import Page
 
@@ -188,7 +188,8 @@ class _Calls:
             return there, fitting, keeping.owners(conn, [page.id for page in fitting])
 
         there, fitting, owners = await self._read(standing, work, bool(query))
-        await self._note(context, standing, fitting, asked=bool(query), touch=True)
+        named = [page.id for page in fitting if page.id in params["ids"]]
+        await self._note(context, standing, fitting, asked=bool(query), touch=True, wanted=named)
         had = {page.id for page in there} | {page.name for page in there}
         answer = {
             "items": [_whole(page, memories.name_of(owners[page.id])) for page in fitting],
@@ -258,8 +259,10 @@ class _Calls:
         *,
         asked: bool,
         touch: bool,
+        wanted: Sequence[str] = (),
     ) -> None:
-        """What was asked and told: so that it can be taken off the record, and for the counts."""
+        """What was asked and told: so that it can be taken off the record, and for the counts. `wanted` of them were
+        asked for by id: those that left a managed conversation come back into it."""
         ids, now = [page.id for page in told], time.time()
         if not (ids or asked):
             return
@@ -270,6 +273,8 @@ class _Calls:
                 keeping.count(conn, own, {"searches": 1, "hits": int(bool(ids))})
             if touch:
                 keeping.touched(conn, ids, now)
+            if wanted and (own_room := keeping.find(conn, standing.memory, standing.owner)):
+                contexts.want(conn, own_room.id, wanted, now)
             forgetting.mention(conn, ids, context.effect, now)
 
         await self._db.write(work)

@@ -10,7 +10,7 @@ import asyncio
 import functools
 import hashlib
 import weakref
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -65,7 +65,7 @@ class _Case:
     before: contexts.Known | None  # what it goes on from; None: it is a new one
     window: Window
     fresh: int
-    texts: Mapping[str, str]  # of notes
+    found: saving.Found
     counter: tokens.Counter = tokens.ESTIMATE
 
     @property
@@ -138,6 +138,8 @@ class Managed:
         counter = await self._counters.of(guest, model)
         async with self._locks.setdefault(guest.uid, asyncio.Lock()):
             case = await self._weighed(await self._case(context, model, request, wanted), counter)
+            if case.found.loaded is not None:  # it is of a conversation that began before what is said now
+                self._talks.begins(context, case.talk)
             learned = case.known.ratio if case.known and case.known.counter == case.counter.name else None
             correction = self._corrections.of(route, case.counter, learned)
             if not talks and case.asked <= correction.fits(wanted.tokens):
@@ -179,14 +181,14 @@ class Managed:
 
     async def _case(self, context: Context, model: str, request: Request, wanted: reading.Wanted) -> _Case:
         place = self._keeper.place(context.call.guest)
-        known, texts = await self._keeper.read(lambda conn: saving.found(conn, place, request))
-        window = known.window if known else Window()
+        found = await self._keeper.read(lambda conn: saving.found(conn, place, request))
+        before = known = found.known
+        request, window = found.request, known.window if known else Window()
         same = turning.repeated(window, request.said)
-        before = known
         if same < len(window.slots):  # it says something else than it did: from there on it is another one
             window, before = turning.parted(window, same), None
         fresh = len(request.said) - same
-        return _Case(context, model, request, wanted, place, known, before, window, fresh, texts)
+        return _Case(context, model, request, wanted, place, known, before, window, fresh, found)
 
     async def _weighed(self, case: _Case, counter: tokens.Counter) -> _Case:
         """Counted by this counter, or by the estimate when it cannot be had now. One question to a tokenizer for all
@@ -231,15 +233,31 @@ class Managed:
             question = next(said.text for said in reversed(request.said) if said.kind == "user")
             heard = functools.partial(self._talks.has, case.talk)
             near = await self._keeper.near(case.context.call.guest, question, bounds.threshold, heard)
-        grown, turn = await _apart(request.said, _paged, window, request, case.fresh, settings, now, near)
+        there = {slot.id for slot in window.slots}
+        if (loaded := case.found.loaded) is not None:  # what is neither said nor loaded cannot be shown
+            near = {page: value for page, value in near.items() if page in loaded}
+        wanted = tuple(page for page in case.found.wanted if page in there and (not loaded or page in loaded))
+        grown, turn = await _apart(
+            request.said, _paged, window, request, case.fresh, settings, now, near, wanted
+        )
         after, note = await self._noted(case, turn, settings, now)
-        texts = {**case.texts, note[0]: note[1]} if note[0] else case.texts
+        texts = {**case.found.texts, note[0]: note[1]} if note[0] else case.found.texts
         after, turn, prompt = await self._fitted(case, after, turn, texts, settings, now)
         after = _counted(layout.remembered(after, prompt), prompt)
         if correction.cautious and turn.left:
             after = windows.counted(after, cautious=1)
         return Turned(
-            case.place, request, case.counter.name, case.before, grown, case.fresh, turn, after, prompt, note
+            case.place,
+            request,
+            case.counter.name,
+            case.before,
+            grown,
+            case.fresh,
+            turn,
+            after,
+            prompt,
+            note,
+            tuple(page for page in case.found.wanted if page in there),
         )
 
     async def _fitted(
@@ -338,9 +356,10 @@ def _paged(
     settings: turning.Settings,
     now: float,
     near: Mapping[str, float],
+    wanted: Sequence[str],
 ) -> tuple[Window, Turn]:
     grown = turning.grown(before, request.said, settings.bounds, now, pages.new_id)
-    return grown, turning.turned(grown, request, fresh, settings, now, near)
+    return grown, turning.turned(grown, request, fresh, settings, now, near, wanted)
 
 
 async def _apart(sized: Any, work: Callable[..., T], *given: Any) -> T:

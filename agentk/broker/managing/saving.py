@@ -1,12 +1,12 @@
 """What a turn of a managed conversation reads and keeps: one read before it, and one transaction for all it changed."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
 from agentk.broker import crash
 from agentk.broker.words import Guest
-from agentk.memory import contexts, keeping, pages
+from agentk.memory import contexts, continuing, keeping, pages, turning
 from agentk.memory import window as windows
 from agentk.memory.driver import Conn
 from agentk.memory.keeping import Limits, Room
@@ -60,6 +60,7 @@ class Turned:
     window: Window
     prompt: Prompt
     note: tuple[str, str] = ("", "")  # id and text
+    wanted: tuple[str, ...] = ()  # pages that the agent asked for
 
 
 async def save(keeper: Keeper, guest: Guest, turned: Turned, budget: int, now: float) -> int:
@@ -88,6 +89,7 @@ async def save(keeper: Keeper, guest: Guest, turned: Turned, budget: int, now: f
             fixed=request.fixed,
             counter=turned.counter,
         )
+        contexts.had(conn, room.id, turned.wanted)
         contexts.let_go(conn, room.id, but=number)
         faults = sum(slot.faults for slot in turned.window.slots) - sum(
             slot.faults for slot in turned.grown.slots
@@ -101,14 +103,53 @@ async def save(keeper: Keeper, guest: Guest, turned: Turned, budget: int, now: f
     return number
 
 
-def found(conn: Conn, place: Place, request: Request) -> tuple[contexts.Known | None, dict[str, str]]:
+@dataclass(frozen=True)
+class Found:
+    """What is known of a conversation: its window, and the request as it goes on from it."""
+
+    request: Request
+    known: contexts.Known | None = None
+    texts: Mapping[str, str] = field(default_factory=dict)  # of notes
+    wanted: tuple[str, ...] = ()  # pages that the agent asked for
+    loaded: frozenset[str] | None = (
+        None  # of pages that are not said any more, those that may be shown; None: all
+    )
+
+
+def found(conn: Conn, place: Place, request: Request) -> Found:
     room = keeping.find(conn, place.memory, place.owner)
     if room is None:
-        return None, {}
+        return Found(request)
     known = contexts.find(conn, room.id, [said.chain for said in request.said])
+    loaded: frozenset[str] | None = None
+    if known is None or turning.repeated(known.window, request.said) < len(known.window.slots):
+        request, known, loaded = _trimmed(conn, room, request, known)
     if known is None:
-        return None, {}
-    return known, contexts.texts(conn, room.id, [note.id for note in known.window.notes if note.resident])
+        return Found(request)
+    notes = contexts.texts(conn, room.id, [note.id for note in known.window.notes if note.resident])
+    return Found(request, known, notes, contexts.wanted(conn, room.id), loaded)
+
+
+def _trimmed(
+    conn: Conn, room: Room, request: Request, before: contexts.Known | None
+) -> tuple[Request, contexts.Known | None, frozenset[str] | None]:
+    """A client that cut its list, or said a summary in place of its front, goes on with its window."""
+    several = [
+        (known, joined)
+        for known in contexts.ended(conn, room.id, {said.digest for said in request.said})
+        if (joined := continuing.joined(known.window, request.said))
+    ]
+    at = continuing.chosen([(known.window, joined) for known, joined in several])
+    if at is None:
+        return request, before, None
+    known, joined = several[at]
+    ids = continuing.unsaid(known.window, joined)
+    kept = {
+        page.id: page
+        for start in range(0, len(ids), keeping.LISTED)
+        for page in keeping.get(conn, [room.id], ids[start : start + keeping.LISTED])
+    }
+    return continuing.whole(request, known.window, joined, kept), known, frozenset(kept)
 
 
 def _make_room(conn: Conn, room: Room, made: Sequence[pages.Page], turned: Turned) -> None:
