@@ -26,7 +26,7 @@ class Call:
     about: str
     status: str
     time: str  # as the journal has it
-    seconds: float | None  # None while it goes on
+    seconds: float | None  # None while it goes on, and of what takes none: an exit, what people did
     tokens: int
     cost: str
     why: str
@@ -36,9 +36,17 @@ class Call:
         found = _TIME.fullmatch(self.time)
         return found[1] if found else "--:--:--"
 
-    def took(self, now: float) -> float:
-        """Seconds until its end, or so far."""
-        if self.seconds is not None:
+    @property
+    def name(self) -> str:
+        return f"{self.method} {self.about}".rstrip()
+
+    @property
+    def goes_on(self) -> bool:
+        return self.seconds is None and self.status == "running"
+
+    def took(self, now: float) -> float | None:
+        """Seconds until its end, or so far; None of what takes none."""
+        if not self.goes_on:
             return self.seconds
         try:
             return max(0.0, now - datetime.fromisoformat(self.time).timestamp())
@@ -67,7 +75,7 @@ class Actions:
     def since(self) -> str:
         """From when on there may be news; "" at first."""
         calls = self.stream()
-        going = [one.time for one in calls if one.seconds is None]
+        going = [one.time for one in calls if one.goes_on]
         return going[0] if going else calls[-1].time if calls else ""
 
     def stream(self) -> list[Call]:

@@ -56,7 +56,7 @@ def tree(state: State, now: float) -> Iterator[Line]:
         return
     drawn = list[Line]()
     for depth, call in state.actions.tree():
-        name = f"{'  ' * depth}{call.method} {call.about}  "
+        name = f"{'  ' * depth}{call.name}  "
         drawn.append(((name, ""), _status(call), (f"  {took(call, now)}", "dim")))
     yield from drawn[-_TREE:] or [(("No calls yet.", "dim"),)]
 
@@ -81,7 +81,7 @@ def actions(state: State, now: float) -> Iterator[Line]:
         used += [f"${call.cost}"] if call.cost else []
         yield (
             (f"{call.clock} ", "dim"),
-            (f"{call.method} {call.about}  ", ""),
+            (f"{call.name}  ", ""),
             _status(call),
             (f"  {took(call, now):>8}  {'  '.join(used)}", "dim"),
             (f"  {call.why}" if call.why else "", "red"),
@@ -172,10 +172,12 @@ def plainly(lines: Iterator[Line]) -> str:
 
 def took(call: Call, now: float) -> str:
     seconds = call.took(now)
+    if seconds is None:
+        return "-"
     shown = (
         f"{seconds * 1000:.0f}ms" if seconds < 1 else f"{seconds:.1f}s" if seconds < 600 else _long(seconds)
     )
-    return shown if call.seconds is not None else f"{shown}…"
+    return f"{shown}…" if call.goes_on else shown
 
 
 def size(count: int) -> str:

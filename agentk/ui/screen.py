@@ -167,7 +167,7 @@ class Screen(App[int]):
         """What has changed since it was drawn; calls that go on, once a second."""
         now, second = time.time(), int(time.monotonic())
         with self._seen.lock:
-            going = second != self._second and any(one.seconds is None for one in self._seen.actions.stream())
+            going = second != self._second and any(one.goes_on for one in self._seen.actions.stream())
             width = self.query_one(f"#{state.STATE}", Pane).size.width
             pictured: dict[str, Callable[[], Iterator[pictures.Line]]] = {
                 state.CONVERSATION: lambda: pictures.conversation(self._seen),

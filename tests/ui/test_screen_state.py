@@ -96,6 +96,9 @@ def test_calls_come_in_order_and_end_later() -> None:
     drawn = pictures.plainly(pictures.actions(seen, NOW)).splitlines()
     assert drawn[0].split() == ["10:00:01", "think", "ok", "250ms", "1,200", "tokens", "$0.01"]
     assert drawn[2].split()[:3] == ["10:00:03", "exec", "running"] and drawn[2].rstrip().endswith("…")
+    ended = State("clerk")
+    ended.saw_calls([call(1, "exit", durationSeconds=None)])
+    assert " -" in pictures.plainly(pictures.actions(ended, NOW)) and ended.actions.since.startswith("2026")
     assert [(depth, one.effect) for depth, one in seen.actions.tree()] == [(0, "e1"), (0, "e2"), (1, "e3")]
     assert seen.saw_calls([call(3, "exec", parent="e2", status="error", why="\x1b[31mno")])
     assert (
