@@ -37,15 +37,14 @@ def harden(api: client.Client, namespace: str, name: str, routine: str, code: by
 
 def _read(code: bytes) -> str:
     """As a routine. Raises Usage for what is none."""
-    read = subprocess.run(
-        [sys.executable, "-P", "-m", "agentk.programs.machine_code"],
-        input=code,
-        capture_output=True,
-        timeout=_READ_SECONDS,
-        check=False,
-    )
+    command = [sys.executable, "-P", "-m", "agentk.programs.machine_code"]
+    try:
+        read = subprocess.run(command, input=code, capture_output=True, timeout=_READ_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        raise usage.Usage(f"this is no routine: it was not read within {_READ_SECONDS} s") from None
     if read.returncode:
-        raise usage.Usage(f"this is no routine: {read.stderr.decode('utf-8', 'replace').strip()[-500:]}")
+        why = read.stderr.decode("utf-8", "replace").strip().rpartition("\n")[2]
+        raise usage.Usage(f"this is no routine: {why[:500] or f'reading it ended with {read.returncode}'}")
     return read.stdout.decode("utf-8", "replace")
 
 

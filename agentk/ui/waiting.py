@@ -8,7 +8,7 @@ from typing import Any
 from agentk.ui import plain
 
 KEPT = 20
-_LINES = 40  # of arguments and of a diff
+_LINES = 80  # of what a call is given
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,36 @@ def meant(waiting: Sequence[Waiting], words: str) -> tuple[Waiting, str]:
 def _one(obj: Mapping[str, Any]) -> Waiting:
     spec = _mapping(obj.get("spec"))
     question = _mapping(spec.get("question"))
-    details = list[str]()
+    return _waiting(str(_mapping(obj.get("metadata")).get("name", "")), spec, question)
+
+
+def _details(name: str, spec: Mapping[str, Any], question: Mapping[str, Any]) -> tuple[str, ...]:
+    """What the call is given, and how much of that is left out here, so that nobody approves what they have not seen."""
+    told = list[str]()
     if question:
-        details.append(str(question.get("text", "")))
-        details += [f"choice: {one}" for one in question.get("choices") or ()]
+        told += str(question.get("text", "")).splitlines()
+        told += [f"choice: {one}" for one in question.get("choices") or ()]
     for key, value in _mapping(spec.get("arguments")).items():
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-        details += [f"{key}: {line}" for line in text.splitlines()[:_LINES] or [""]]
-    details += str(spec.get("diff") or "").splitlines()[:_LINES]
-    if hidden := plain.number(spec.get("hiddenBytes")):
-        details.append(f"and {hidden:,} bytes that are not shown")
+        told += [f"{key}: {line}" for line in text.splitlines() or [""]]
+    told += str(spec.get("diff") or "").splitlines()
+    more = len(told) - _LINES
+    shown = [plain.line(one) for one in told[:_LINES]]
+    hidden = plain.number(spec.get("hiddenBytes"))
+    if more > 0 or hidden or any(len(one) > plain.LETTERS for one in told):
+        left = f"{max(0, more):,} lines and {hidden:,} bytes more" if more > 0 or hidden else "lines are cut"
+        shown.append(f"({left}: agentk describe approval {name})")
+    return tuple(shown)
+
+
+def _waiting(name: str, spec: Mapping[str, Any], question: Mapping[str, Any]) -> Waiting:
     return Waiting(
-        name=plain.word(_mapping(obj.get("metadata")).get("name", "")),
+        name=plain.word(name),
         method=plain.word(spec.get("method", "")),
         summary=plain.line(question.get("text") or spec.get("summary") or "", 200),
         until=plain.word(spec.get("deadline", "")),
         asks=bool(question),
-        details=tuple(plain.line(one) for one in details[: 2 * _LINES]),
+        details=_details(plain.word(name), spec, question),
     )
 
 

@@ -184,6 +184,13 @@ def test_a_terminal_is_shown_what_is_hostile_and_a_pipe_is_told_it(space: Space)
         piped.stdin.flush()
         assert piped.stdout.readline() == b"\x1b[2J\r\n"
         piped.kill()
+    with Terminal(space, "attach", "a") as shown:
+        shown.until("Conversation")
+        shown.resize(40, 10)
+        shown.until("a line for the agent")
+        shown.type("/quit\r")
+        assert shown.process.wait(household.SECONDS) == 0
+    assert space.status("a")["phase"] == "Running"
 
 
 def test_calls_that_wait_for_a_person_are_seen_and_answered(space: Space) -> None:

@@ -4,10 +4,11 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from agentk.ui import doing, reading
+from agentk.ui import doing, reading, waiting
 from agentk.ui.screen import Pane, Screen
 from agentk.ui.state import State
 
@@ -73,3 +74,24 @@ def test_it_fits_terminals_of_every_size_and_turns_with_them(tmp_path: Path) -> 
             assert screen.query_one(Input).value == "x"
 
     asyncio.run(story(fed(tmp_path)))
+
+
+def test_what_is_approved_is_named_and_what_is_not_shown_is_told() -> None:
+    other = {**APPROVAL, "metadata": {"name": "clerk-3f0000000a", "creationTimestamp": "2"}}
+    long = {**APPROVAL["spec"], "arguments": {"code": "\n".join(["true"] * 200)}, "hiddenBytes": 0}
+    answered = {"metadata": {"name": "x"}, "spec": long, "status": {"phase": "Denied"}}
+    seen = waiting.read([other, APPROVAL, answered, {**APPROVAL, "metadata": {"name": "z"}, "spec": long}])
+    assert [one.name for one in seen] == ["z", "clerk-3f9c1d20aa", "clerk-3f0000000a"]
+    assert waiting.meant(seen, "3f9c not  today") == (seen[1], "not  today")
+    for words in ("", "3f", "nobody"):
+        with pytest.raises(ValueError, match="say which one"):
+            waiting.meant(seen, words)
+    with pytest.raises(ValueError, match="nothing waits"):
+        waiting.meant((), "x")
+    assert len(seen[0].details) == 81 and seen[0].details[-1].startswith(
+        "(120 lines and 0 bytes more: agentk"
+    )
+    assert "7 bytes more" in seen[1].details[-1]
+    assert all(
+        one.isprintable() for each in seen for one in "".join((*each.details, each.summary, each.method))
+    )
