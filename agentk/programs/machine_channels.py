@@ -83,6 +83,11 @@ class Channels:
             return []
         return [f"{one.name}: {one.description}" for one in listed.items]
 
+    def tool(self, name: str) -> str:
+        """What one is for, and the JSON Schema of its arguments. Raises CallError."""
+        told = self._agent.tool_describe(name)
+        return f"{told.name}: {told.description}\nIts arguments: {json.dumps(told.input_schema, ensure_ascii=False)}"
+
     def close(self) -> None:
         self._done()
 

@@ -241,6 +241,8 @@ class Machine:
         return f"{'Forgotten.' if gone else 'There was no such cell.'} {self._cells.size()}"
 
     def _do_perceive(self, frame: Frame, given: Dict[str, Any]) -> str:
+        if given.get("channel") == "tool" and given.get("name"):
+            return self._channels.tool(str(given["name"]))
         if given.get("channel") == "tool":
             return "\n".join(self._channels.tools()) or "There are no tools."
         return self._came(self._channels.perceive()) or "Nothing came."

@@ -51,7 +51,7 @@ FUNCTIONS: List[Function] = [
     _function(
         "perceive",
         "Tells what came from the world, or that nothing did, without waiting. Of the channel tool it tells which "
-        "tools there are.",
+        "tools there are, and of one that is named which arguments it takes.",
         [],
         {
             "channel": {
@@ -59,6 +59,7 @@ FUNCTIONS: List[Function] = [
                 "enum": ["mail", "terminal", "tool"],
                 "description": "All that can come, if not given.",
             },
+            "name": _text("Name of a tool."),
         },
     ),
     _function(

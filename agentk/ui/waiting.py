@@ -50,7 +50,7 @@ def _one(obj: Mapping[str, Any]) -> Waiting:
 
 
 def _details(name: str, spec: Mapping[str, Any], question: Mapping[str, Any]) -> tuple[str, ...]:
-    """What the call is given, and how much of that is left out here, so that nobody approves what they have not seen."""
+    """What the call is given, and how much of that is left out here, or people approve what they did not see."""
     told = list[str]()
     if question:
         told += str(question.get("text", "")).splitlines()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agentk.programs import machine_folding, machine_routines, machine_window
+from tests.programs import test_react
 from tests.programs.machine_house import LAST, House, back, does, run
 
 
@@ -83,7 +84,11 @@ def test_it_perceives_its_mail_and_its_terminal_and_acts_on_both(house: House) -
     house.tools = {"type": "3"}
     house.frames["Do it."] = [
         does("perceive"),
-        [*does("act", channel="mail", to="bob", content="got it"), *does("perceive", channel="tool")],
+        [
+            *does("act", channel="mail", to="bob", content="got it"),
+            *does("perceive", channel="tool"),
+            *does("perceive", channel="tool", name="type"),
+        ],
         [
             *does("act", channel="tool", to="type", content={}),
             *does("act", channel="terminal", content="Ah!"),
@@ -99,6 +104,7 @@ def test_it_perceives_its_mail_and_its_terminal_and_acts_on_both(house: House) -
         '[mail] {"from": "bob", "message": {"n": 1}}',
         "Sent: m9",
         "type: Is type.",
+        f"type: Is.\nIts arguments: {json.dumps(test_react.TEXT)}",
         "3",
         "Done.",
         "[terminal] hello",
