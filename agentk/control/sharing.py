@@ -43,6 +43,15 @@ class Space(NamedTuple):
     def minus(self, other: "Space") -> "Space":
         return Space(*(mine - theirs for mine, theirs in zip(self, other, strict=True)))
 
+    def takes(self, want: "Space") -> bool:
+        """Whether nothing lacks: the usual question, and the cheap one."""
+        return (
+            (not want.running or want.running <= self.running)
+            and (not want.boxes or want.boxes <= self.boxes)
+            and (not want.cpu_millis or want.cpu_millis <= self.cpu_millis)
+            and (not want.memory_bytes or want.memory_bytes <= self.memory_bytes)
+        )
+
     def lacks(self, want: "Space") -> "Space":
         """What is wanted and not here. Of what is not wanted nothing lacks, however little there is."""
         return Space(
@@ -57,6 +66,12 @@ class Space(NamedTuple):
 
 _NOTHING = Space()
 How = Literal["Freeze", "End"]
+
+
+_BEHIND = {
+    state: Problem(NODE_FULL, f"it waits for room to {verb} behind one that has priority")
+    for state, verb in (("waits", "start"), ("yields", "go on"))
+}
 
 
 @dataclass(frozen=True)
@@ -100,18 +115,20 @@ def reckon(
     table = _Table(list(claims), node, now)
     totals: dict[str, Amount] = {}
     for one in table.claims:
-        if one.state in THERE:
+        if one.state in THERE and quotas.get(one.key[0]):
             totals[one.key[0]] = totals.get(one.key[0], Amount()).plus(one.amount)
     heads: dict[str, Key] = {}  # the first of each namespace that had no room in its Quota
     for one in table.line():
-        total = totals.get(one.key[0], Amount())
-        if one.state == "waits":
-            total = total.plus(one.amount)
-            problem = _quota_problem(one, quotas.get(one.key[0], ()), total, heads)
-            if problem is not None:
-                table.answer.refused[one.key] = problem
-                continue
-        if table.admits(one):
+        rules, total = quotas.get(one.key[0]), Amount()
+        if rules:
+            total = totals.get(one.key[0], total)
+            if one.state == "waits":
+                total = total.plus(one.amount)
+                problem = _quota_problem(one, rules, total, heads)
+                if problem is not None:
+                    table.answer.refused[one.key] = problem
+                    continue
+        if table.admits(one) and rules:
             totals[one.key[0]] = total
     return table.answer
 
@@ -172,19 +189,17 @@ class _Table:
         if one.key in self.answer.victims:  # it is to end for one of higher priority
             self.answer.refused[one.key] = Problem(NODE_FULL, "it is to make room")
             return False
-        never = self._whole.lacks(want)
-        if any(never):
-            told = f"it can never {verb}: this machine takes {self._node.tell(never)}"
+        if not self._whole.takes(want):
+            told = f"it can never {verb}: this machine takes {self._node.tell(self._whole.lacks(want))}"
             self.answer.refused[one.key] = Problem(NODE_FULL, told)
             return False
         if self._held_back.running or any(map(operator.mul, want, self._held_back)):
-            told = f"it waits for room to {verb} behind one that has priority"
-            self.answer.refused[one.key] = Problem(NODE_FULL, told)
+            self.answer.refused[one.key] = _BEHIND[one.state]
             return False
-        now, later = self._free.lacks(want), self._coming.lacks(want)
-        if not any(now) and not any(later):
+        if self._free.takes(want) and self._coming.takes(want):
             self._free, self._coming = self._free.minus(want), self._coming.minus(want)
             return True
+        now, later = self._free.lacks(want), self._coming.lacks(want)
         lacking = later if any(later) else now
         told = f"no room to {verb}: this machine takes {self._node.tell(lacking)}"
         self.answer.refused[one.key] = self._make_room(one, want, Problem(NODE_FULL, told))
