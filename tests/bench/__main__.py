@@ -21,6 +21,9 @@ NAMES = (
     "pages",
     "memory_search",
     "memory_meaning",
+    "audit_query",
+    "scheduling",
+    "promises",
 )
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,18 @@ def main() -> None:
     for size in given.sizes.split(","):
         many, dims = (int(part) for part in size.split("x"))
         with tempfile.TemporaryDirectory(prefix="akb-") as folder:
-            _measure(Path(folder), many, dims, given.rounds)
+            _tell(many, dims, measured(Path(folder), many, dims, given.rounds))
 
 
-def _measure(folder: Path, many: int, dims: int, rounds: int) -> None:
+@dataclass(frozen=True)
+class Measured:
+    took: dict[str, list[float]]  # seconds of every question, by way
+    same: float  # of what is found, what numpy finds, too
+    filling: float  # seconds to keep a page
+    size: int  # bytes of memory.db
+
+
+def measured(folder: Path, many: int, dims: int, rounds: int) -> Measured:
     random = numpy.random.default_rng(7)
     made = random.standard_normal((many, dims), dtype=numpy.float32)
     made /= numpy.linalg.norm(made, axis=1, keepdims=True)
@@ -77,16 +86,20 @@ def _measure(folder: Path, many: int, dims: int, rounds: int) -> None:
                 took[name].append(time.perf_counter() - began)
         found = {n for n, _ in vectors.nearest(reading, shelves, question.tobytes(), NEIGHBOURS, None)}
         same += len(found & {n + 1 for n in _best(made, question)})
-    print(f"\n{many:,} vectors of {dims} numbers; {filling * 1e3 / many:.2f} ms to keep a page; ", end="")
-    print(f"{same / (rounds + 2) / NEIGHBOURS:.0%} the same as numpy finds; ", end="")
-    print(f"{(folder / database.DATABASE).stat().st_size / 2**20:.0f} MiB")
-    print("| way | median | p95 | to raw |\n|---|---|---|---|")
-    base = statistics.median(took["raw sqlite-vec"])
-    for name, each in took.items():
-        middle, late = statistics.median(each), sorted(each)[int(len(each) * 0.95)]
-        print(f"| {name} | {middle * 1e3:.2f} ms | {late * 1e3:.2f} ms | {middle / base:.2f}× |")
     for conn in (*hot.values(), reading, ours, raw):
         conn.close()
+    size = (folder / database.DATABASE).stat().st_size
+    return Measured(took, same / (rounds + 2) / NEIGHBOURS, filling / many, size)
+
+
+def _tell(many: int, dims: int, told: Measured) -> None:
+    print(f"\n{many:,} vectors of {dims} numbers; {told.filling * 1e3:.2f} ms to keep a page; ", end="")
+    print(f"{told.same:.0%} the same as numpy finds; {told.size / 2**20:.0f} MiB")
+    print("| way | median | p95 | to raw |\n|---|---|---|---|")
+    base = statistics.median(told.took["raw sqlite-vec"])
+    for name, each in told.took.items():
+        middle, late = statistics.median(each), sorted(each)[int(len(each) * 0.95)]
+        print(f"| {name} | {middle * 1e3:.2f} ms | {late * 1e3:.2f} ms | {middle / base:.2f}× |")
 
 
 def _raw(folder: Path, made: Any) -> driver.Conn:
