@@ -135,6 +135,19 @@ def test_forgetting_leaves_no_byte_of_it_in_any_file(tmp_path: Path) -> None:
         assert len(keeping.conversation(conn, room.id)) == 200
 
 
+def test_with_a_page_go_records_of_who_kept_it_told_it_or_replaced_it(tmp_path: Path) -> None:
+    with opened(tmp_path) as conn:
+        room = keeping.room(conn, "m", "a", "a")
+        for number in range(2):
+            page = keeping.fresh("note", f"the door is {number}", 1, name="door")
+            keeping.put(conn, room, page, WIDE, keeping.Told(f"kept {number}"))
+            forgetting.mention(conn, [page.id], f"told {number}", 1.0)
+        forgetting.mention(conn, [say(conn, room, "stays")], "told of another", 1.0)
+        gone = forgetting.forget(conn, [room.id], [page.id])
+        assert gone.effects == ("kept 0", "kept 1", "told 0", "told 1")
+        assert forgetting.pending(conn, 0.0) == [*gone.effects]
+
+
 def test_what_replaces_a_name_is_what_it_means(tmp_path: Path) -> None:
     with opened(tmp_path) as conn:
         room = keeping.room(conn, "m", "a", "a")
