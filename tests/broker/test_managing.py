@@ -50,6 +50,10 @@ def test_what_an_agent_does_not_say_of_paging_its_memory_says() -> None:
     assert wanted and wanted.by_model and wanted.tokens == settings.TOKENS
     assert wanted.settings.weights == scoring.Weights(recency=0, similarity=2)
     assert wanted.settings.halves == scoring.HalfLives(recency_seconds=2, recency_pages=9)
+    theirs = settings.of({"context": "managed"}, {"contextTokens": 900})
+    mine_too = settings.of({"context": "managed", "contextTokens": 700}, {"contextTokens": 900})
+    assert theirs and mine_too and (theirs.tokens, mine_too.tokens) == (900, 700)
+    assert settings.of({"contextTokens": 700}, {"contextTokens": 900}) is None
 
 
 def test_an_openai_client_goes_on_within_a_budget_and_is_answered_of_what_left() -> None:
@@ -288,6 +292,24 @@ def test_two_clients_that_began_alike_have_a_window_each() -> None:
                 text = json.dumps(seen.body)
                 assert not ("client0" in text and "client1" in text)
             assert len(await keeper.read(lambda conn: contexts.newest(conn, [1]))) == 2
+
+    run(story)
+
+
+def test_what_is_sent_twice_at_once_is_kept_once() -> None:
+    async def story() -> None:
+        async with rigs.rig(rigs.counts()) as (_, world, keeper):
+            talk = [
+                {"role": ("user", "assistant")[n % 2], "content": "Look." if n % 2 else said(n)}
+                for n in range(41)
+            ]
+            for more in (21, 41):
+                asked = (world.call("think", messages=talk[:more], maxTokens=5) for _ in range(3))
+                await asyncio.gather(*asked)
+                [room] = await keeper.read(lambda conn: keeping.rooms(conn, "m"))
+                [known] = await keeper.read(lambda conn: contexts.newest(conn, [1]))
+                assert len(known.window.slots) == more
+                assert room.pages == more + len(known.window.notes)
 
     run(story)
 
