@@ -1,0 +1,97 @@
+"""Who sees, forgets and adds to whose pages in a Memory, asked at the gate: whatever its sharing says, and no more."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from agentk.api import admit, errors, kinds
+from agentk.broker.words import Call
+from agentk.daemon import gatehouse
+from agentk.runtime.jails import Jails
+from agentk.store.store import Store
+
+Object = dict[str, Any]
+Ask = Callable[..., Awaitable[Any]]
+
+
+def made(kind: str, name: str, spec: Object, namespace: str = "default") -> Object:
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    return admit.admit({"apiVersion": kinds.API_VERSION, "kind": kind, "metadata": metadata, "spec": spec})
+
+
+@contextlib.asynccontextmanager
+async def shared(folder: Path, sharing: Object | None) -> AsyncIterator[Ask]:
+    """A gate without a launcher, and two agents that use one Memory: `writer` and `reader`."""
+    (folder / "store").mkdir(mode=0o700)
+    store = Store.open(folder / "store")
+    house = gatehouse.Gatehouse(store, Jails(folder / "no-launcher"))
+    policy = {"level": "baseline", "rules": [{"name": "all", "effect": "Allow", "methods": ["*"]}]}
+    await store.create(
+        admit.admit({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
+    )
+    await store.create(made("Policy", "baseline", policy, ""))
+    await store.create(made("Memory", "team", {"sharing": sharing} if sharing else {}))
+    uids = {}
+    for name in ("writer", "reader"):
+        agent = made("Agent", name, {"command": ["true"], "memory": {"ref": {"name": "team"}}})
+        uids[name] = str((await store.create(agent))["metadata"]["uid"])
+    running = asyncio.create_task(house.run())
+    await house.lives.opened()
+
+    async def ask(who: str, method: str, /, **params: Any) -> Any:
+        guest = house.guests.find(f"{uids[who]}-1")
+        return await house.gate.call(Call(guest, f"memory.{method}", params), _unheard)
+
+    try:
+        yield ask
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await house.close()
+        store.close()
+
+
+@pytest.mark.parametrize(
+    ("sharing", "sees", "changes"),
+    [
+        (None, False, False),
+        ({"agents": ["writer"], "write": True}, False, False),
+        ({"agents": ["reader"], "write": True}, False, False),
+        ({"agents": ["writer", "read*"]}, True, False),
+        ({"namespace": True}, True, False),
+        ({"namespace": True, "write": True}, True, True),
+        ({"namespace": True, "read": False, "write": True}, False, True),
+    ],
+)
+def test_others_have_what_sharing_says(
+    tmp_path: Path, sharing: Object | None, sees: bool, changes: bool
+) -> None:
+    async def story() -> None:
+        async with asyncio.timeout(60), shared(tmp_path, sharing) as ask:
+            kept = (await ask("writer", "remember", content="the safe opens with 4711", name="safe"))["id"]
+            for asked in ({"query": "safe"}, {"names": ["safe"]}, {"ids": [kept]}):
+                assert len((await ask("reader", "recall", **asked))["items"]) == sees
+            for asked in ({"query": "safe"}, {"query": ""}, {"query": "", "agents": ["writer"]}):
+                assert len((await ask("reader", "search", **asked))["items"]) == sees
+            try:
+                await ask("reader", "remember", content="and with 4712", agent="writer")
+                added = True
+            except errors.NotFound:
+                added = False
+            assert added == changes
+            for by in ("names", "ids"):
+                forgot = await ask("reader", "forget", **{by: [kept if by == "ids" else "safe"]})
+                assert forgot["forgotten"] == ([kept] if changes else [])
+                assert len((await ask("writer", "recall", names=["safe"]))["items"]) == (not changes)
+                if changes:
+                    kept = (await ask("writer", "remember", content="4711", name="safe"))["id"]
+
+    asyncio.run(story())
+
+
+async def _unheard(data: Any) -> None:
+    """No stream."""
