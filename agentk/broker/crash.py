@@ -15,9 +15,18 @@ TOOLING = ("tool.making", "tool.made", "tool.counted", "tool.ran", "tool.kept")
 ASKING = ("approval.made", "approval.answering", "approval.answered", "approval.used")
 # A Skill is about to be saved · the version before it is kept · one has run.
 SKILLS = ("skill.saving", "skill.kept", "skill.ran")
-# Of a managed context: what left is about to be told of in a note · the note is written · nothing of the turn is on the
-# disk yet · all of it is, and the model was not asked.
-CONTEXT = ("context.folding", "context.folded", "context.keeping", "context.kept")
+# Of a managed context: who leaves is decided, and nothing is written · what left is about to be told of in a note · the
+# note is written · nothing of the turn is on the disk yet · all of it is, uncommitted · it is committed, and the model
+# was not asked · the model has answered, and what it read is not noted.
+CONTEXT = (
+    "context.paged",
+    "context.folding",
+    "context.folded",
+    "context.keeping",
+    "context.written",
+    "context.kept",
+    "context.answered",
+)
 
 # A page is kept · pages are forgotten and still in the log · they are gone from the log and not from the journal · some
 # of a room are embedded anew.

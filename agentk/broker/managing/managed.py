@@ -172,6 +172,7 @@ class Managed:
         sent = self._sent.pop(context, None)
         if sent is None:
             return
+        crash.crashpoint("context.answered")
         told = 0 if usage.counted else usage.input_tokens
         known = self._corrections.learn(sent.route, sent.counter, sent.correction, sent.estimated, told)
         if sent.number:
@@ -240,6 +241,8 @@ class Managed:
         grown, turn = await _apart(
             request.said, _paged, window, request, case.fresh, settings, now, near, wanted
         )
+        if turn.left:
+            crash.crashpoint("context.paged")
         after, note = await self._noted(case, turn, settings, now)
         texts = {**case.found.texts, note[0]: note[1]} if note[0] else case.found.texts
         after, turn, prompt = await self._fitted(case, after, turn, texts, settings, now)

@@ -95,6 +95,7 @@ async def save(keeper: Keeper, guest: Guest, turned: Turned, budget: int, now: f
             slot.faults for slot in turned.grown.slots
         )
         keeping.count(conn, room.id, {"faults": faults, "evictions": len(turned.turn.left)})
+        crash.crashpoint("context.written")
         return number
 
     crash.crashpoint("context.keeping")
