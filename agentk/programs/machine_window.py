@@ -12,6 +12,7 @@ from typing import Any, Dict, List
 
 BYTES_A_TOKEN = 3
 _LEAST, _MOST = 0.25, 4.0  # of a correction: a provider may answer anything
+_AROUND = 16  # what providers write around a request
 _SLOWLY = 0.2
 _STEPS = (
     20  # a correction is one of so many parts of one: lines that move with every answer would be cut anew
@@ -50,7 +51,7 @@ class Window:
     def __init__(self, most: int, burst: int, functions: List[Dict[str, Any]], system: str) -> None:
         self.most = most
         self._burst = burst
-        self._functions, self._system = tokens(functions), tokens(system)
+        self._functions, self._system = tokens(functions), tokens(system) + _AROUND
         self._ratio = 1.0
 
     @property

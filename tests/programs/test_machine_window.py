@@ -89,7 +89,7 @@ def test_what_a_turn_says_is_cut_and_what_cannot_be_is_told(house: Dense) -> Non
 def test_an_estimate_is_corrected_at_once_upwards_and_slowly_down() -> None:
     window = machine_window.Window(8000, 4, [], "")
     said = [{"role": "user", "content": "x" * 2970}]
-    before, estimated = window.room, machine_window.tokens(said) + 2
+    before, estimated = window.room, machine_window.tokens(said) + 18
     window.learned(said, estimated * 2)
     assert abs(window.room - before / 2) < before / 20
     window.learned(said, 0)
