@@ -19,6 +19,7 @@ NAMES = (
     "code_tokens",
     "context",
     "pages",
+    "checkpoints",
     "memory_search",
     "memory_meaning",
     "audit_query",

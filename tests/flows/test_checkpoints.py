@@ -45,6 +45,7 @@ def has(space: Space, name: str, times: int) -> str:
     return next(line for line in reversed(space.log(name)) if line.startswith("has"))
 
 
+@household.on_both
 def test_an_agent_comes_back_as_it_was_and_as_another(space: Space) -> None:
     space.apply(python("a", GROWING, memory={}))
     has(space, "a", 1)
@@ -155,30 +156,37 @@ def work(space: Space, name: str, word: str, code: int | None = 0) -> None:
 
 
 @household.on_both
-def test_after_a_failure_it_begins_with_the_last_one(home: Household, runtime: str) -> None:
-    with household.space(home, runtime) as space:
-        wish = {"steps": 2, "keep": 1, "restore": "OnFailure"}
-        again = {"restartPolicy": "OnFailure", "restartBackoff": {"initialSeconds": 0, "maxSeconds": 0}}
-        space.apply(python("a", WORKING, checkpoint=wish, **again))
-        space.running("a")
-        for word in ("one", "two"):
-            work(space, "a", word)
-        space.until("a", lambda status: status.get("lastCheckpoint", {}).get("name") == "a-auto-1")
-        for word in ("three", "four"):
-            work(space, "a", word)
-        space.until("a", lambda status: status.get("lastCheckpoint", {}).get("name") == "a-auto-2")
-        until("the older one is gone", lambda: automatic(space, "a") == {"a-auto-2": "Ready"})
-        for word in ("five", "fail"):
-            work(space, "a", word)
-        status = space.running("a", 2)
-        assert status["restoredFrom"] == {"name": "a-auto-2", "attempt": 2}
-        space.logged("a", "begins with ['four', 'one', 'three', 'two']")
-        space.event("a", "Restored")
-        assert "Checkpointed" in space.events("a")
-        said = space.agentk("audit", "a").out
-        assert "checkpoint.take" in said and "checkpoint.restore" in said
-        told = space.agentk("describe", "agent", "a").out
-        assert "Last Checkpoint" in told and "Restored From" in told, told
+def test_after_a_failure_it_begins_with_the_last_one(space: Space) -> None:
+    wish = {"steps": 1, "keep": 1, "restore": "OnFailure"}
+    again = {"restartPolicy": "OnFailure", "restartBackoff": {"initialSeconds": 0, "maxSeconds": 0}}
+    space.apply(python("a", WORKING, checkpoint=wish, **again))
+    space.running("a")
+    for number, word in enumerate(("one", "two"), 1):
+        work(space, "a", word)
+        name = f"a-auto-{number}"
+        space.until("a", lambda status, name=name: status.get("lastCheckpoint", {}).get("name") == name)
+    until("the older one is gone", lambda: automatic(space, "a") == {"a-auto-2": "Ready"})
+    work(space, "a", "fail")
+    status = space.running("a", 2)
+    assert status["restoredFrom"] == {"name": "a-auto-2", "attempt": 2}
+    space.logged("a", "begins with ['one', 'two']")
+    space.event("a", "Restored")
+    assert "Checkpointed" in space.events("a")
+    said = space.agentk("audit", "a").out
+    assert "checkpoint.take" in said and "checkpoint.restore" in said
+    told = space.agentk("describe", "agent", "a").out
+    assert "Last Checkpoint" in told and "Restored From" in told, told
+
+
+def test_time_takes_them_too_of_what_runs(space: Space) -> None:
+    space.apply(python("a", "import time; time.sleep(1000)", checkpoint={"every": "1s", "keep": 2}))
+    until("the first is gone", lambda: set(automatic(space, "a")) >= {"a-auto-2", "a-auto-3"})
+    space.agentk("suspend", "a")
+    space.phase("a", "Suspended")
+    until("the last is taken", lambda: set(automatic(space, "a").values()) == {"Ready"})
+    assert len(automatic(space, "a")) <= 3  # two stay; the oldest may be on its way
+    space.agentk("delete", "agent", "a")
+    until("they go with it", lambda: not automatic(space, "a"))
 
 
 @pytest.mark.parametrize("point", crash.CHECKPOINTS)
