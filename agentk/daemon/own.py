@@ -10,8 +10,9 @@ from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Route
 
 from agentk.api import errors
-from agentk.daemon import answers, audits, bodies, budgeting, desk, hostcalls, restoring
+from agentk.daemon import answers, audits, bodies, budgeting, desk, hostcalls
 from agentk.daemon.services import Services
+from agentk.memory import database
 from agentk.store.blobs import BLOB_BYTES_MAX
 from agentk.store.store import Store
 
@@ -40,7 +41,8 @@ def routes(store: Store, services: Services) -> list[BaseRoute]:
         wanted = request.query_params.get("memory", "true")
         if wanted not in ("true", "false"):
             raise errors.BadRequest("memory is true or false", field="memory")
-        await store.backup(copy, restoring.parts(store.folder) if wanted == "true" else ())
+        remembered = services.memory if wanted == "true" else None
+        await store.backup(copy, {database.DATABASE: remembered.db.copy} if remembered else None)
         return FileResponse(
             copy, media_type="application/x-tar", background=BackgroundTask(copy.unlink, True)
         )

@@ -12,11 +12,8 @@ from agentk.data.places import Places
 from agentk.memory import backups, database, driver
 from agentk.store import archives
 
-
-def parts(store: Path) -> list[archives.Part]:
-    """What is in a backup besides objects and sources: what agents remember."""
-    file = store / database.DATABASE
-    return [archives.Part(database.DATABASE, lambda final: backups.copy_to(file, final), backups.wrong)]
+# What is in a backup besides objects and sources: what agents remember.
+PARTS = {database.DATABASE: backups.wrong}
 
 
 def restore(places: Places, archive: Path, *, memory: bool = True) -> list[str]:
@@ -31,7 +28,7 @@ def restore(places: Places, archive: Path, *, memory: bool = True) -> list[str]:
         store = places.state / "store"
         out = () if memory else (database.DATABASE,)
         if uid == os.getuid():
-            return archives.restore(store, archive, parts(store), out)
+            return archives.restore(store, archive, PARTS, out)
         copied = store / "restoring.tar"
         try:
             with archive.open("rb") as source, open(_new(copied), "wb") as target:
@@ -58,7 +55,7 @@ def _as(uid: int, store: Path, archive: Path, out: Sequence[str]) -> list[str]:
         try:
             os.close(read)
             rights.become(uid)
-            said = "\n".join(archives.restore(store, archive, parts(store), out))
+            said = "\n".join(archives.restore(store, archive, PARTS, out))
             code = 0
         except Exception as error:  # noqa: BLE001 (told through the pipe; a fork must not go on)
             said = str(error)

@@ -1,8 +1,8 @@
-"""Copies of memory.db, out while all goes on, and looked at before they take its place.
+"""Copies of memory.db (`Database.copy`), looked at before they take its place.
 
-Copied block by block, in one snapshot, and never rebuilt: sqlite-vec finds its vectors by the numbers of their rows,
-which a rebuilt database gives anew. So what is free in the copy is what is free in the database: zeros, since what is
-deleted there is overwritten. The log is folded in; a copy is one file.
+They are copied block by block and never rebuilt: sqlite-vec finds its vectors by the numbers of their rows, which a
+rebuilt database gives anew. So what is free in the copy is what is free in the database: zeros, since what is deleted
+there is overwritten. The log is folded in; a copy is one file.
 """
 
 from contextlib import closing
@@ -12,14 +12,6 @@ from agentk.memory import driver, tables
 
 # What a database does by itself when somebody reads it or writes to it.
 _ACTS = "SELECT type, name, sql FROM sqlite_master WHERE type IN ('trigger', 'view')"
-
-
-def copy_to(database: Path, final: Path) -> None:
-    """As it is at one moment, whole in one new file (0600). Raises Unavailable, or OSError."""
-    try:
-        driver.copy(database, final)
-    except driver.error_types() as error:
-        raise driver.refused(error) from error
 
 
 def wrong(file: Path) -> str:

@@ -36,7 +36,8 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Job:
-    run: Callable[[Conn], Any] | None  # None: take the log back into the file, and nothing more
+    run: Callable[[Conn], Any]
+    alone: bool  # in no transaction
     future: "concurrent.futures.Future[Any]"
 
 
@@ -123,13 +124,33 @@ class Database:
 
     async def write(self, work: Work[T]) -> T:
         """Run `work` in a transaction; returns when it is on the disk. A cancelled caller does not stop it."""
-        answer: T = await asyncio.wrap_future(self._queue(work))
+        answer: T = await asyncio.wrap_future(self._queue(work, alone=False))
         return answer
 
     async def truncate(self) -> bool:
         """Leave nothing of what was deleted in the log; False when a reader kept it from that."""
-        cut: bool = await asyncio.wrap_future(self._queue(None))
+        cut: bool = await asyncio.wrap_future(self._queue(checkpoint, alone=True))
         return cut
+
+    def copy(self, final: Path) -> None:
+        """All there is when it returns, in one new file (0600), while others read and write. For a thread: it waits."""
+
+        def done(work: Callable[[Conn], T]) -> T:
+            answer: T = self._queue(work, alone=True).result()
+            return answer
+
+        copying = done(lambda conn: driver.Copying(conn, final))
+        try:
+            while done(lambda conn: copying.step()):
+                continue
+        finally:
+            try:
+                done(lambda conn: copying.close())
+            except errors.Unavailable:
+                if self._closed:  # meanwhile: its thread has ended
+                    with suppress(*driver.error_types()):
+                        copying.close()
+                raise
 
     async def read(self, work: Work[T], *, scan: bool = False) -> T:
         """Run `work` in a thread, in one snapshot. `scan`: it looks at many vectors, not at a page alone."""
@@ -157,12 +178,12 @@ class Database:
             checkpoint(self._conn)
         self._conn.close()
 
-    def _queue(self, work: Callable[[Conn], Any] | None) -> "concurrent.futures.Future[Any]":
+    def _queue(self, work: Callable[[Conn], Any], *, alone: bool) -> "concurrent.futures.Future[Any]":
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         with self._gate:
             if self._closed:
                 raise errors.Unavailable("the memory is closed")
-            self._jobs.put(_Job(work, future))
+            self._jobs.put(_Job(work, alone, future))
         return future
 
     def _reading(self, work: Work[T], scan: bool) -> T:
@@ -191,7 +212,7 @@ class Database:
         more = True
         while more:
             job, batch = self._jobs.get(), list[_Job]()
-            while job is not None and job.run is not None:
+            while job is not None and not job.alone:
                 batch.append(job)
                 if len(batch) == _BATCH:
                     break
@@ -201,15 +222,17 @@ class Database:
                     break
             if batch:
                 self._commit(batch)
-            if job is not None and job.run is None:
-                self._truncate(job.future)
+            if job is not None and job.alone:
+                _tell(job.future, self._alone(job))
             more = job is not None
 
-    def _truncate(self, future: "concurrent.futures.Future[Any]") -> None:
+    def _alone(self, job: _Job) -> Any:
         try:
-            _tell(future, checkpoint(self._conn))
+            return job.run(self._conn)
         except driver.error_types() as error:
-            _tell(future, driver.refused(error))
+            return driver.refused(error)
+        except Exception as error:  # noqa: BLE001 it is the caller's, and is told there
+            return error
 
     def _commit(self, batch: list[_Job]) -> None:
         answers: list[tuple[concurrent.futures.Future[Any], Any]]
@@ -225,7 +248,6 @@ class Database:
             _tell(future, answer)
 
     def _one(self, job: _Job) -> Any:
-        assert job.run is not None
         self._conn.execute("SAVEPOINT one")
         try:
             answer = job.run(self._conn)

@@ -20,6 +20,7 @@ EACH = "SELECT value FROM json_each(?)"
 # there is not mapped, and what is mapped is the page cache's. One page that is looked up is another matter: a first
 # touch of a mapped file reads ahead as far as the disk's setting says, which may be megabytes for 4 KiB.
 _MAPPED_BYTES = 1 << 30
+_PIECE = 1024  # blocks of a copy at a time: some milliseconds
 
 
 class Conn(Protocol):
@@ -75,24 +76,28 @@ def plain(path: Path | None, *, reading: bool = False) -> Any:
     return sqlite3.connect(name, isolation_level=None)
 
 
-def copy(database: Path, final: Path) -> None:
-    """All blocks of a database as they are at one moment, its log folded in, in one new file. Writers are not held
-    up."""
-    os.close(os.open(final, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
-    target = plain(final)
-    try:
-        source: Any = connect(database, reading=True)
-        try:
-            if _apsw() is None:
-                source.backup(target)
-            else:
-                with target.backup("main", source, "main") as copying:
-                    copying.step(-1)
-        finally:
-            source.close()
-        target.execute("PRAGMA journal_mode = DELETE").fetchall()  # the copy says WAL, as its source
-    finally:
-        target.close()
+class Copying:
+    """A copy of a database on its way into one new file (0600), a piece at a time, by the connection that writes: so
+    what is written meanwhile is in it, what is deleted is not, and nobody waits for more than a piece."""
+
+    def __init__(self, source: Any, final: Path) -> None:
+        os.close(os.open(final, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        self._source, self._target = source, plain(final)
+        self._going = None if _apsw() is None else self._target.backup("main", source, "main")
+
+    def step(self) -> bool:
+        """Outside of any transaction; whether there is more. The standard module copies all in one."""
+        if self._going is None:
+            self._source.backup(self._target)
+            return False
+        self._going.step(_PIECE)
+        return not self._going.done
+
+    def close(self) -> None:
+        if self._going is not None:
+            self._going.finish()
+        self._target.execute("PRAGMA journal_mode = DELETE").fetchall()  # the copy says WAL, as its source
+        self._target.close()
 
 
 def damaged(error: Exception) -> bool:

@@ -13,11 +13,10 @@ import sqlite3
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from agentk.api import errors
 from agentk.store import backups, opening, rows, schema
@@ -29,16 +28,14 @@ _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{2})/(\1[0-9a-f]{62})")
 _CHUNK = 1 << 20
 
 
-@dataclass(frozen=True)
-class Part:
-    """Another database of the same folder, which this room knows nothing of but its name."""
-
-    name: str
-    save: Callable[[Path], None]  # writes a consistent copy there. Raises AgentkError or OSError
-    check: Callable[[Path], str]  # what is wrong with a copy from anywhere; "" when it may take its place
+# Other databases of the same folder, of which this room knows nothing but their names. Save: writes a consistent copy
+# into a new file. Check: what is wrong with a copy from anywhere, "" when it may take the database's place.
+Save = Callable[[Path], None]
+Check = Callable[[Path], str]
+_NONE: Mapping[str, Any] = {}
 
 
-def write(folder: Path, blobs: Blobs, archive: Path, parts: Sequence[Part] = ()) -> None:
+def write(folder: Path, blobs: Blobs, archive: Path, parts: Mapping[str, Save] = _NONE) -> None:
     """Write the store at `folder`, which may be in use, to `archive` (0600), complete or not at all.
 
     `parts` are of a moment before the store's: nothing in them belongs to an object that came later. Raises
@@ -51,9 +48,9 @@ def write(folder: Path, blobs: Blobs, archive: Path, parts: Sequence[Part] = ())
             about = {"format": _FORMAT, "created": backups.stamp(time.time())}
             _add(tar, _ABOUT, json.dumps(about).encode())
             with tempfile.TemporaryDirectory(dir=folder, prefix=backups.SCRATCH) as scratch:
-                for part in parts:
-                    part.save(Path(scratch) / part.name)
-                    tar.add(Path(scratch) / part.name, part.name)
+                for name, save in parts.items():
+                    save(Path(scratch) / name)
+                    tar.add(Path(scratch) / name, name)
                 copy = Path(scratch) / backups.DATABASE
                 backups.copy_to(folder / backups.DATABASE, copy)
                 tar.add(copy, backups.DATABASE)
@@ -70,7 +67,7 @@ def write(folder: Path, blobs: Blobs, archive: Path, parts: Sequence[Part] = ())
 
 
 def restore(
-    folder: Path, archive: Path, parts: Sequence[Part] = (), leave_out: Sequence[str] = ()
+    folder: Path, archive: Path, parts: Mapping[str, Check] = _NONE, leave_out: Sequence[str] = ()
 ) -> list[str]:
     """Put the store of `archive`, and of `parts` what it has, in place of what is at `folder`, which is kept under
     other names. `leave_out`: names of parts that stay as they are.
@@ -84,22 +81,20 @@ def restore(
     try:
         backups.finish(folder)
         staged = backups.staged(folder)
-        count, had = _unpack(archive, folder, Blobs(folder / "blobs"), [part.name for part in parts])
+        count, had = _unpack(archive, folder, Blobs(folder / "blobs"), [*parts])
         _check(staged, archive)
-        coming = [part for part in parts if part.name in had and part.name not in leave_out]
-        for part in coming:
-            if wrong := part.check(backups.staged(folder, part.name)):
-                raise errors.Invalid(f"{archive} holds a {part.name} that {wrong}")
+        coming = [name for name in parts if name in had and name not in leave_out]
+        for name in coming:
+            if wrong := parts[name](backups.staged(folder, name)):
+                raise errors.Invalid(f"{archive} holds a {name} that {wrong}")
         current = folder / backups.DATABASE
         backups.begin_epoch(staged, _newest(current))
         ending = f".before-restore-{backups.stamp(time.time())}"
-        told = [
-            f"{archive} was restored, with {count} blobs{''.join(f' and {part.name}' for part in coming)}"
-        ]
-        for part in coming:
-            backups.sync(backups.staged(folder, part.name))
-            kept = backups.swap(folder, f"{part.name}{ending}", part.name)
-            told += [f"the {part.name} there was is kept as {kept}"] if kept.exists() else []
+        told = [f"{archive} was restored, with {count} blobs{''.join(f' and {name}' for name in coming)}"]
+        for name in coming:
+            backups.sync(backups.staged(folder, name))
+            kept = backups.swap(folder, f"{name}{ending}", name)
+            told += [f"the {name} there was is kept as {kept}"] if kept.exists() else []
         aside = backups.swap(folder, f"{backups.DATABASE}{ending}")
         return [*told, f"the store there was is kept as {aside}"] if aside.exists() else told
     except (OSError, sqlite3.Error) as error:

@@ -9,7 +9,7 @@ import functools
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -301,9 +301,9 @@ class Store:
 
     # Keeping
 
-    async def backup(self, archive: Path, parts: Sequence[archives.Part] = ()) -> None:
+    async def backup(self, archive: Path, parts: Mapping[str, archives.Save] | None = None) -> None:
         """Write objects, blobs and `parts` to one tar file (0600), while all goes on. Back: archives.restore."""
-        await asyncio.to_thread(archives.write, self.folder, self.blobs, archive, parts)
+        await asyncio.to_thread(archives.write, self.folder, self.blobs, archive, parts or {})
 
     async def backup_if_due(self, every_seconds: float = 86400.0, keep: int = 7) -> Path | None:
         """Copy the database to backups/ when the newest copy is older; the newest `keep` stay."""

@@ -5,6 +5,7 @@ import asyncio
 import os
 import shutil
 import sqlite3
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from agentk.api import errors
 from agentk.daemon import restoring
-from agentk.memory import backups, database, forgetting, keeping
+from agentk.memory import backups, database, driver, forgetting, keeping
 from agentk.store import archives
 from agentk.store.store import Store
 from tests.memory.rooms import ask, opened, say
@@ -30,7 +31,8 @@ def copy(tmp_path: Path) -> Path:
             gone = say(conn, room, f"zwetschgenknödel {number}")
             say(conn, room, f"the kumquats of {number} are ripe")
             forgetting.forget(conn, [room.id], [gone])
-        backups.copy_to(tmp_path / database.DATABASE, final)
+    with closing(database.Database(tmp_path)) as db:
+        db.copy(final)
     return final
 
 
@@ -50,8 +52,40 @@ def test_what_was_forgotten_is_not_in_a_copy(copy: Path) -> None:
 
 
 def test_a_copy_is_never_written_over_another_file(tmp_path: Path) -> None:
-    with opened(tmp_path), pytest.raises(FileExistsError):
-        backups.copy_to(tmp_path / database.DATABASE, tmp_path / database.DATABASE)
+    with closing(database.Database(tmp_path)) as db, pytest.raises(FileExistsError):
+        db.copy(tmp_path / database.DATABASE)
+
+
+def test_what_is_kept_and_forgotten_meanwhile_is_so_in_the_copy(tmp_path: Path) -> None:
+    """It is taken in pieces, between which everybody goes on."""
+    with opened(tmp_path) as conn:
+        room = keeping.room(conn, "m", "a", "a")
+        secret = say(conn, room, "zwetschgenknödel " * 100)
+        for _ in range(8):
+            say(conn, room, "long", content=os.urandom(1 << 20))
+        copying = driver.Copying(conn, tmp_path / "copy.db")
+        assert copying.step()
+        forgetting.forget(conn, [room.id], [secret])
+        say(conn, room, "the kumquats are ripe")
+        assert database.checkpoint(conn)
+        while copying.step():
+            continue
+        copying.close()
+    copied = (tmp_path / "copy.db").read_bytes()
+    assert b"zwetschgen" not in copied and b"the kumquats are ripe" in copied
+    assert backups.wrong(tmp_path / "copy.db") == ""
+
+
+def test_who_looks_a_page_up_waits_for_no_search(tmp_path: Path) -> None:
+    async def act() -> None:
+        go = threading.Event()
+        with closing(database.Database(tmp_path)) as db:
+            searches = [asyncio.create_task(db.read(lambda conn: go.wait(), scan=True)) for _ in range(20)]
+            assert await db.read(keeping.every) == []
+            go.set()
+            assert all(await asyncio.gather(*searches))
+
+    asyncio.run(act())
 
 
 def ruined(copy: Path) -> None:
@@ -91,13 +125,17 @@ def test_a_backup_brings_objects_and_memory_back_together(tmp_path: Path) -> Non
             room = keeping.find(conn, "m", "a")
             return [page.text for page in keeping.conversation(conn, room.id)] if room else []
 
-    with closing(Store.open(tmp_path)) as store, opened(tmp_path) as conn:
-        say(conn, keeping.room(conn, "m", "a", "a"), "before")
-        asyncio.run(store.backup(archive, restoring.parts(tmp_path)))
-        say(conn, keeping.room(conn, "m", "a", "a"), "after")
-    archives.restore(tmp_path, archive, restoring.parts(tmp_path), [database.DATABASE])
+    def says(text: str) -> None:
+        with opened(tmp_path) as conn:
+            say(conn, keeping.room(conn, "m", "a", "a"), text)
+
+    says("before")
+    with closing(Store.open(tmp_path)) as store, closing(database.Database(tmp_path)) as db:
+        asyncio.run(store.backup(archive, {database.DATABASE: db.copy}))
+    says("after")
+    archives.restore(tmp_path, archive, restoring.PARTS, [database.DATABASE])
     assert texts() == ["before", "after"]
-    told = archives.restore(tmp_path, archive, restoring.parts(tmp_path))
+    told = archives.restore(tmp_path, archive, restoring.PARTS)
     assert texts() == ["before"] and "and memory.db" in told[0]
     assert len(list(tmp_path.glob("memory.db.before-restore-*"))) == 1
     assert not list(tmp_path.glob("*.new*"))
@@ -106,10 +144,13 @@ def test_a_backup_brings_objects_and_memory_back_together(tmp_path: Path) -> Non
 def test_a_backup_with_a_wrong_memory_changes_nothing(tmp_path: Path, copy: Path) -> None:
     archive = tmp_path / "saved.tar"
     acting(copy)
-    part = archives.Part(database.DATABASE, lambda final: shutil.copyfile(copy, final), backups.wrong)
+
+    def save(final: Path) -> None:
+        shutil.copyfile(copy, final)
+
     with closing(Store.open(tmp_path)) as store:
-        asyncio.run(store.backup(archive, [part]))
+        asyncio.run(store.backup(archive, {database.DATABASE: save}))
     before = sorted(tmp_path.glob("*.db*"))
     with pytest.raises(errors.Invalid, match="triggers"):
-        archives.restore(tmp_path, archive, [part])
+        archives.restore(tmp_path, archive, restoring.PARTS)
     assert sorted(tmp_path.glob("*.db*")) == before
