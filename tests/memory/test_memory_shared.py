@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from agentk.api import admit, errors, kinds
+from agentk.broker import guests
 from agentk.broker.words import Call
 from agentk.daemon import gatehouse
 from agentk.runtime.jails import Jails
@@ -24,8 +25,8 @@ def made(kind: str, name: str, spec: Object, namespace: str = "default") -> Obje
 
 
 @contextlib.asynccontextmanager
-async def shared(folder: Path, sharing: Object | None) -> AsyncIterator[Ask]:
-    """A gate without a launcher, and two agents that use one Memory: `writer` and `reader`."""
+async def shared(folder: Path, **spec: Any) -> AsyncIterator[Ask]:
+    """A gate without a launcher, and agents that use one Memory: `writer`, its `child`, and `reader`."""
     (folder / "store").mkdir(mode=0o700)
     store = Store.open(folder / "store")
     house = gatehouse.Gatehouse(store, Jails(folder / "no-launcher"))
@@ -34,10 +35,12 @@ async def shared(folder: Path, sharing: Object | None) -> AsyncIterator[Ask]:
         admit.admit({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}})
     )
     await store.create(made("Policy", "baseline", policy, ""))
-    await store.create(made("Memory", "team", {"sharing": sharing} if sharing else {}))
+    await store.create(made("Memory", "team", spec))
     uids = {}
-    for name in ("writer", "reader"):
+    for name in ("writer", "reader", "child"):
         agent = made("Agent", name, {"command": ["true"], "memory": {"ref": {"name": "team"}}})
+        if name == "child":
+            agent["metadata"]["annotations"] = {guests.SPAWNED_BY: uids["writer"]}
         uids[name] = str((await store.create(agent))["metadata"]["uid"])
     running = asyncio.create_task(house.run())
     await house.lives.opened()
@@ -71,7 +74,7 @@ def test_others_have_what_sharing_says(
     tmp_path: Path, sharing: Object | None, sees: bool, changes: bool
 ) -> None:
     async def story() -> None:
-        async with asyncio.timeout(60), shared(tmp_path, sharing) as ask:
+        async with asyncio.timeout(60), shared(tmp_path, **({"sharing": sharing} if sharing else {})) as ask:
             kept = (await ask("writer", "remember", content="the safe opens with 4711", name="safe"))["id"]
             for asked in ({"query": "safe"}, {"names": ["safe"]}, {"ids": [kept]}):
                 assert len((await ask("reader", "recall", **asked))["items"]) == sees
@@ -89,6 +92,22 @@ def test_others_have_what_sharing_says(
                 assert len((await ask("writer", "recall", names=["safe"]))["items"]) == (not changes)
                 if changes:
                     kept = (await ask("writer", "remember", content="4711", name="safe"))["id"]
+
+    asyncio.run(story())
+
+
+def test_who_was_spawned_has_a_room_of_its_own_and_its_parents_limits(tmp_path: Path) -> None:
+    async def story() -> None:
+        limits = {"pages": 2}
+        async with asyncio.timeout(60), shared(tmp_path, limits=limits) as ask:
+            await ask("writer", "remember", content="mine", name="n")
+            assert (await ask("child", "recall", names=["n"]))["items"] == []
+            await ask("child", "remember", content="the child's", name="n")
+            assert (await ask("writer", "recall", names=["n"]))["items"][0]["content"] == "mine"
+            for who in ("writer", "child"):
+                with pytest.raises(errors.TooLarge, match="all that it spawned"):
+                    await ask(who, "remember", content="one more")
+            await ask("reader", "remember", content="of another family")
 
     asyncio.run(story())
 
