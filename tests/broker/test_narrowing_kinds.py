@@ -5,8 +5,40 @@ from typing import Any
 import pytest
 
 from agentk.api import problems
-from agentk.broker import narrowing
+from agentk.broker import narrowing, narrowing_memory
 from tests.broker.narrowing_rig import PARENT, Spec, child, fields, merged, told
+
+# memory
+
+ONE = {"embedder": {"modelRef": {"name": "r"}, "model": "m"}, "limits": {"pages": 10}, "retention": "1h"}
+
+
+@pytest.mark.parametrize(
+    ("asked", "had", "wider"),
+    [
+        (None, None, []),
+        (None, ONE, []),
+        ({}, None, ["spec.memory"]),
+        (ONE, ONE, []),
+        ({**ONE, "contextTokens": 999_999, "context": "managed"}, ONE, []),
+        ({**ONE, "limits": {"pages": 9}, "retention": "59m"}, ONE, []),
+        ({**ONE, "limits": {"pages": 11}}, ONE, ["spec.memory.limits.pages"]),
+        ({**ONE, "limits": {"pages": 1, "bytes": "65Mi"}}, ONE, ["spec.memory.limits.bytes"]),
+        ({**ONE, "limits": {}}, ONE, ["spec.memory.limits.pages"]),
+        ({**ONE, "retention": "61m"}, ONE, ["spec.memory.retention"]),
+        ({key: value for key, value in ONE.items() if key != "retention"}, ONE, ["spec.memory.retention"]),
+        ({**ONE, "embedder": {"sentence": True}}, ONE, ["spec.memory.embedder"]),
+        ({"ref": {"name": "team"}}, {"ref": {"name": "team"}}, []),
+        ({"ref": {"name": "other"}}, {"ref": {"name": "team"}}, ["spec.memory.ref"]),
+        ({"ref": {"name": "team"}}, ONE, ["spec.memory.ref"]),
+        (ONE, {"ref": {"name": "team"}}, ["spec.memory.ref"]),
+    ],
+)
+def test_a_childs_memory_is_its_parents_or_keeps_no_more_and_no_longer(
+    asked: Spec | None, had: Spec | None, wider: list[str]
+) -> None:
+    assert [problems.field_path(one.path) for one in narrowing_memory.problems(asked, had)] == wider
+
 
 # names and ranks
 
