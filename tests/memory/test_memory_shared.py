@@ -12,6 +12,7 @@ from agentk.api import admit, errors, kinds
 from agentk.broker import guests
 from agentk.broker.words import Call
 from agentk.daemon import gatehouse
+from agentk.memory import keeping
 from agentk.runtime.jails import Jails
 from agentk.store.store import Store
 
@@ -25,7 +26,7 @@ def made(kind: str, name: str, spec: Object, namespace: str = "default") -> Obje
 
 
 @contextlib.asynccontextmanager
-async def shared(folder: Path, **spec: Any) -> AsyncIterator[Ask]:
+async def shared(folder: Path, **spec: Any) -> AsyncIterator[tuple[Ask, gatehouse.Gatehouse]]:
     """A gate without a launcher, and agents that use one Memory: `writer`, its `child`, and `reader`."""
     (folder / "store").mkdir(mode=0o700)
     store = Store.open(folder / "store")
@@ -50,7 +51,7 @@ async def shared(folder: Path, **spec: Any) -> AsyncIterator[Ask]:
         return await house.gate.call(Call(guest, f"memory.{method}", params), _unheard)
 
     try:
-        yield ask
+        yield ask, house
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -74,7 +75,10 @@ def test_others_have_what_sharing_says(
     tmp_path: Path, sharing: Object | None, sees: bool, changes: bool
 ) -> None:
     async def story() -> None:
-        async with asyncio.timeout(60), shared(tmp_path, **({"sharing": sharing} if sharing else {})) as ask:
+        async with (
+            asyncio.timeout(60),
+            shared(tmp_path, **({"sharing": sharing} if sharing else {})) as (ask, _),
+        ):
             kept = (await ask("writer", "remember", content="the safe opens with 4711", name="safe"))["id"]
             for asked in ({"query": "safe"}, {"names": ["safe"]}, {"ids": [kept]}):
                 assert len((await ask("reader", "recall", **asked))["items"]) == sees
@@ -99,7 +103,7 @@ def test_others_have_what_sharing_says(
 def test_who_was_spawned_has_a_room_of_its_own_and_its_parents_limits(tmp_path: Path) -> None:
     async def story() -> None:
         limits = {"pages": 2}
-        async with asyncio.timeout(60), shared(tmp_path, limits=limits) as ask:
+        async with asyncio.timeout(60), shared(tmp_path, limits=limits) as (ask, _):
             await ask("writer", "remember", content="mine", name="n")
             assert (await ask("child", "recall", names=["n"]))["items"] == []
             await ask("child", "remember", content="the child's", name="n")
@@ -108,6 +112,23 @@ def test_who_was_spawned_has_a_room_of_its_own_and_its_parents_limits(tmp_path: 
                 with pytest.raises(errors.TooLarge, match="all that it spawned"):
                     await ask(who, "remember", content="one more")
             await ask("reader", "remember", content="of another family")
+
+    asyncio.run(story())
+
+
+def test_what_nobody_used_for_longer_than_retention_goes_by_itself(tmp_path: Path) -> None:
+    async def story() -> None:
+        async with asyncio.timeout(60), shared(tmp_path, retention="1h") as (ask, house):
+            for name in ("old", "new"):
+                await ask("writer", "remember", content=f"a {name} thing", name=name)
+            made = "UPDATE pages SET used = used - 4000 WHERE name = 'old'"
+            await house.memory.db.write(lambda conn: conn.execute(made).fetchall())
+            [room] = await house.memory.db.read(keeping.every)
+            house.memory.wake(room.memory)
+            while room.pages > 1:  # nothing tells of it but the disk
+                await asyncio.sleep(0.01)
+                [room] = await house.memory.db.read(keeping.every)
+            assert (await ask("writer", "recall", names=["old", "new"]))["missing"] == ["old"]
 
     asyncio.run(story())
 
