@@ -182,7 +182,7 @@ def get(conn: Conn, among: Sequence[int], ids: Sequence[str], briefly: bool = Fa
 
 
 def named(conn: Conn, among: Sequence[int], names: Sequence[str], briefly: bool = False) -> list[Page]:
-    """Those remembered by these names, in the order asked for."""
+    """Those remembered by these names, in the order asked for; of one name in the order of the rooms."""
     return _ordered(conn, among, "name", [name for name in names if name], briefly)
 
 
@@ -351,12 +351,13 @@ def _ordered(
         raise pages.Unusable(f"at most {LISTED} pages at once")
     columns = _BRIEFLY if briefly else _COLUMNS
     rows = conn.execute(
-        f"SELECT {columns} FROM pages WHERE {column} IN ({marks(wanted)}) AND room IN ({marks(among)})",
+        f"SELECT room, {columns} FROM pages WHERE {column} IN ({marks(wanted)}) AND room IN ({marks(among)})",
         (*wanted, *among),
     ).fetchall()
     found: dict[str, list[Page]] = {}
-    for row in rows:
-        page = page_of(row)
+    place = {room: at for at, room in enumerate(among)}
+    for row in sorted(rows, key=lambda row: place[row[0]]):
+        page = page_of(row[1:])
         found.setdefault(page.id if column == "id" else page.name, []).append(page)
     return [page for one in dict.fromkeys(wanted) for page in found.get(one, ())]
 

@@ -19,6 +19,7 @@ EPISODE = "episode"
 class Cells:
     def __init__(self, agent: client.Agent) -> None:
         self._agent = agent
+        self._me: List[str] = []
         self.count = 0
 
     def open(self) -> None:
@@ -48,13 +49,19 @@ class Cells:
         self.count += 1
         return kept.id
 
-    def recall(self, name: str) -> Optional[str]:
+    def routine(self, name: str) -> Optional[str]:
+        """As `recall`, but its own: what others wrote into a Memory that is shared is read, and never done. Raises
+        CallError."""
+        self._me = self._me or [self._agent.hello().agent]
+        return self.recall(name, self._me)
+
+    def recall(self, name: str, agents: Optional[List[str]] = None) -> Optional[str]:
         """By name or by id; None when it is not there. Raises CallError."""
         name = name.strip()
         if not name:
             return None
         ids, names = _which(name)
-        found = self._agent.memory_recall(ids=ids, names=names).items
+        found = self._agent.memory_recall(ids=ids, names=names, agents=agents).items
         if not found:
             return None
         return found[0].content if found[0].encoding != "base64" else "[This is no text.]"
@@ -82,7 +89,8 @@ class Cells:
         """What a name meant until now, under the first name NAME@N that is free: that name. Repeatable: a version
         that is kept already, by whoever was ended in the middle of this, is that one. Raises CallError."""
         names = [f"{name}@{number}" for number in range(1, _VERSIONS + 1)]
-        taken = {one.name: one.content for one in self._agent.memory_recall(names=names).items}
+        mine = self._me or [self._agent.hello().agent]
+        taken = {one.name: one.content for one in self._agent.memory_recall(names=names, agents=mine).items}
         for one in names:
             if taken.get(one) == text:
                 return one

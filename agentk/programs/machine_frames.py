@@ -110,13 +110,13 @@ class Machine:
             given = args if isinstance(args, dict) else {}
             return {"earlier": self.harden(str(given.get("name", "")), str(given.get("code") or "")) or None}
         try:
-            text = self._cells.recall(name)
+            text = self._cells.routine(name)
         except errors.Disconnected:
             raise
         except errors.CallError as error:
             raise Failed(toolbox.refusal(error)) from None
         if text is None:
-            raise Failed(f"there is no routine {name!r}: search finds what there is")
+            raise Failed(f"there is no routine {name!r} of its own: search finds what there is")
         if machine_routines.is_code(text):
             return self._code(text, args, depth)
         most = self._window.opening_bytes

@@ -141,7 +141,7 @@ def harden(
     is kept, before anything else, or "" when it is this code already. Nothing is changed unless it is a routine.
     Whoever is ended in the middle leaves a routine that is as before or code, and does it again. Raises Failed and
     CallError."""
-    before = cells.recall(name)
+    before = cells.routine(name)
     if before is None:
         raise Failed(f"there is no routine {name!r}")
     if is_code(before) and not code:

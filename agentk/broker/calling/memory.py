@@ -150,7 +150,7 @@ class _Calls:
         def work(conn: Conn) -> tuple[list[search.Hit], list[str], dict[int, str], tuple[int, int]]:
             rooms = standing.readable(keeping.rooms(conn, standing.memory))
             owners = {room.id: memories.name_of(room.owner) for room in rooms}
-            among = _chosen(rooms, params)
+            among = _chosen(standing, rooms, params)
             fitting = found(conn, among, query, params["limit"], near, only)
             progress = vectors.progress(conn, list(owners), name) if owners else (0, 0)
             asked = search.terms(query)
@@ -175,7 +175,7 @@ class _Calls:
         near = await self._near(context, standing, query)
 
         def work(conn: Conn) -> tuple[list[Page], list[Page], dict[str, str]]:
-            rooms = _chosen(standing.readable(keeping.rooms(conn, standing.memory)), params)
+            rooms = _chosen(standing, standing.readable(keeping.rooms(conn, standing.memory)), params)
             among = [room.id for room in rooms]
             if not among:
                 return [], [], {}
@@ -357,9 +357,14 @@ def _other(standing: Standing, there: list[keeping.Room], name: str) -> keeping.
     )
 
 
-def _chosen(rooms: list[keeping.Room], params: Params) -> list[keeping.Room]:
+def _chosen(standing: Standing, rooms: list[keeping.Room], params: Params) -> list[keeping.Room]:
+    """By the caller's own name its own room alone is meant, whatever others are called."""
     wanted = params.get("agents")
-    return rooms if wanted is None else [room for room in rooms if memories.name_of(room.owner) in wanted]
+    if wanted is None:
+        return rooms
+    own = memories.name_of(standing.owner)
+    named = ((room, memories.name_of(room.owner)) for room in rooms)
+    return [room for room, name in named if name in wanted and (name != own or room.owner == standing.owner)]
 
 
 def _filter(params: Params) -> keeping.Filter:
