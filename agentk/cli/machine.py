@@ -60,7 +60,7 @@ def harden(
         if code is not None:
             print(machine_hardening.harden(api, where, name, routine, code))
             return 0
-        start = "resume" if "suspended" in error.message else "restart"
+        start = "resume" if "suspended" in error.message.lower() else "restart"
         hint = f"-f FILE gives the code; its model writes it while it runs: agentk {start} {name}"
         raise errors.Conflict(error.message, hint=hint, kind="agents", name=name) from None
 

@@ -41,6 +41,7 @@ def test_a_machine_learns_to_write_cards_and_another_one_inherits_it(home: House
         assert there.agentk("memory", "get", "clerk", "greet@1").out.startswith("Greet whom")
         there.agentk("memory", "export", "clerk", "-f", kept)
         there.agentk("memory", "import", "heir", "-f", kept)
+        assert "agentk resume heir" in there.agentk("machine", "harden", "heir", "card", code=1).err
         there.agentk("resume", "heir")
         status = there.phase("heir", "Succeeded", "Failed")
         assert json.loads(status["result"] or "null") == card, there.log("heir")
