@@ -26,7 +26,9 @@ _DOES = re.compile(
     r"(?:(?:remember|recall|search|forget|perceive|act|wait|exec) \{.* -> |step \d+: ).*", re.DOTALL
 )
 _TELLS = re.compile(r"(?:begins|attempt \d+|folds|folds without its model|does not fold|prints): ", re.DOTALL)
-_ENDS = re.compile(r"(?:ends after \d+ step|ends: |answer after \d+ step|.{1,200} is (?:code from now on|this code already))")
+_ENDS = re.compile(
+    r"(?:ends after \d+ step|ends: |answer after \d+ step|.{1,200} is (?:code from now on|this code already))"
+)
 _STEP = re.compile(
     r"step (\d{1,9}) in (.{1,200}): (\d{1,9}) of (\d{1,9}) tokens: "
     r"tools (\d{1,9}), system (\d{1,9}), recap (\d{1,9}), work (\d{1,9})"
