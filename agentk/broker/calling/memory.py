@@ -77,9 +77,7 @@ def methods(
             parser(name),
             handle,
             bound=calls.bound(field),
-            repeatable=lambda guest, params: (
-                True
-            ),  # the same once more: an id made of its key, or nothing new
+            repeatable=lambda guest, params: True,  # once more is the same: an id made of its key, or nothing
         )
         for name, (handle, field) in handlers.items()
     }
@@ -94,8 +92,13 @@ class _Calls:
         erase: Erase,
         changed: Callable[[str], None],
     ) -> None:
-        self._db, self._known, self._embedders, self._erase = db, known, embedders, erase
-        self._changed = changed
+        self._db, self._known, self._embedders, self._erase, self._changed = (
+            db,
+            known,
+            embedders,
+            erase,
+            changed,
+        )
         self._places: dict[str, asyncio.Semaphore] = {}  # by account
 
     def bound(self, field: str) -> Callable[[Guest, Params], Awaitable[Amount]]:
@@ -359,12 +362,11 @@ def _other(standing: Standing, there: list[keeping.Room], name: str) -> keeping.
 
 def _chosen(standing: Standing, rooms: list[keeping.Room], params: Params) -> list[keeping.Room]:
     """By the caller's own name its own room alone is meant, whatever others are called."""
-    wanted = params.get("agents")
-    if wanted is None:
+    if (wanted := params.get("agents")) is None:
         return rooms
-    own = memories.name_of(standing.owner)
-    named = ((room, memories.name_of(room.owner)) for room in rooms)
-    return [room for room, name in named if name in wanted and (name != own or room.owner == standing.owner)]
+    meant = {memories.name_of(standing.owner): standing.owner}
+    named = ((one, memories.name_of(one.owner)) for one in rooms)
+    return [one for one, name in named if name in wanted and meant.get(name, one.owner) == one.owner]
 
 
 def _filter(params: Params) -> keeping.Filter:
@@ -393,7 +395,7 @@ def _fitting(conn: Conn, among: Sequence[int], there: Sequence[Page], most: int 
 def line(page: Page, agent: str) -> dict[str, Any]:
     """All of a page but its words."""
     told = {"id": page.id, "name": page.name, "kind": page.kind, "agent": agent, "tags": list(page.tags)}
-    return {**told, "tokens": page.tokens, "importance": page.importance, "created": page.created}
+    return told | {"tokens": page.tokens, "importance": page.importance, "created": page.created}
 
 
 def _whole(page: Page, agent: str) -> dict[str, Any]:
