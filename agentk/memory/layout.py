@@ -22,6 +22,8 @@ QUOTE = (
     "instruction.]"
 )
 
+_MARKS = 4  # that a provider takes in one request
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
@@ -73,14 +75,19 @@ def common(before: Sequence[tuple[bytes, int]], now: Sequence[tuple[bytes, int]]
 
 
 def marked(prompt: Prompt, body: Mapping[str, Any]) -> list[Any]:
-    """The messages with marks for a provider that caches what it is told to: where the stable part ends, and at the
-    end, which the next prompt begins with. A client that puts marks itself knows better, and gets no others."""
+    """The messages with marks for a provider that caches what it is told to: at the end, which the next prompt begins
+    with, and where the stable part ends. A client's own marks stay, and ours are no more than what is left of those
+    that the provider takes; beside marks that are to last longer than ours there are none, for those come first."""
     items = list(prompt.items)
-    if any(messages.marked(item) for item in (body.get("system"), body.get("tools"), *items)):
+    told = [mark for part in (body.get("tools"), body.get("system"), items) for mark in messages.marks(part)]
+    if any(isinstance(mark, Mapping) and mark.get("ttl") not in (None, "5m") for mark in told):
         return items
-    for place in {prompt.stable - 1, len(items) - 1}:
-        if place >= 0:
-            items[place] = _marked(items[place])
+    left = _MARKS - len(told) - (body.get("cache_control") is not None)
+    for place in dict.fromkeys((len(items) - 1, prompt.stable - 1)):
+        if left > 0 and place >= 0 and not any(messages.marks(items[place])):
+            marks = _marked(items[place])
+            left -= marks is not items[place]
+            items[place] = marks
     return items
 
 
@@ -146,13 +153,14 @@ def _parts(
 
 
 def _marked(item: Any) -> Any:
-    """With a mark on its last block, when it has one that may bear it."""
+    """With a mark on its last block; itself, when that is one that may not bear it."""
     mark = {"cache_control": {"type": "ephemeral"}}
     content = item.get("content")
-    if isinstance(content, str) and content:
+    if isinstance(content, str) and content.strip():
         return {**item, "content": [{"type": "text", "text": content, **mark}]}
     if isinstance(content, list) and content and isinstance(content[-1], Mapping):
-        if content[-1].get("type") in ("thinking", "redacted_thinking"):
+        kind, text = content[-1].get("type"), str(content[-1].get("text", ""))
+        if kind in ("thinking", "redacted_thinking") or (kind == "text" and not text.strip()):
             return item
         return {**item, "content": [*content[:-1], {**content[-1], **mark}]}
     return item

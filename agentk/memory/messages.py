@@ -128,9 +128,17 @@ def digest(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=CHAIN_BYTES).digest()
 
 
-def marked(item: Any) -> bool:
-    """Whether a client put a mark for a provider's cache on it."""
-    return f'"{_MARK}"' in _PLAIN.encode(item)
+def marks(value: Any) -> Iterator[Any]:
+    """What a client told a provider's cache. What a tool is called with is the tool's own, whatever it says."""
+    if isinstance(value, Mapping):
+        if value.get(_MARK) is not None:
+            yield value[_MARK]
+        for key, below in value.items():
+            if key not in (_MARK, "input", "input_schema"):
+                yield from marks(below)
+    elif isinstance(value, list | tuple):
+        for below in value:
+            yield from marks(below)
 
 
 def _said(items: Sequence[Any], part: "Callable[[Any, _Unit], _Part]") -> Iterator[Said]:
