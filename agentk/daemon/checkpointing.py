@@ -7,6 +7,7 @@ and never looked into. Everything is repeatable, so who dies in the middle does 
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -34,6 +35,7 @@ from agentk.store.journal import Journal
 
 _TAR, _TOLD = "workspace.tar", "told.json"
 _LEFT_OUT = 20
+_PIPE_BYTES = 4096  # the smallest there is, which is also the most of one read
 
 Object = Mapping[str, Any]
 
@@ -123,9 +125,11 @@ class Checkpointing:
         await self._memory.db.write(lambda conn: checkpoints.drop(conn, uid))
 
     async def _taken(self, agent: Object, uid: str, half: Path, place: Place) -> dict[str, Any]:
-        """Pages are taken once the workspace begins to come, and so with a box that stands still."""
+        """Pages are taken once the workspace begins to come, and before the rest of it can: with a box that stands
+        still, since even the smallest stream is longer than what is read first and what the pipe holds."""
         metadata, status = agent["metadata"], agent.get("status") or {}
         ours, out = os.pipe()
+        fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         reader = descriptors.Reader(ours)
         packing = asyncio.get_running_loop().create_task(
             self._packed(str(metadata["namespace"]), str(metadata["uid"]), out, reader), name="checkpoint"
@@ -135,6 +139,8 @@ class Checkpointing:
             made = await self._pages(agent, uid)
             head = await self._journal.head() or {}
             crash.crashpoint("checkpoint.memory")
+            with contextlib.suppress(OSError):  # this user's pipes hold no more together
+                fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, descriptors.CHUNK_BYTES)
             size = await self._written(half / _TAR, first, reader, place)
             carried = await packing
         finally:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import Any
@@ -186,6 +187,28 @@ def test_a_box_stands_still_while_it_is_taken_and_then_goes_on(there: Place) -> 
                 _, data = await taken(client, "still")
                 if tarring.members(data)["./log"].size > size:
                     break
+
+    asyncio.run(flow())
+
+
+@launching.needs_jail[0]
+@launching.needs_jail[1]
+def test_even_an_empty_workspace_stands_still_until_it_is_read(there: Place) -> None:
+    there.need_cgroups()
+
+    async def flow() -> None:
+        async with running(there, "", uid="small") as (client, _):
+            read, write = os.pipe()
+            fcntl.fcntl(read, fcntl.F_SETPIPE_SZ, 4096)
+            taking = asyncio.ensure_future(hands.Hands(client).take_workspace("default", "small", write))
+            await asyncio.to_thread(os.read, read, 32768)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(taking), 0.3)
+            assert not taking.done(), "it goes on before all of it was taken"
+            rest = asyncio.ensure_future(asyncio.to_thread(hand_rig.whole, read))
+            assert (await taking)["stood_still"]
+            os.close(write)
+            await rest
 
     asyncio.run(flow())
 

@@ -42,12 +42,13 @@ class Packer:
     """One stream."""
 
     def __init__(self, out: int, *, whole: bool = False) -> None:
-        """`whole`: to be brought back as it was, with names of the same file as such, and with attributes."""
+        """`whole`: to be brought back as it was, with names of the same file as such, and with attributes; and never
+        shorter than a record, so that it does not end while its reader waits with a pipe that is smaller."""
         self._out, self._whole = out, whole
         self._links: dict[
             tuple[int, ...], str
         ] = {}  # a file of several names → the one that it has in the stream
-        self._links_bytes = 0
+        self._links_bytes = self._written = 0
         self._refused = Refused()
         self._files = self._bytes = self._entries = 0
 
@@ -67,6 +68,8 @@ class Packer:
         else:
             raise OSError(errno.EINVAL, f"{path} is neither a file nor a directory")
         self._write(tars.END)
+        if self._whole:
+            self._write(bytes(-self._written % tars.RECORD))
         return {
             "files": self._files,
             "bytes": self._bytes,
@@ -179,6 +182,7 @@ class Packer:
         self._write(tars.header(member))
 
     def _write(self, data: bytes) -> None:
+        self._written += len(data)
         rest = memoryview(data)
         while rest:
             rest = rest[os.write(self._out, rest) :]

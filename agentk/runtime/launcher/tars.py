@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 BLOCK = 512
+RECORD = 20 * BLOCK  # as tars fill up their ends
 ENTRIES_MAX = 250_000
 BYTES_MAX = 16 << 30  # of all files together
 NAME_MAX_BYTES = 4096
