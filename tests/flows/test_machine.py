@@ -213,7 +213,9 @@ def test_a_person_makes_code_of_a_routine_and_types_to_the_machine(space: Space,
     assert "has no routine nobody" in wrong.err
     assert "agentk restart a" in space.agentk("machine", "harden", "a", "greet", code=1).err
     code.write_text("def run(name):\n    return name")
-    space.agentk("machine", "harden", "a", "greet", "-f", str(code))
+    # As somebody left it who was ended in the middle.
+    space.agentk("memory", "put", "a", space.agentk("memory", "get", "a", "greet").out, "--name", "greet@3")
+    assert "what it was is greet@3" in space.agentk("machine", "harden", "a", "greet", "-f", str(code)).out
     names = [one["name"] for one in space.agentk("memory", "ls", "a", "-o", "json").json["items"]]
     assert sorted(names) == ["greet", "greet@1", "greet@2", "greet@3", "part", "part@1"]
 
