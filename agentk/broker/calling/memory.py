@@ -6,7 +6,6 @@ if they were not there. What is kept and told goes on record, and is taken off t
 
 import asyncio
 import base64
-import hashlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,10 +14,11 @@ from typing import Any, Protocol, TypeVar
 
 from agentk.api import errors, memoryspecs
 from agentk.broker import crash, memories
+from agentk.broker.calling import memory_asked
 from agentk.broker.memories import Standing
 from agentk.broker.methods import ONE_CALL, Context, Done, Handle, Method, Params, parser, recording
 from agentk.broker.words import Amount, Guest
-from agentk.memory import contexts, database, embedding, forgetting, keeping, pages, search, tokens, vectors
+from agentk.memory import contexts, database, embedding, forgetting, keeping, pages, search, vectors
 from agentk.memory.driver import Conn
 from agentk.memory.pages import Page
 
@@ -120,14 +120,14 @@ class _Calls:
         call = context.call
         standing = self._known.of(call.guest.uid)
         text = params["content"]
-        page = _page(call.guest, call.key, params)
+        page = memory_asked.page_of(call.guest, call.key, params)
         vector = await self._vector(context, standing, vectors.told(page.name, text))
         origin = {"by": "agent", "run": call.guest.run_id}
 
         def work(conn: Conn) -> keeping.Kept:
             room = keeping.room(conn, standing.memory, standing.owner, standing.account)
             if params["agent"]:
-                room = _other(standing, keeping.rooms(conn, standing.memory), params["agent"])
+                room = memory_asked.other(standing, keeping.rooms(conn, standing.memory), params["agent"])
             told = keeping.Told(context.effect, origin)
             return keeping.put(conn, room, page, standing.limits, told, vector)
 
@@ -145,7 +145,7 @@ class _Calls:
         return Done({**told, "replaced": kept.replaced, "embedded": vector is not None}, context.used)
 
     async def search(self, context: Context, params: Params) -> Done:
-        standing, only = self._known.of(context.call.guest.uid), _filter(params)
+        standing, only = self._known.of(context.call.guest.uid), memory_asked.filter_of(params)
         query = params["query"].strip()
         near = await self._near(context, standing, query)
         name = standing.settings.embedder.name
@@ -153,7 +153,7 @@ class _Calls:
         def work(conn: Conn) -> tuple[list[search.Hit], list[str], dict[int, str], tuple[int, int]]:
             rooms = standing.readable(keeping.rooms(conn, standing.memory))
             owners = {room.id: memories.name_of(room.owner) for room in rooms}
-            among = _chosen(standing, rooms, params)
+            among = memory_asked.chosen(standing, rooms, params)
             fitting = found(conn, among, query, params["limit"], near, only)
             progress = vectors.progress(conn, list(owners), name) if owners else (0, 0)
             asked = search.terms(query)
@@ -173,12 +173,14 @@ class _Calls:
         return Done({"items": items, "pages": total, "embedder": name, "embedded": done}, context.used)
 
     async def recall(self, context: Context, params: Params) -> Done:
-        standing, only = self._known.of(context.call.guest.uid), _filter(params)
+        standing, only = self._known.of(context.call.guest.uid), memory_asked.filter_of(params)
         query = params["query"].strip()
         near = await self._near(context, standing, query)
 
         def work(conn: Conn) -> tuple[list[Page], list[Page], dict[str, str]]:
-            rooms = _chosen(standing, standing.readable(keeping.rooms(conn, standing.memory)), params)
+            rooms = memory_asked.chosen(
+                standing, standing.readable(keeping.rooms(conn, standing.memory)), params
+            )
             among = [room.id for room in rooms]
             if not among:
                 return [], [], {}
@@ -196,7 +198,9 @@ class _Calls:
         had = {page.id for page in there} | {page.name for page in there}
         answer = {
             "items": [_whole(page, memories.name_of(owners[page.id])) for page in fitting],
-            "missing": [one for one in (*params["ids"], *params["names"]) if _same(one) not in had],
+            "missing": [
+                one for one in (*params["ids"], *params["names"]) if memory_asked.same(one) not in had
+            ],
             "left": len(there) - len(fitting),
         }
         return Done(answer, context.used)
@@ -206,7 +210,7 @@ class _Calls:
 
         def work(conn: Conn) -> forgetting.Gone:
             rooms = [room.id for room in standing.writable(keeping.rooms(conn, standing.memory))]
-            names = [_same(name) for name in params["names"]]
+            names = [memory_asked.same(name) for name in params["names"]]
             return forgetting.forget(conn, rooms, params["ids"], names) if rooms else forgetting.NOTHING
 
         gone = await self._db.write(work)
@@ -317,65 +321,6 @@ def found(
     }
     asked = search.Asked(query, limit, {**hashed, **near}, only, AT_LEAST, briefly=True)
     return search.search(conn, among, asked)
-
-
-def _page(guest: Guest, key: str, params: Params) -> Page:
-    """The same page for the same call, so that one of unknown outcome can be made again."""
-    text = params["content"]
-    made = pages.new_id()
-    if key:
-        seed = json.dumps([guest.uid, guest.attempt, key]).encode("utf-8", "backslashreplace")
-        made = f"p{hashlib.sha256(seed).hexdigest()[:16]}"
-    content = text.encode("utf-8", "replace")
-    return keeping.fresh(
-        params["kind"],
-        content.decode(),
-        max(1, tokens.estimate(content)),
-        id=made,
-        unit=made,
-        content=content,
-        name=_same(params["name"]),
-        tags=tuple(params["tags"]),
-        importance=float(params["importance"]),
-        pinned=params["pinned"],
-    )
-
-
-def _same(name: str) -> str:
-    """A name as it is kept. Raises BadRequest."""
-    try:
-        return pages.name_of(name)
-    except pages.Unusable as error:
-        raise errors.BadRequest(str(error), field="params.name") from None
-
-
-def _other(standing: Standing, there: list[keeping.Room], name: str) -> keeping.Room:
-    for room in standing.writable(there):
-        if memories.name_of(room.owner) == name:
-            return room
-    raise errors.NotFound(
-        f"no agent {json.dumps(name[:100])} for which this one may remember",
-        hint="spec.sharing of the Memory says who shares it, and whether to write",
-        field="params.agent",
-    )
-
-
-def _chosen(standing: Standing, rooms: list[keeping.Room], params: Params) -> list[keeping.Room]:
-    """By the caller's own name its own room alone is meant, whatever others are called."""
-    if (wanted := params.get("agents")) is None:
-        return rooms
-    meant = {memories.name_of(standing.owner): standing.owner}
-    named = ((one, memories.name_of(one.owner)) for one in rooms)
-    return [one for one, name in named if name in wanted and meant.get(name, one.owner) == one.owner]
-
-
-def _filter(params: Params) -> keeping.Filter:
-    return keeping.Filter(
-        tuple(params.get("kinds") or ()),
-        tuple(params.get("tags") or ()),
-        params.get("since"),
-        params.get("until"),
-    )
 
 
 def _fitting(conn: Conn, among: Sequence[int], there: Sequence[Page], most: int | None) -> list[Page]:
