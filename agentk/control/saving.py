@@ -22,6 +22,7 @@ from agentk.store import store as stores
 AGENT, AUTOMATIC = "agentk.dev/agent", "agentk.dev/automatic"  # labels
 MANAGER = "agentk-steward"
 _AGAIN_SECONDS = 60.0  # at least, after one that failed
+_LEAST_SECONDS = 1.0  # between two, however fast its steps are
 _NAME_MAX = 220  # of an agent, in the name of its Checkpoints
 _LABEL_MAX = 63
 _TAKEN = 20  # names that may be others' already
@@ -75,7 +76,7 @@ def plan(wish: Wanted, agent: Object, own: Sequence[Object], steps: int, now: da
     if wish.every_seconds is not None:
         waits.append(wish.every_seconds - elapsed)
     if wish.steps is not None and steps >= wish.steps:
-        waits.append(0.0)
+        waits.append(0.0 if last is None or ended is None else _LEAST_SECONDS - (now - ended).total_seconds())
     if not waits:
         return Plan(None, tuple(forget), None)
     left = min(waits)

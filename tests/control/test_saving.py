@@ -49,6 +49,7 @@ def test_time_counts_from_the_start_and_from_the_end_of_the_last() -> None:
 def test_steps_count_alone_and_beside_time() -> None:
     assert planned(STEPS, 10, steps=4) == (None, [], None)
     assert planned(STEPS, 10, steps=5) == (1, [], None)
+    assert planned(STEPS, 10.75, one(1, 10), steps=99) == (None, [], 0.25), "at most one a second"
     assert planned(saving.Wanted(5, 60.0, 2), 10, steps=4) == (None, [], 50)
     assert planned(saving.Wanted(5, 60.0, 2), 10, steps=9) == (1, [], None)
 

@@ -248,9 +248,11 @@ def test_the_launcher_stays_while_the_daemon_is_started_again(broken: Space) -> 
 def test_a_reboot_loses_boxes_and_policy_starts_them_again(alone: Space) -> None:
     home = alone.home
     policies = ("Always", "OnFailure", "Never")
-    alone.create(*(shell(policy.lower(), "exec sleep 1000", restartPolicy=policy) for policy in policies))
+    kept = {"checkpoint": {"every": "1s", "restore": "OnFailure"}}
+    script = "ls; touch there; exec sleep 1000"
+    alone.create(*(shell(policy.lower(), script, restartPolicy=policy, **kept) for policy in policies))
     for policy in policies:
-        alone.running(policy.lower())
+        alone.until(policy.lower(), lambda status: "lastCheckpoint" in status)
     home.kill("keeper", "daemon", "launcher")
     for handle in (home.places.state / "boxes").glob("*/handle.json"):
         end_with_the_machine(handle)
@@ -258,6 +260,8 @@ def test_a_reboot_loses_boxes_and_policy_starts_them_again(alone: Space) -> None
     for name in ("always", "onfailure"):
         ended = alone.running(name, attempt=2)["lastTermination"]
         assert ended["reason"] == "Lost", ended
+        assert alone.status(name)["restoredFrom"]["attempt"] == 2
+        alone.logged(name, "there")
     assert alone.phase("never", "Failed")["reason"] == "Lost"
 
 
