@@ -127,7 +127,7 @@ def _run(verb: str, words: list[str]) -> int:
         telling.error(usage.Usage(error.format_message(), hint=f"agentk {verb} --help"))
         return error.exit_code if verb not in FAILURE else failure
     except errors.AgentkError as error:
-        telling.error(error)
+        telling.error(error, words)
         return 2 if isinstance(error, usage.Usage) and verb not in FAILURE else failure
     except (KeyboardInterrupt, typer.Abort):
         return 130

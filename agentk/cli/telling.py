@@ -1,15 +1,24 @@
 """How errors look to people. Every verb that goes on after one, and `main` for the last, tells it here."""
 
 import sys
+from collections.abc import Sequence
 
 from agentk.api import errors, kinds
 from agentk.cli import columns
 
+# Verbs whose hints are about the namespace that was asked for.
+_NAMESPACED = frozenset(
+    {"answer", "approve", "budget", "checkpoint", "cp", "describe", "events", "exec", "get", "kill", "logs"}
+    | {"machine", "memory", "restart", "restore", "resume", "suspend", "task", "trace", "wait"}
+)
 
-def error(problem: errors.AgentkError) -> None:
-    """On stderr, after what stdout already has."""
+
+def error(problem: errors.AgentkError, words: Sequence[str] = ()) -> None:
+    """On stderr, after what stdout already has. `words` of the command line: hints are about its namespace."""
     sys.stdout.flush()
-    print("\n".join(map(columns.safe, describe(problem))), file=sys.stderr, flush=True)
+    asked = _namespace(words)
+    lines = [_within(line, asked) for line in describe(problem)]
+    print("\n".join(map(columns.safe, lines)), file=sys.stderr, flush=True)
 
 
 def describe(problem: errors.AgentkError) -> list[str]:
@@ -29,6 +38,31 @@ def describe(problem: errors.AgentkError) -> list[str]:
         lines.append(f"  {told}")
         lines += _place_and_hint(cause.file, cause.line, cause.column, cause.hint, "    ")
     return lines
+
+
+def _namespace(words: Sequence[str]) -> str:
+    """What -n says; "" when the next command will find the same without."""
+    for at, word in enumerate(words):
+        if word == "--":
+            break
+        if word in ("-n", "--namespace"):
+            return words[at + 1] if at + 1 < len(words) else ""
+        for option in ("--namespace=", "-n"):
+            if word.startswith(option):
+                return word.removeprefix(option).removeprefix("=")
+    return ""
+
+
+def _within(line: str, namespace: str) -> str:
+    """A hint that is a command, as it has to be typed to be about the same namespace."""
+    indent, is_hint, told = line.partition("hint: agentk ")
+    command, gap, comment = told.partition("  #")
+    words = command.split()
+    if not (namespace and is_hint and words) or indent.strip() or words[0] not in _NAMESPACED:
+        return line
+    if {"-n", "-A", "--help", "|", "--"} & {*words}:
+        return line
+    return f"{indent}{is_hint}{command} -n {namespace}{gap}{comment}"
 
 
 def _those_there(problem: errors.AgentkError) -> str:

@@ -32,6 +32,15 @@ def annotation(daemon: Any, key: str) -> str:
     return str(found[f"agentk.dev/{key}"])
 
 
+def test_a_hint_is_about_the_namespace_that_was_asked_for(daemon: Any, agentk: Run) -> None:
+    daemon.api.create(kinds.NAMESPACE, "", {"metadata": {"name": "far"}})
+    daemon.api.create(kinds.AGENT, "far", {"metadata": {"name": "web"}, "spec": {"command": ["true"]}})
+    for words in (["restore", "agent/web", "-y", "-n", "far"], ["-n", "far", "restore", "agent/web", "-y"]):
+        assert "hint: agentk checkpoint web -n far\n" in agentk(*words).err
+    assert "hint: agentk get agents -A  #" in agentk("restore", "agent/nobody", "-y", "--namespace=far").err
+    assert agentk("logs", "web", "-n", "far", "--tail", "-n").err.endswith("hint: agentk logs --help\n")
+
+
 def test_kill_asks_and_waits_for_the_end(web: Any, agentk: Run) -> None:
     ended = {"attempt": 2, "reason": "Killed", "exitCode": 143}
     web.status("web", phase="Running", lastTermination=ended)
