@@ -5,10 +5,11 @@
 Access: a page of a window is looked up and told that it was of use. Fault: a page that left is read from memory.db,
 in a room of so many pages, byte for byte, and put back into a window of 1,000: once where the kernel has the file in
 its cache, once where it has nothing of it. Beside that the same through a mapped file, and as many reads of the
-same file, cold, with nothing else.
+same file, cold, with nothing else. And what the same costs an agent that asks for a page by its id.
 """
 
 import argparse
+import asyncio
 import os
 import random
 import statistics
@@ -23,6 +24,7 @@ from pathlib import Path
 from agentk.memory import database, driver, keeping, recalling, window
 from agentk.memory.driver import Conn
 from agentk.memory.window import Slot, Window
+from tests.memory import test_memory_by_route
 
 SIZES = (1_000, 10_000, 100_000)
 LIMITS = keeping.Limits(10**7, 2**40, 10**7, 2**40)
@@ -136,6 +138,26 @@ def measured(rounds: int) -> dict[int, dict[str, Times]]:
     return times
 
 
+def recalled(rounds: int) -> Times:
+    """The whole of an agent's `memory.recall` by id: its intent and its answer in the journal, and a note of who was
+    told, are on the disk before the agent hears of it."""
+
+    async def act() -> Times:
+        times = Times([], [])
+        with tempfile.TemporaryDirectory(prefix="akb-") as folder:
+            async with test_memory_by_route.world(Path(folder), {}) as there:
+                said = [
+                    await there.call("remember", content=TEXT.format(n=number)) for number in range(rounds)
+                ]
+                for one in said:
+                    begun = time.perf_counter()
+                    await there.call("recall", ids=[one["id"]])
+                    times.wall.append(time.perf_counter() - begun)
+        return times
+
+    return asyncio.run(act())
+
+
 def weight() -> float:
     """Bytes of memory that 1,000 pages of a window take, in a process that has nothing else to do."""
     command = [sys.executable, "-m", "tests.bench.pages", "--weigh"]
@@ -201,7 +223,9 @@ def main() -> None:
     for many, ways in measured(given.rounds).items():
         cells = [f"{_micros(times.median)} | {_micros(times.p95)}" for times in ways.values()]
         print(f"| {many:,} | {' | '.join(cells)} | {_micros(ways['fault'].cpu_p95)} |")
-    print(f"\n1,000 pages of a window take {weight() / 1024:,.0f} KiB (RSS of a process of its own)")
+    told = recalled(given.rounds)
+    print(f"\nmemory.recall by id, as an agent calls it: {_micros(told.median)}, p95 {_micros(told.p95)}")
+    print(f"1,000 pages of a window take {weight() / 1024:,.0f} KiB (RSS of a process of its own)")
 
 
 if __name__ == "__main__":
