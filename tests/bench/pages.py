@@ -115,7 +115,7 @@ def measured(rounds: int) -> dict[int, dict[str, Times]]:
         writer = database.open_file(Path(folder)).conn
         rooms = [Room(file, writer, many, small) for many in SIZES]
         database.checkpoint(writer)
-        os.sync()  # what is not on the disk yet cannot be let go of
+        _synced(file)  # what is not on the disk yet cannot be let go of
         for room in rooms:
             room.ready()
         times = {room.many: {way: Times([], []) for way in WAYS} for room in rooms}
@@ -136,6 +136,12 @@ def measured(rounds: int) -> dict[int, dict[str, Times]]:
             room.close()
         writer.close()
     return times
+
+
+def _synced(file: Path) -> None:
+    fd = os.open(file, os.O_RDONLY)
+    os.fsync(fd)
+    os.close(fd)
 
 
 def recalled(rounds: int) -> Times:
