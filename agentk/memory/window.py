@@ -52,7 +52,7 @@ class Bounds:
     """What a window may hold, in tokens as they are counted here."""
 
     tokens: int
-    low: float = 0.9  # once it is full it is emptied to here, so that the next prompts only grow
+    low: float = 0.94  # once it is full it is emptied to here, so that the next prompts only grow
     recap: float = 0.15  # of it for notes
     recalled: float = 0.25  # of it for what one turn brings back
     threshold: float = 0.35  # likeness from which a page is worth a fault
@@ -144,7 +144,7 @@ def evicted(
         return window, ()
     keep = held(window, also)
     leaving: list[str] = []
-    target = max(0, int(bounds.tokens * bounds.low) - bounds.note)
+    target = max(0, int(bounds.tokens * bounds.low) - _growth(window, bounds))
     room = fixed + size(window)
     # Newest last among equals: of two pages worth the same the older one leaves.
     for unit, pages in sorted(
@@ -163,6 +163,13 @@ def evicted(
     if needed > bounds.tokens:
         raise TooSmall(needed, bounds.tokens)
     return left, tuple(leaving)
+
+
+def _growth(window: Window, bounds: Bounds) -> int:
+    """Tokens that notes may take beyond what they have, with the next one: where a recap is full older ones leave."""
+    notes = [note.tokens for note in window.notes if note.resident]
+    more = max(0, int(bounds.tokens * bounds.recap) - sum(notes))
+    return min(bounds.note, more) + (0 if notes else RECAP_TOKENS)
 
 
 def swapped(window: Window, leaving: Iterable[str], worth: Mapping[str, float]) -> Window:

@@ -179,14 +179,11 @@ def _plan(
 
 
 def embedder(folder: str) -> Embed:
-    from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
+    # Only here: numpy is of agentk[sentences].
+    from agentk.memory import sentences
 
-    model = SentenceTransformer(folder, device="cpu")
-
-    def embed(texts: Sequence[str]) -> list[list[float]]:
-        return [list(map(float, row)) for row in model.encode(list(texts), normalize_embeddings=True)]
-
-    return embed
+    model = sentences.Model(Path(folder))
+    return lambda texts: model.embed(list(texts))
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Who leaves a window when room is short, one rule a test; what holds of every window is in test_paging."""
 
+from dataclasses import replace
 from typing import Any
 
 from agentk.memory import scoring, tokens, window
@@ -19,8 +20,16 @@ def slots(*sizes: int) -> Window:
 def test_of_pages_worth_the_same_the_oldest_leave_and_room_is_made_for_a_note() -> None:
     bounds = Bounds(1_000)
     left, gone = window.evicted(slots(*[100] * 11), bounds, 0, {})
-    assert gone == ("p1", "p2", "p3")
-    assert window.size(left) + bounds.note <= bounds.tokens * bounds.low
+    assert gone == ("p1", "p2", "p3", "p4")
+    assert window.size(left) + window.RECAP_TOKENS + bounds.note <= bounds.tokens * bounds.low
+
+
+def test_no_room_is_made_for_a_note_that_takes_the_place_of_older_ones() -> None:
+    bounds, whole = Bounds(1_000), slots(*[100] * 9)
+    note = replace(whole.slots[0], id="n", kind="episode", tokens=int(bounds.tokens * bounds.recap))
+    left, gone = window.evicted(replace(whole, notes=(note,)), bounds, 0, {})
+    assert gone == ("p1", "p2")
+    assert bounds.tokens * bounds.low - 100 < window.size(left) <= bounds.tokens * bounds.low
 
 
 def test_the_question_stays_while_its_tools_answer() -> None:
