@@ -187,7 +187,7 @@ def forget(
         show.say(
             f"Taken out of {had} checkpoint{'' if had == 1 else 's'}; files in them are not looked into."
         )
-    where = "nothing of it is left in any file of the daemon"
+    where = "Nothing of it is left in any file of the daemon"
     show.say(f"{where}." if told["erased"] else f"{where} soon: records are being erased.")
     return 0
 
@@ -259,7 +259,7 @@ def stats(
         ("pages", f"{told['pages']} of {told['limits']['pages']} an agent"),
         ("bytes", f"{quantities.format_quantity(told['bytes'])}"),
         *(
-            (f"  {kind}", f"{one['pages']} pages, {one['tokens']} tokens")
+            (f"  {kind}", f"{one['pages']:,} pages, {one['tokens']:,} tokens")
             for kind, one in told["kinds"].items()
         ),
         ("agents", str(sum(1 for one in told["agents"].values() if one["pages"]))),

@@ -80,8 +80,8 @@ def drawn(agent: str, window: Told, width: int, colour: bool) -> Iterator[str]:
         f"{window['evictions']:,} evictions, {window['faults']:,} faults, {window['folds']:,} notes written"
     )
     yield (
-        f"{window['prompts']:,} prompts; {window['prefix']:.0%} of each as the one before began, "
-        f"{_cached(window)} read from a provider's cache"
+        f"{window['prompts']:,} prompts; {window['prefix']:.0%} of each is how the one before began, "
+        f"{_cached(window)} came from a provider's cache"
     )
     yield f"counted by: {_counter(window)}"
 
@@ -122,7 +122,7 @@ def explained(told: Told) -> Iterator[str]:
             for name in ("recency", "importance", "frequency", "similarity")
         ]
         yield columns.draw(
-            ("Part", "Weight", "Points"), [*rows, ["total", "", f"{score['total']:.3f}"]]
+            ("Part", "Weight", "Points"), [*rows, ["total", "-", f"{score['total']:.3f}"]]
         ).rstrip()
         if told.get("whenItLeft") is not None:
             yield f"{told['whenItLeft']:.3f} when it last left"

@@ -265,7 +265,7 @@ def test_people_look_add_move_and_forget(space: Space, tmp_path: Path) -> None:
     assert base64.b64decode(second["contentBase64"]).decode() == odd
     assert space.agentk("memory", "stats", "b", "-o", "json").json["pages"] == 2
     gone = space.agentk("memory", "forget", "a", "invoices")
-    assert gone.out == f"{page} forgotten\n" and "nothing of it is left" in gone.err
+    assert gone.out == f"{page} forgotten\n" and "Nothing of it is left" in gone.err
     space.agentk("memory", "forget", "memory/team", "--all")
     assert space.agentk("memory", "ls", "memory/team").out == ""
     bad = space.agentk("memory", "import", "b", stdin='{"format": "agentk/memory/1"}\n{"id": 7}\n', code=1)
