@@ -193,15 +193,11 @@ async def _stats(house: Memoryhouse, place: _Place) -> dict[str, Any]:
     def work(conn: Conn) -> dict[str, Any]:
         rooms = place.rooms(conn)
         among = [room.id for room in rooms]
-        done, total = vectors.progress(conn, among, name)
         return {
-            "pages": sum(room.pages for room in rooms),
-            "bytes": sum(room.bytes for room in rooms),
+            **told_of(conn, rooms, name),
             "agents": {room.owner: {"pages": room.pages, "bytes": room.bytes} for room in rooms[:_NAMES]},
             "kinds": {kind: {"pages": n, "tokens": t} for kind, (n, t) in keeping.kinds(conn, among).items()},
             "counts": keeping.counts(conn, among),
-            **told_of(keeping.counts(conn, among)),
-            "embedding": {"embedder": name, "done": done, "total": total},
             "limits": {"pages": place.limits.pages, "bytes": place.limits.bytes},
         }
 

@@ -154,25 +154,7 @@ class Memoryhouse:
         found = self.known.by_id(memory_id)
         name = found[1].embedder.name if found else ""
 
-        def work(conn: Conn) -> dict[str, Any]:
-            rooms = keeping.rooms(conn, memory_id)
-            among = [room.id for room in rooms]
-            counts = keeping.counts(conn, among)
-            done, total = vectors.progress(conn, among, name)
-            return {
-                "pages": sum(room.pages for room in rooms),
-                "bytes": sum(room.bytes for room in rooms),
-                "agents": sum(room.pages > 0 for room in rooms),
-                **told_of(counts),
-                "embedding": {
-                    "embedder": name,
-                    "done": done,
-                    "total": total,
-                    "tokens": counts.get("embedded", 0),
-                },
-            }
-
-        told = await self.db.read(work)
+        told = await self.db.read(lambda conn: told_of(conn, keeping.rooms(conn, memory_id), name))
         if error := self._errors.get(memory_id):
             told["embedding"]["error"] = error
         return told
@@ -283,14 +265,27 @@ async def _duty(work: Callable[[], Awaitable[bool]], woken: asyncio.Event) -> No
                 await woken.wait()
 
 
-def told_of(counts: Mapping[str, int]) -> dict[str, Any]:
-    """Searches and what they found, and how pages moved in conversations, for people."""
+def told_of(conn: Conn, rooms: Sequence[keeping.Room], embedder: str) -> dict[str, Any]:
+    """What is in these rooms, what searches found there, and how pages moved in conversations, for people."""
+    among = [room.id for room in rooms]
+    counts = keeping.counts(conn, among)
+    done, total = vectors.progress(conn, among, embedder)
     searches, hits = counts.get("searches", 0), counts.get("hits", 0)
-    told: dict[str, Any] = {"searches": searches, "hits": hits}
-    told |= {what: counts.get(what, 0) for what in ("faults", "evictions")}
-    if searches:
-        told["hitRate"] = f"{round(100 * hits / searches)}%"
-    return told
+    told: dict[str, Any] = {
+        "pages": sum(room.pages for room in rooms),
+        "bytes": sum(room.bytes for room in rooms),
+        "agents": sum(room.pages > 0 for room in rooms),
+        "searches": searches,
+        "hits": hits,
+        **{what: counts.get(what, 0) for what in ("faults", "evictions")},
+        "embedding": {
+            "embedder": embedder,
+            "done": done,
+            "total": total,
+            "tokens": counts.get("embedded", 0),
+        },
+    }
+    return told | ({"hitRate": f"{round(100 * hits / searches)}%"} if searches else {})
 
 
 def _ask(embedder: memoryspecs.Embedder, texts: Sequence[str]) -> asking.Ask:
