@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import shutil
@@ -9,10 +10,20 @@ from pathlib import Path
 
 from agentk.daemon import descriptors
 
+AT_ONCE_BYTES = 2**20  # in a pipe, and to the disk and from it
+
+
+def widen(pipe: int) -> None:
+    """As much as this user's pipes may hold."""
+    for size in AT_ONCE_BYTES, 64 * 1024, descriptors.CHUNK_BYTES:
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, size)
+            return
+
 
 async def fed(path: Path, writer: descriptors.Writer) -> None:
     with path.open("rb") as file, contextlib.suppress(BrokenPipeError):
-        while data := await asyncio.to_thread(file.read, 256 * 1024):
+        while data := await asyncio.to_thread(file.read, AT_ONCE_BYTES):
             await writer.write(data)
     writer.close()
 

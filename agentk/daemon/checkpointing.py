@@ -139,8 +139,7 @@ class Checkpointing:
             made = await self._pages(agent, uid)
             head = await self._journal.head() or {}
             crash.crashpoint("checkpoint.memory")
-            with contextlib.suppress(OSError):  # this user's pipes hold no more together
-                fcntl.fcntl(ours, fcntl.F_SETPIPE_SZ, descriptors.CHUNK_BYTES)
+            files.widen(ours)
             size = await self._written(half / _TAR, first, reader, place)
             carried = await packing
         finally:
@@ -191,11 +190,15 @@ class Checkpointing:
     async def _written(self, path: Path, first: bytes, reader: descriptors.Reader, place: Place) -> int:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(fd, "wb") as file:
-            data = first
+            held, data = bytearray(), first
             while data:
                 place.take(len(data))
-                await asyncio.to_thread(file.write, data)
+                held += data
+                if len(held) >= files.AT_ONCE_BYTES:
+                    await asyncio.to_thread(file.write, held)
+                    held = bytearray()
                 data = await reader.read()
+            await asyncio.to_thread(file.write, held)
             size = file.tell()
             file.flush()
             await asyncio.to_thread(os.fsync, fd)
@@ -307,6 +310,7 @@ class Checkpointing:
 
     async def _put(self, namespace: str, uid: str, path: Path, host_uid: int, size_bytes: int | None) -> None:
         source, ours = os.pipe()
+        files.widen(ours)
         writer = descriptors.Writer(ours)
         loop = asyncio.get_running_loop()
         putting = loop.create_task(
