@@ -33,7 +33,7 @@ def can_i(
     ] = None,
     who: Annotated[str, typer.Option("--as", metavar="agent/NAME", help="Who would call.")] = "",
     namespace: options.Namespace = "",
-    output: options.Output = "",
+    output: options.Document = "",
 ) -> int:
     """Tell whether an agent may make a call, by which rule, and why every other rule does not apply.
 

@@ -27,7 +27,7 @@ def budget(
         str, typer.Option("--wall-time", metavar="TIME", help="With add: more time, for example 1h.")
     ] = "",
     namespace: options.Namespace = "",
-    output: options.Output = "",
+    output: options.Document = "",
     no_headers: options.NoHeaders = False,
 ) -> int:
     """Show budgets as a tree: the limits, what was used and is reserved, what is left, when the window ends.

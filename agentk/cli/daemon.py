@@ -74,7 +74,7 @@ def systemds(cgroups: str) -> str:
 
 
 @app.command()
-def status(output: options.Output = "") -> int:
+def status(output: options.Document = "") -> int:
     """Tell how it is; ends with 1 when it does not run. Example: agentk daemon status -o json"""
     form = show.parse(output, ("json", "yaml"))
     where = connect.here()

@@ -20,7 +20,7 @@ _LIMITS = ("cgroup cpu", "cgroup memory", "cgroup pids", "workspace limit")
 
 @app.command()
 def doctor(
-    output: options.Output = "",
+    output: options.Document = "",
     local: Annotated[
         bool, typer.Option("--local", help="Look with the rights of this user, not the daemon's.")
     ] = False,

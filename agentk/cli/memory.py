@@ -55,7 +55,7 @@ def ls(
     until: _Until = "",
     agent: _Agent = "",
     namespace: options.Namespace = "",
-    output: options.Output = "",
+    output: options.Document = "",
     no_headers: options.NoHeaders = False,
 ) -> int:
     """List pages, the newest first.
@@ -81,7 +81,7 @@ def search(
     until: _Until = "",
     agent: _Agent = "",
     namespace: options.Namespace = "",
-    output: options.Output = "",
+    output: options.Document = "",
     no_headers: options.NoHeaders = False,
 ) -> int:
     """Find pages by nearness and by words, the best first.
@@ -101,7 +101,7 @@ def get(
     whose: _Whose,
     page: Annotated[str, typer.Argument(metavar="PAGE", help="Its id or its name.", show_default=False)],
     namespace: options.Namespace = "",
-    output: options.Output = "",
+    output: options.Document = "",
 ) -> int:
     """Print what a page holds, exactly.
 
@@ -238,7 +238,7 @@ def import_(
 
 @app.command()
 def stats(
-    whose: _Whose, agent: _Agent = "", namespace: options.Namespace = "", output: options.Output = ""
+    whose: _Whose, agent: _Agent = "", namespace: options.Namespace = "", output: options.Document = ""
 ) -> int:
     """Count what is kept, and say how far it is embedded.
 
@@ -277,7 +277,7 @@ def stats(
 def map_(
     agent: Annotated[str, typer.Argument(metavar="AGENT", help="Name of an agent.", show_default=False)],
     namespace: options.Namespace = "",
-    output: options.Output = "",
+    output: options.Document = "",
 ) -> int:
     """Draw what the model of an agent with `context: managed` is shown: each page a block as wide as it has tokens.
 
@@ -305,7 +305,7 @@ def explain(
         str, typer.Option("--agent", metavar="NAME", help="Whose it is, to look no further.")
     ] = "",
     namespace: options.Namespace = "",
-    output: options.Output = "",
+    output: options.Document = "",
 ) -> int:
     """Say why a page is in the window of its conversation, or is not, with its score by parts.
 

@@ -35,6 +35,9 @@ Output = Annotated[
         "--output", "-o", metavar="FORMAT", help="json, yaml, name, wide, jsonpath=… or custom-columns=…."
     ),
 ]
+Document = Annotated[  # of verbs whose lines are not objects
+    str, typer.Option("--output", "-o", metavar="FORMAT", help="json or yaml.")
+]
 Files = Annotated[
     list[str],
     typer.Option("--filename", "-f", metavar="FILE", help="File, directory, or - for stdin; repeatable."),

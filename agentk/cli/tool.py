@@ -39,7 +39,7 @@ def call(
     ] = "",
     timeout: options.Timeout = "",
     namespace: options.Namespace = "",
-    output: options.Output = "",
+    output: options.Document = "",
 ) -> int:
     """Call a tool and print what it answers. Ends with 1 when the tool says that it failed.
 
@@ -61,7 +61,7 @@ def list_(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A Tool.")],
     refresh: Annotated[bool, typer.Option("--refresh", help="Ask the tool itself again.")] = False,
     namespace: options.Namespace = "",
-    output: options.Output = "",
+    output: options.Document = "",
 ) -> int:
     """List what a Tool offers, starting it when nobody knows.
 

@@ -28,7 +28,7 @@ def trace(
         str, typer.Option("--uid", metavar="UID", help="Of one agent, when several bore the name.")
     ] = "",
     namespace: options.Namespace = "",
-    output: options.Output = "",
+    output: options.Document = "",
 ) -> int:
     """Print one run as a tree: each call with how long it took, its tokens and cost, and what it led to below.
 

@@ -13,7 +13,7 @@ app = typer.Typer(**options.APP)
 
 @app.command()
 def version(
-    output: options.Output = "",
+    output: options.Document = "",
     client_only: Annotated[bool, typer.Option("--client", help="Do not ask the daemon.")] = False,
 ) -> int:
     """Print the versions of this program and of the daemon.
