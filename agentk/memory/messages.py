@@ -22,7 +22,7 @@ _PLAIN = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str
 _SPACED = json.JSONEncoder(ensure_ascii=False, default=str)
 _SORTED = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True, default=str)
 CHAIN_BYTES = 16
-_QUOTED_TOKENS = 16  # who said it, and where
+_QUOTED_TOKENS = 6  # who said it and where, beyond what a message of its own has
 
 
 @dataclass(frozen=True, slots=True)

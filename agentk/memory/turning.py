@@ -169,15 +169,23 @@ def texts(window: Window, request: Request) -> dict[str, str]:
 
 
 def noted(
-    window: Window, episode: folding.Episode, text: str, settings: Settings, fixed: int, now: float, page: str
+    window: Window,
+    episode: folding.Episode,
+    text: str,
+    settings: Settings,
+    fixed: int,
+    now: float,
+    page: str,
+    counter: tokens.Counter = tokens.ESTIMATE,
 ) -> Window:
     """With a note of what left, which is in the prompt where there is room for it."""
+    known = counter.count(text.encode("utf-8", "replace")) + tokens.MESSAGE_TOKENS
     note = Slot(
         id=page,
         kind="episode",
         digest=messages.digest(text.encode()),
         chain=b"",
-        tokens=folding.note_tokens(text),
+        tokens=known if counter.form == "words" else folding.note_tokens(text),
         quoted=0,
         importance=0.8,
         seq=episode.pages[-1].seq,

@@ -1,16 +1,18 @@
 """A long conversation with planted facts, in three ways of fitting it into a budget: what is kept, sent, and answered.
 
-    python -m tests.bench.context [--tokens 4000] [--turns 500] [--embed MODEL_FOLDER]
+    python -m tests.bench.context [--tokens 4000] [--turns 500] [--model gpt-4o] [--embed MODEL_FOLDER]
 
 `managed` is agentk's; `FIFO` keeps the system text and the newest messages that fit; `summarise everything` folds all
-but the newest quarter into one summary of a tenth of the budget whenever it is full, line by line. Recall: of the
-planted facts, how many are in what the model is sent when it is asked about them, by a question that shares words
-with the fact, or by a paraphrase that shares none. Facts and questions (`context_facts.json`) were written down before
-the first run and never changed after it. `--embed` names the folder of a sentence model: likeness by meaning is then
-its, and else only words are compared.
+but the newest quarter into one summary of a tenth of the budget whenever it is full, line by line: without a model, as
+agentk's own notes are made. All three count with the tokenizer of `--model`. Recall: of the planted facts, how many are
+in what the model is sent when it is asked about them, by a question that shares words with the fact, or by a paraphrase
+that shares none, and how many of those were in the prompt before already, since the fact was asked for shortly before.
+Facts and questions (`context_facts.json`) were written down before the first run and never changed after it. `--embed`
+names the folder of a sentence model: likeness by meaning is then its, and else only words are compared.
 """
 
 import argparse
+import functools
 import json
 import random
 import statistics
@@ -19,6 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from agentk.llm import tokenizing_main
 from agentk.memory import folding, layout, messages, tokens, turning
 from agentk.memory.messages import Request
 from agentk.memory.turning import Settings
@@ -26,13 +29,15 @@ from agentk.memory.window import Bounds, Window
 
 Embed = Callable[[Sequence[str]], list[list[float]]]
 Parts = list[tuple[bytes, int]]
+_PRESSED = 4  # as the gate does it
 FACTS = Path(__file__).with_name("context_facts.json")
 
 
 class Managed:
     name = "managed"
 
-    def __init__(self, budget: int, embed: Embed | None) -> None:
+    def __init__(self, budget: int, embed: Embed | None, counter: tokens.Counter) -> None:
+        self._counter = counter
         self.settings, self.window, self.notes = Settings(Bounds(budget)), Window(), dict[str, str]()
         self._embed, self._vectors, self._ids, self._now = embed, dict[str, list[float]](), 0, 0.0
         self.seconds: list[float] = []
@@ -50,9 +55,13 @@ class Managed:
             note = self._id()
             self.notes[note] = folding.extract(episode, self.settings.bounds.note)
             after = turning.noted(
-                after, episode, self.notes[note], self.settings, request.fixed, self._now, note
+                after, episode, self.notes[note], self.settings, request.fixed, self._now, note, self._counter
             )
-        prompt = layout.arranged(after, request, self.notes)
+        for _ in range(_PRESSED):
+            prompt = layout.arranged(after, request, self.notes, self._counter)
+            if prompt.tokens <= self.settings.bounds.tokens:
+                break
+            after, _left = turning.pressed(after, request, self.settings, self._now, prompt.tokens)
         self.window = layout.remembered(after, prompt)
         self.seconds.append(time.perf_counter() - begun)
         return json.dumps(prompt.items, ensure_ascii=False), list(prompt.parts)
@@ -78,7 +87,7 @@ class Managed:
 class Fifo:
     name = "FIFO"
 
-    def __init__(self, budget: int, embed: Embed | None) -> None:
+    def __init__(self, budget: int, embed: Embed | None, counter: tokens.Counter) -> None:
         self._budget = budget
 
     def send(self, request: Request) -> tuple[str, Parts]:
@@ -98,7 +107,8 @@ class Summary:
 
     name = "summarise everything"
 
-    def __init__(self, budget: int, embed: Embed | None) -> None:
+    def __init__(self, budget: int, embed: Embed | None, counter: tokens.Counter) -> None:
+        self._counter = counter
         self._budget, self._from, self._text = budget, 0, ""
 
     def send(self, request: Request) -> tuple[str, Parts]:
@@ -120,7 +130,7 @@ class Summary:
         recap = messages.spoken(self._text)
         parts: Parts = [(request.fixed_digest, request.fixed)]
         parts += (
-            [(messages.digest(self._text.encode()), messages.weight(recap, tokens.ESTIMATE))]
+            [(messages.digest(self._text.encode()), messages.weight(recap, self._counter))]
             if self._text
             else []
         )
@@ -128,21 +138,38 @@ class Summary:
         return json.dumps([recap, *(said.item for said in shown)], ensure_ascii=False), parts
 
     def _size(self, request: Request, shown: Sequence[messages.Said]) -> int:
-        recap = messages.weight(messages.spoken(self._text), tokens.ESTIMATE) if self._text else 0
+        recap = messages.weight(messages.spoken(self._text), self._counter) if self._text else 0
         return request.fixed + recap + sum(said.tokens for said in shown)
 
 
+def tokenizer(model: str) -> tokens.Counter:
+    """The model's own, from the files that agentk counts with."""
+    tokenizing_main.fetch_nothing(tokenizing_main.folder())
+    name = tokenizing_main.tokenizer_of(model)
+
+    @functools.cache
+    def count(text: bytes) -> int:
+        return tokenizing_main.count(name, text.decode())
+
+    return tokens.Counter(f"tokenizer {name}", count, "words")
+
+
 def run(
-    make: Callable[[int, Embed | None], Any], budget: int, turns: int, embed: Embed | None
+    make: Callable[[int, Embed | None, tokens.Counter], Any],
+    budget: int,
+    turns: int,
+    embed: Embed | None,
+    counter: tokens.Counter,
 ) -> dict[str, Any]:
     facts = json.loads(FACTS.read_text(encoding="utf-8"))
-    way, die = make(budget, embed), random.Random(20261121)
+    way, die = make(budget, embed, counter), random.Random(20261121)
     planted, probes = _plan(facts, turns, die)
     talk: list[Any] = [{"role": "system", "content": facts["system"]}]
     last: Parts = []
     prefix = sent = 0
     full: list[float] = []
-    found: dict[str, list[bool]] = {"words": [], "paraphrase": []}
+    found: dict[str, list[tuple[bool, bool]]] = {"words": [], "paraphrase": []}
+    before = ""
     for turn in range(turns):
         text, probe = facts["fillers"][turn % len(facts["fillers"])].format(n=turn), None
         if turn in planted:
@@ -153,6 +180,7 @@ def run(
         talk.append({"role": "user", "content": text})
         request = messages.read("openai.chat", {"messages": talk})
         assert request is not None
+        request = messages.weighed(request, len(request.said), counter)
         shown, parts = way.send(request)
         size = sum(part for _, part in parts)
         assert size <= budget, f"{way.name}: {size} of {budget}"
@@ -161,7 +189,8 @@ def run(
         if request.fixed + sum(said.tokens for said in request.said) > budget:
             full.append(size / budget)
         if probe:
-            found[probe[0]].append(probe[2] in shown)
+            found[probe[0]].append((probe[2] in shown, probe[2] in before))
+        before = shown
         talk.append({"role": "assistant", "content": facts["answers"][turn % len(facts["answers"])]})
     return {"way": way, "prefix": prefix / sent, "full": statistics.mean(full), "found": found}
 
@@ -179,6 +208,7 @@ def _plan(
 
 
 def embedder(folder: str) -> Embed:
+    """As agentk runs it (`sentenceModel` of the daemon's configuration)."""
     # Only here: numpy is of agentk[sentences].
     from agentk.memory import sentences
 
@@ -190,6 +220,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--tokens", type=int, default=4_000)
     parser.add_argument("--turns", type=int, default=500)
+    parser.add_argument("--model", default="gpt-4o")
     parser.add_argument("--embed", default="")
     given = parser.parse_args()
     print(
@@ -199,10 +230,14 @@ def main() -> None:
     ways: list[tuple[Any, Embed | None]] = [(Fifo, None), (Summary, None), (Managed, None)]
     if given.embed:
         ways.append((Managed, embedder(given.embed)))
+    counter = tokenizer(given.model)
     for make, embed in ways:
-        told = run(make, given.tokens, given.turns, embed)
+        told = run(make, given.tokens, given.turns, embed, counter)
         name = told["way"].name + (", with a sentence model" if embed else "")
-        rates = [f"{sum(hits)} of {len(hits)}" for hits in told["found"].values()]
+        rates = [
+            f"{sum(hit for hit, _ in hits)} of {len(hits)} ({sum(hit and was for hit, was in hits)} still there)"
+            for hits in told["found"].values()
+        ]
         seconds = getattr(told["way"], "seconds", [])
         speed = f"{statistics.median(seconds) * 1000:.1f} ms" if seconds else "-"
         print(

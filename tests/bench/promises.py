@@ -21,11 +21,10 @@ _WAITING = (100, 1_000)
 
 
 def used_and_cached() -> tuple[str, str]:
-    told = context.run(context.Managed, BUDGET, TURNS, None)
+    told = context.run(context.Managed, BUDGET, TURNS, None, context.tokenizer("gpt-4o"))
     words = told["found"]["words"]
-    about = (
-        f"{TURNS} turns within {BUDGET:,} tokens; {sum(words)} of {len(words)} planted facts found by words"
-    )
+    found = f"{sum(hit for hit, _ in words)} of {len(words)}"
+    about = f"{TURNS} turns within {BUDGET:,} tokens; {found} planted facts found by words"
     return f"{told['full']:.0%} ({about})", f"{told['prefix']:.0%} of what is sent is the prompt before"
 
 

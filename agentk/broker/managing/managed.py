@@ -315,11 +315,12 @@ class Managed:
         else:
             text = folding.extract(episode, most)
         crash.crashpoint("context.folded")
-        note = pages.new_id()
-        return turning.noted(turn.window, episode, text, settings, case.request.fixed, now, note), (
-            note,
-            text,
-        )
+        note, counter, fixed = pages.new_id(), case.counter, case.request.fixed
+        if counter.form == "words":
+            told = [text.encode("utf-8", "replace")]
+            await self._counters.ready(case.context.call.guest, case.model, told)
+        after = turning.noted(turn.window, episode, text, settings, fixed, now, note, counter)
+        return after, (note, text)
 
     async def _kept(self, context: Context, turned: Turned, budget: int) -> int:
         """Its number, once all of it is on the disk; 0 when its Memory is full."""
