@@ -108,7 +108,7 @@ def explained(told: Told) -> Iterator[str]:
     page = told["page"]
     yield columns.safe(
         f"page {page['id']}  message {page['seq']}  {page['kind']}  {page['tokens']:,} tokens  "
-        f"{'in the window' if page['resident'] else 'swapped'}"
+        f"{'in the window' if page['resident'] else 'swapped'}  counted by: {told['countedBy']}"
     )
     yield columns.safe(told["why"])
     yield (

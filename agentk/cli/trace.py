@@ -96,6 +96,7 @@ def label(span: dict[str, Any]) -> str:
 def _context(told: dict[str, Any]) -> str:
     """What was sent to the model instead of what."""
     parts = [f"sent {told['sentTokens']} of {told['askedTokens']} tokens ({told.get('shown', '')})"]
+    parts += [f"counted by {told['countedBy']}"] if "countedBy" in told else []
     parts += [f"{told[name]} {name}" for name in ("left", "recalled", "folded") if told.get(name)]
     if told.get("cachedTokens"):
         parts.append(f"{told['cachedTokens']} cached")

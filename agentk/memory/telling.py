@@ -70,6 +70,7 @@ def explained(
     alike = _alike(known, texts)
     worth = window.scores(known.window, alike, now, settings.weights, settings.halves)
     told: dict[str, Any] = {"window": known.id, "page": page(slot), "why": _why(known, slot)}
+    told["countedBy"] = known.counter
     if slot.id in worth:
         weights = settings.weights
         parts = {

@@ -61,7 +61,12 @@ def test_a_program_that_only_appends_is_answered_of_what_left_its_window(space: 
     chat(space, 60)
     assert space.log("a") == ["In Faro. True"]
     drawn = space.agentk("memory", "map", "a").out
-    assert "of 700 tokens" in drawn and "swapped" in drawn and "\x1b" not in drawn
+    assert (
+        "counted by: scripted" in drawn
+        and "of 700 tokens" in drawn
+        and "swapped" in drawn
+        and "\x1b" not in drawn
+    )
     [window] = space.agentk("memory", "map", "a", "-o", "json").json["items"]
     assert window["tokens"]["total"] <= 700 and window["faults"] >= 1 and window["evictions"] > 60
     assert [page["seq"] for page in window["pages"] if page["kind"] != "episode"] == list(range(1, 120))
@@ -72,9 +77,9 @@ def test_a_program_that_only_appends_is_answered_of_what_left_its_window(space: 
     told = space.agentk("memory", "explain", "a/5").out
     assert "brought back before message 119" in told and "moored in Faro" in told and "similarity" in told
     swapped = next(page for page in window["pages"] if not page["resident"])
-    assert "swapped" in space.agentk("memory", "explain", swapped["id"]).out
+    assert "swapped  counted by: scripted" in space.agentk("memory", "explain", swapped["id"]).out
     traced = space.agentk("trace", "a").lines[-1]
-    assert "sent " in traced and "recalled" in traced
+    assert "sent " in traced and "recalled" in traced and "counted by scripted" in traced
     root = space.agentk("trace", "a", "-o", "json").json["root"]["children"][-1]["context"]
     assert root["sentTokens"] <= 700 < root["askedTokens"] and "recalled:5" in root["shown"]
 
