@@ -24,6 +24,7 @@ Object = Mapping[str, Any]
 
 FOLD = "fold"  # the form of a call that asks for a note: never managed itself
 _NEIGHBOURS = 50
+_VECTORS = 64  # of one turn that are made at once
 _QUERY_CHARS = 8192
 _WINDOWS = 20  # that people are told of
 _CACHING = frozenset({"anthropic"})  # providers that cache what is marked
@@ -34,6 +35,7 @@ class Keeper:
 
     def __init__(self, house: "Gatehouse") -> None:
         self._house = house
+        self._behind = set[str]()  # memories that get pages without vectors
 
     def place(self, guest: Guest) -> saving.Place:
         standing = self._house.memory.known.of(guest.uid)
@@ -46,16 +48,19 @@ class Keeper:
         return await self._house.memory.db.write(work)
 
     def kept(self, guest: Guest, place: saving.Place) -> None:
-        if self._means(guest):
+        if self._means(guest) or place.memory in self._behind:
+            self._behind.discard(place.memory)
             self._house.memory.wake(place.memory)  # to embed them
         else:
             self._house.memory.source.changed(place.memory)
 
     async def vectors(self, guest: Guest, texts: Sequence[str]) -> Sequence[keeping.Vector | None]:
-        """A model's are made in the background: nobody waits for them before it is answered."""
+        """A model's are made in the background, and so are very many: nobody waits for them before it is answered."""
         standing = self._house.memory.known.of(guest.uid)
         embedder = standing.settings.embedder
-        if self._means(guest) or not texts:
+        if len(texts) > _VECTORS:
+            self._behind.add(standing.memory)
+        if self._means(guest) or not texts or len(texts) > _VECTORS:
             return [None] * len(texts)
         made = await self._house.memory.embedders.embed(standing.namespace, embedder, texts, None)
         return [keeping.Vector(embedder.name, vector) for vector in made.vectors]

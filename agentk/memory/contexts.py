@@ -195,9 +195,9 @@ def let_go(conn: Conn, room: int, most: int = KEPT, but: int = 0) -> bool:
     ).fetchall()
     for (number,) in rows:
         alone = conn.execute(
-            "SELECT number FROM pages WHERE room = ? AND id IN (SELECT page FROM window_pages WHERE window = ?"
-            " AND page NOT IN (SELECT page FROM window_pages WHERE window <> ?))",
-            (room, number, number),
+            "SELECT number FROM pages WHERE room = ? AND id IN (SELECT page FROM window_pages AS w WHERE window = ?"
+            " AND NOT EXISTS (SELECT 1 FROM window_pages AS o WHERE o.page = w.page AND o.window <> w.window))",
+            (room, number),
         ).fetchall()
         # Let go of, not forgotten: what the journal has of it stays.
         conn.execute("DELETE FROM window_calls WHERE window = ?", (number,))

@@ -16,6 +16,7 @@ from agentk.memory.window import Bounds, Slot, Window, counted
 INPUT_CHARS = 48_000  # of one fold that a model reads
 _LINE_CHARS = 160
 _SHORTEST = 24
+_LEAST_BYTES = len("- tool: x")  # of a line
 _END = re.compile(r"(?<=[.!?。！？])\s|\n")
 _JSON = json.JSONEncoder(ensure_ascii=False)
 _WHO = {"user": "user", "assistant": "assistant", "tool": "tool", "system": "system"}
@@ -51,6 +52,8 @@ def extract(episode: Episode, most: int) -> str:
             for slot, text in zip(episode.pages, episode.texts, strict=True)
             if (slot.kind in kinds or not kinds) and text.strip()
         ]
+        if len(chosen) * _LEAST_BYTES > most * tokens.BYTES_A_TOKEN:
+            continue  # whatever they say, they do not fit
         for chars in (_LINE_CHARS, 96, 56, _SHORTEST):
             lines = [head, *(f"- {_WHO.get(kind, kind)}: {_beginning(text, chars)}" for kind, text in chosen)]
             if chosen and fits("\n".join(lines), most):

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from agentk.api import errors
 from agentk.broker import crash
-from agentk.broker.managing import exceeding, saving
+from agentk.broker.managing import exceeding, saving, working
 from agentk.broker.managing import settings as reading
 from agentk.broker.managing.counting import Corrections, Counters, Estimating, Route
 from agentk.broker.managing.saving import Keeper, Place, Turned
@@ -32,7 +32,6 @@ from agentk.memory.turning import Turn
 from agentk.memory.window import Window
 
 T = TypeVar("T")
-_APART = 64  # messages from which a request is worked on in a thread
 _PRESSED = 4  # times that more leaves, where what was to fit is more than was thought
 MESSAGE_BYTES = pages.CONTENT_BYTES
 
@@ -108,11 +107,12 @@ class Managed:
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._corrections = Corrections()
         self._sent: weakref.WeakKeyDictionary[Context, _Sent] = weakref.WeakKeyDictionary()
-        self._talks = Talks(keeper.write, now)
+        self._talks, self._work = Talks(keeper.write, now), working.Working()
 
     async def close(self) -> None:
         """Writes what is still to be written. Repeatable."""
         await self._talks.close()
+        self._work.close()
 
     async def arrange(self, context: Context, dialect: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
         """The body that is sent in place of this one; None: as it is. Raises ContextExceeded."""
@@ -121,11 +121,12 @@ class Managed:
         wanted = reading.of(told, self._memory(guest)) if told else None
         if wanted is None:
             return None
-        request = await _apart(body, messages.read, dialect, body)
+        place = self._keeper.place(guest)
+        request = await self._work.apart(place.account, working.much(body), messages.read, dialect, body)
         if request is None:
             return None
         if request.said:
-            self._talks.begins(context, Talk(self._keeper.place(guest), request.said[0].chain))
+            self._talks.begins(context, Talk(place, request.said[0].chain))
         talks = any(said.kind in ("assistant", "tool") for said in request.said)
         asked = request.fixed + sum(said.tokens for said in request.said)
         if not talks and asked * tokens.BYTES_A_TOKEN <= wanted.tokens:
@@ -204,7 +205,7 @@ class Managed:
             return case
         request = case.request
         if counter is not tokens.ESTIMATE:
-            request = await _apart(request.said, messages.weighed, request, fresh, counter)
+            request = await self._apart(case, messages.weighed, request, fresh, counter)
         window = turning.recounted(case.window, request) if anew else case.window
         return replace(case, request=request, window=window, counter=counter)
 
@@ -238,8 +239,8 @@ class Managed:
         if (loaded := case.found.loaded) is not None:  # what is neither said nor loaded cannot be shown
             near = {page: value for page, value in near.items() if page in loaded}
         wanted = tuple(page for page in case.found.wanted if page in there and (not loaded or page in loaded))
-        grown, turn = await _apart(
-            request.said, _paged, window, request, case.fresh, settings, now, near, wanted
+        grown, turn = await self._apart(
+            case, _paged, window, request, case.fresh, settings, now, near, wanted
         )
         if turn.left:
             crash.crashpoint("context.paged")
@@ -279,7 +280,7 @@ class Managed:
                 own = layout.own(after, request, texts)
                 spelled = [messages.counted(item, "words")[0] for item in own]
                 await self._counters.ready(case.context.call.guest, case.model, spelled)
-            prompt = await _apart(request.said, layout.arranged, after, request, texts, case.counter)
+            prompt = await self._apart(case, layout.arranged, after, request, texts, case.counter)
             if prompt.tokens <= bounds.tokens:
                 return after, turn, prompt
             after, left = turning.pressed(after, request, settings, now, prompt.tokens)
@@ -296,13 +297,13 @@ class Managed:
         """The window with a note of what left, when a note could be written."""
         if not turn.left:
             return turn.window, ("", "")
-        episode = folding.due(turn.window, turning.texts(turn.window, case.request))
+        episode = await self._apart(case, _due, turn.window, case.request)
         if episode is None:
             return turn.window, ("", "")
         crash.crashpoint("context.folding")
         most = settings.bounds.note
         if case.wanted.by_model:
-            asked = folding.asked(episode)
+            asked = await self._apart(case, folding.asked, episode)
             key = f"fold-{hashlib.sha256(asked.encode('utf-8', 'replace')).hexdigest()[:32]}"
             guest = case.context.call.guest
             try:
@@ -313,7 +314,7 @@ class Managed:
             head = f"{episode.span[0].upper()}{episode.span[1:]}:\n"
             text = folding.cut(head + text.strip(), most)
         else:
-            text = folding.extract(episode, most)
+            text = await self._apart(case, folding.extract, episode, most)
         crash.crashpoint("context.folded")
         note, counter, fixed = pages.new_id(), case.counter, case.request.fixed
         if counter.form == "words":
@@ -321,6 +322,10 @@ class Managed:
             await self._counters.ready(case.context.call.guest, case.model, told)
         after = turning.noted(turn.window, episode, text, settings, fixed, now, note, counter)
         return after, (note, text)
+
+    async def _apart(self, case: _Case, work: Callable[..., T], *given: Any) -> T:
+        """In a thread when it is much: others wait on this loop."""
+        return await self._work.apart(case.place.account, working.many(case.request), work, *given)
 
     async def _kept(self, context: Context, turned: Turned, budget: int) -> int:
         """Its number, once all of it is on the disk; 0 when its Memory is full."""
@@ -353,6 +358,10 @@ def _counted(after: Window, prompt: Prompt) -> Window:
     return windows.counted(after, prompts=1, prompt_tokens=prompt.tokens, prefix_tokens=prompt.prefix)
 
 
+def _due(window: Window, request: Request) -> folding.Episode | None:
+    return folding.due(window, turning.texts(window, request))
+
+
 def _paged(
     before: Window,
     request: Request,
@@ -364,12 +373,3 @@ def _paged(
 ) -> tuple[Window, Turn]:
     grown = turning.grown(before, request.said, settings.bounds, now, pages.new_id)
     return grown, turning.turned(grown, request, fresh, settings, now, near, wanted)
-
-
-async def _apart(sized: Any, work: Callable[..., T], *given: Any) -> T:
-    """In a thread when it is much: others wait on this loop."""
-    if isinstance(sized, Mapping):
-        sized = sized.get("messages") or sized.get("input") or ()
-    if len(sized) < _APART:
-        return work(*given)
-    return await asyncio.to_thread(work, *given)

@@ -1,5 +1,6 @@
 """What a turn of a managed conversation reads and keeps: one read before it, and one transaction for all it changed."""
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -16,6 +17,7 @@ from agentk.memory.turning import Turn
 from agentk.memory.window import Window
 
 T = TypeVar("T")
+_AT_ONCE = 32  # pages
 Heard = Callable[[str], None]  # of a call of the journal that has words of a conversation
 
 
@@ -68,7 +70,11 @@ async def save(keeper: Keeper, guest: Guest, turned: Turned, budget: int, now: f
     request = turned.request
     fresh = turned.window.slots[len(turned.window.slots) - turned.fresh :]
     said = request.said[len(request.said) - turned.fresh :]
-    made = [_page(slot, told.content, told.text, now) for slot, told in zip(fresh, said, strict=True)]
+    made = list[pages.Page]()
+    for at, (slot, told) in enumerate(zip(fresh, said, strict=True), 1):
+        made.append(_page(slot, told.content, told.text, now))
+        if not at % _AT_ONCE:  # others wait on this loop
+            await asyncio.sleep(0)
     if turned.note[0]:
         note = turned.window.notes[-1]
         made.append(_page(note, turned.note[1].encode(), turned.note[1], now))
