@@ -107,6 +107,8 @@ def _fixed(rest: Mapping[str, Any], first: Sequence[Any], counter: tokens.Counte
 
 
 def _weighed(said: Said, counter: tokens.Counter) -> Said:
+    if said.item is None:  # it is not at hand, and is not sent: its size stays
+        return said
     size = weight(said.item, counter)
     if counter.form == "words":
         return replace(said, tokens=size, quoted=size + _QUOTED_TOKENS)

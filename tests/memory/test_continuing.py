@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from agentk.memory import continuing, messages
+from agentk.memory import continuing, messages, tokens
 from agentk.memory.messages import Request
 from agentk.memory.pages import Page
 from tests.memory import talking
@@ -143,3 +143,15 @@ def test_whoever_keeps_an_exchange_that_could_be_no_others_is_known_again() -> N
     assert continuing.joined(talk.window, read([*items[-4:], new]).said) is not None
     assert continuing.joined(talk.window, read([*items[-2:], new]).said) is None, "one message is not enough"
     assert continuing.joined(talk.window, read([items[-1], new]).said) is None, "nothing of it is said again"
+
+
+def test_what_is_not_at_hand_keeps_its_size_whoever_counts() -> None:
+    items = longer(12)
+    talk = windowed(items)
+    request = read([*items[14:], {"role": "user", "content": "And now?"}])
+    joined = continuing.joined(talk.window, request.said)
+    assert joined is not None
+    whole = continuing.whole(request, talk.window, joined, {})
+    weighed = messages.weighed(whole, len(whole.said), tokens.SCRIPTED)
+    assert [told.tokens for told in weighed.said[:14]] == [slot.tokens for slot in talk.window.slots[:14]]
+    assert weighed.said[-1].tokens == messages.weight(request.said[-1].item, tokens.SCRIPTED)
