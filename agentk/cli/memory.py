@@ -187,7 +187,7 @@ def forget(
         show.say(
             f"Taken out of {had} checkpoint{'' if had == 1 else 's'}; files in them are not looked into."
         )
-    where = "Nothing of it is left in any file of the daemon"
+    where = "Nothing of it is left in the memory, its log, checkpoints and records"
     show.say(f"{where}." if told["erased"] else f"{where} soon: records are being erased.")
     return 0
 
