@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 
 from agentk.memory import scoring
 
-BLOCK_TOKENS = 64  # what stands around pages that are quoted in one place
-RECAP_TOKENS = 64  # and around the notes
+BLOCK_TOKENS = 32  # what stands around pages that are quoted in one place: `layout.QUOTE`, as a message
+RECAP_TOKENS = 40  # and around the notes: `layout.RECAP`
 
 
 class TooSmall(Exception):

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from agentk.memory import scoring, tokens, window
+from agentk.memory import layout, messages, scoring, tokens, window
 from agentk.memory.window import Bounds, Slot, Window
 from tests.memory import talking
 from tests.memory.talking import Talk
@@ -84,3 +84,10 @@ def test_notes_on_what_a_client_took_back_go_with_it() -> None:
     prompt, _, _ = talk.send()
     assert max(note.seq for note in talk.window.notes) == told[0]
     assert "Turn 30" not in str(prompt.items)
+
+
+def test_what_stands_around_notes_and_quotes_is_no_more_than_is_reckoned_for_it() -> None:
+    for counter in (tokens.ESTIMATE, tokens.SCRIPTED):
+        around = messages.weight(messages.spoken(""), counter)
+        for text, most in ((layout.RECAP, window.RECAP_TOKENS), (layout.QUOTE, window.BLOCK_TOKENS)):
+            assert around < messages.weight(messages.spoken(text + "\n\n"), counter) <= most
