@@ -28,6 +28,11 @@ class Standing:
     settings: memoryspecs.Settings
 
     @property
+    def whose(self) -> str:
+        """Who takes turns with others at the memory."""
+        return f"{self.memory}/{self.account}"
+
+    @property
     def limits(self) -> keeping.Limits:
         bounds = self.settings.bounds
         return keeping.Limits(bounds.pages, bounds.bytes, bounds.total_pages, bounds.total_bytes)

@@ -44,8 +44,8 @@ class Keeper:
     async def read(self, work: Callable[[Conn], T]) -> T:
         return await self._house.memory.db.read(work)
 
-    async def write(self, work: Callable[[Conn], T]) -> T:
-        return await self._house.memory.db.write(work)
+    async def write(self, work: Callable[[Conn], T], whose: str = "") -> T:
+        return await self._house.memory.db.write(work, whose)
 
     def kept(self, guest: Guest, place: saving.Place) -> None:
         if self._means(guest) or place.memory in self._behind:

@@ -1,7 +1,8 @@
 """memory.db: opened once by the daemon, written by one thread, read by a few others.
 
-What callers queue while a commit syncs shares the next one; each job has a savepoint of its own, so one that raises
-undoes only itself. A caller hears of success only once it is on the disk. Nothing here knows what a page is.
+What callers queue while a commit syncs shares the next one, in turn by whose it is; each job has a savepoint of its
+own, so one that raises undoes only itself. A caller hears of success only once it is on the disk. Nothing here knows
+what a page is.
 """
 
 import asyncio
@@ -19,11 +20,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from agentk.api import errors
-from agentk.memory import driver, tables
+from agentk.memory import driver, lines, tables
 from agentk.memory.driver import Conn
 
 DATABASE = "memory.db"
-_BATCH = 64  # bounds how long the first of a batch waits for the last
+# They bound how long the first of a batch waits for the last.
+_BATCH, _BATCH_SECONDS = 64, 0.02
 # At once. Apart, so that who looks a page up does not wait for those who look at every vector.
 _READERS = {False: 2, True: 4}
 _ENDINGS = ("-wal", "-shm", "")  # the log first: SQLite would replay it into a new file
@@ -111,7 +113,7 @@ class Database:
         opened = open_file(folder)
         self.path, self.notices = folder / DATABASE, opened.notices
         self._conn = opened.conn
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs = lines.Line[_Job]()
         self._gate = threading.Lock()
         self._closed = False
         self._idle = {mapped: queue.LifoQueue[Conn]() for mapped in (False, True)}
@@ -122,9 +124,10 @@ class Database:
         self._writer = threading.Thread(target=self._work, name="memory-write", daemon=True)
         self._writer.start()
 
-    async def write(self, work: Work[T]) -> T:
-        """Run `work` in a transaction; returns when it is on the disk. A cancelled caller does not stop it."""
-        answer: T = await asyncio.wrap_future(self._queue(work, alone=False))
+    async def write(self, work: Work[T], whose: str = "") -> T:
+        """Run `work` in a transaction; returns when it is on the disk. A cancelled caller does not stop it. `whose` it
+        is says who takes turns; "" is agentk itself."""
+        answer: T = await asyncio.wrap_future(self._queue(work, alone=False, whose=whose))
         return answer
 
     async def truncate(self) -> bool:
@@ -166,7 +169,7 @@ class Database:
             if self._closed:
                 return
             self._closed = True
-            self._jobs.put(None)
+        self._jobs.close()
         self._writer.join()
         for threads in self._threads.values():
             threads.shutdown(cancel_futures=True)
@@ -178,12 +181,14 @@ class Database:
             checkpoint(self._conn)
         self._conn.close()
 
-    def _queue(self, work: Callable[[Conn], Any], *, alone: bool) -> "concurrent.futures.Future[Any]":
+    def _queue(
+        self, work: Callable[[Conn], Any], *, alone: bool, whose: str = ""
+    ) -> "concurrent.futures.Future[Any]":
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-        with self._gate:
-            if self._closed:
-                raise errors.Unavailable("the memory is closed")
-            self._jobs.put(_Job(work, alone, future))
+        try:
+            self._jobs.join(_Job(work, alone, future), whose)
+        except lines.Closed:
+            raise errors.Unavailable("the memory is closed") from None
         return future
 
     def _reading(self, work: Work[T], scan: bool) -> T:
@@ -209,22 +214,11 @@ class Database:
     # the writer's thread
 
     def _work(self) -> None:
-        more = True
-        while more:
-            job, batch = self._jobs.get(), list[_Job]()
-            while job is not None and not job.alone:
-                batch.append(job)
-                if len(batch) == _BATCH:
-                    break
-                try:
-                    job = self._jobs.get_nowait()
-                except queue.Empty:
-                    break
-            if batch:
-                self._commit(batch)
-            if job is not None and job.alone:
+        while (job := self._jobs.next()) is not None:
+            if job.alone:
                 _tell(job.future, self._alone(job))
-            more = job is not None
+            else:
+                self._commit(job)
 
     def _alone(self, job: _Job) -> Any:
         try:
@@ -234,18 +228,22 @@ class Database:
         except Exception as error:  # noqa: BLE001 it is the caller's, and is told there
             return error
 
-    def _commit(self, batch: list[_Job]) -> None:
-        answers: list[tuple[concurrent.futures.Future[Any], Any]]
+    def _commit(self, first: _Job) -> None:
+        batch, answers = [first], list[Any]()
         try:
             self._conn.execute("BEGIN IMMEDIATE")
-            answers = [(job.future, self._one(job)) for job in batch]
+            ends = time.monotonic() + _BATCH_SECONDS
+            while len(answers) < len(batch):
+                answers.append(self._one(batch[-1]))
+                if len(batch) < _BATCH and time.monotonic() < ends:
+                    batch += filter(None, (self._jobs.next_if(lambda job: not job.alone),))
             self._conn.execute("COMMIT")
         except driver.error_types() as error:
             with suppress(*driver.error_types()):  # it may have rolled back by itself
                 self._conn.execute("ROLLBACK")
-            answers = [(job.future, driver.refused(error)) for job in batch]
-        for future, answer in answers:
-            _tell(future, answer)
+            answers = [driver.refused(error)] * len(batch)
+        for job, answer in zip(batch, answers, strict=True):
+            _tell(job.future, answer)
 
     def _one(self, job: _Job) -> Any:
         self._conn.execute("SAVEPOINT one")

@@ -106,11 +106,13 @@ def carry(conn: Conn, number: int, calls: Sequence[tuple[str, float]]) -> None:
 
 
 def mention(conn: Conn, ids: Sequence[str], effect: str, at: float) -> None:
-    """A call tells of these pages: what it told goes when they do."""
+    """A call tells of these pages: what it told goes when they do, and at once when one went since it was read."""
     conn.execute(
         f"INSERT OR REPLACE INTO mentions SELECT number, ?, ? FROM pages WHERE id IN ({marks(ids)})",
         (effect, at, *ids),
     )
+    if conn.execute("SELECT changes()").fetchone()[0] < len({*ids}):
+        conn.execute("INSERT OR IGNORE INTO erasures (effect) VALUES (?)", (effect,))
 
 
 def unmention(conn: Conn, before: float) -> None:

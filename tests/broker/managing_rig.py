@@ -65,8 +65,8 @@ class Keeper:
     async def read(self, work: Callable[[Conn], T]) -> T:
         return await self.database.read(work)
 
-    async def write(self, work: Callable[[Conn], T]) -> T:
-        return await self.database.write(work)
+    async def write(self, work: Callable[[Conn], T], whose: str = "") -> T:
+        return await self.database.write(work, whose)
 
     async def vectors(self, guest: Guest, texts: Sequence[str]) -> Sequence[keeping.Vector | None]:
         return [keeping.Vector(embedding.name(), embedding.hashed(text)) for text in texts]

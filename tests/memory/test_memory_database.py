@@ -1,8 +1,10 @@
 """memory.db: pages come back as they were, are found by words and by nearness, and are gone when they are forgotten."""
 
 import asyncio
+import contextlib
 import math
 import secrets
+import threading
 from array import array
 from pathlib import Path
 
@@ -323,6 +325,43 @@ def test_a_write_that_fails_undoes_itself_alone(tmp_path: Path) -> None:
     assert isinstance(failed, pages.Unusable)
     assert found == [f"page {n}" for n in range(100)]
     assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("memory.db*")} == {0o600}
+
+
+def test_what_was_told_of_a_page_that_went_meanwhile_is_erased(tmp_path: Path) -> None:
+    with opened(tmp_path) as conn:
+        room = keeping.room(conn, "m", "a", "a")
+        kept, gone = (say(conn, room, text) for text in ("kept", "gone"))
+        forgetting.forget(conn, [room.id], [gone])
+        forgetting.mention(conn, [kept], "tells of what is there", 1.0)
+        assert forgetting.pending(conn, 0.0) == []
+        forgetting.mention(conn, [kept, gone], "tells of both", 1.0)
+        assert forgetting.pending(conn, 0.0) == ["tells of both"]
+
+
+def test_who_writes_little_waits_for_one_piece_of_who_writes_much(tmp_path: Path) -> None:
+    began, goes_on, order = threading.Event(), threading.Event(), list[str]()
+
+    def holds(conn: driver.Conn) -> None:
+        began.set()
+        assert goes_on.wait(60)
+
+    async def act() -> None:
+        with contextlib.closing(database.Database(tmp_path)) as db:
+            first = asyncio.ensure_future(db.write(holds, "much"))
+            await asyncio.to_thread(began.wait, 60)
+            rest = [
+                asyncio.ensure_future(
+                    db.write(lambda conn, name=name, n=n: order.append(f"{name} {n}"), name)
+                )
+                for name, many in (("much", 5), ("little", 2), ("", 1))
+                for n in range(many)
+            ]
+            await asyncio.sleep(0)
+            goes_on.set()
+            await asyncio.gather(first, *rest)
+
+    asyncio.run(act())
+    assert order == ["much 0", "little 0", " 0", "much 1", "little 1", "much 2", "much 3", "much 4"]
 
 
 def test_only_who_looks_at_many_vectors_has_the_file_mapped(tmp_path: Path) -> None:

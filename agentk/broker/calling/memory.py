@@ -132,7 +132,7 @@ class _Calls:
             return keeping.put(conn, room, page, standing.limits, told, vector)
 
         try:
-            kept = await self._db.write(work)
+            kept = await self._db.write(work, standing.whose)
         except pages.Unusable as error:
             raise errors.BadRequest(f"memory.remember: {error}") from None
         except keeping.Full as error:
@@ -284,7 +284,7 @@ class _Calls:
                 contexts.want(conn, own_room.id, wanted, now)
             forgetting.mention(conn, ids, context.effect, now)
 
-        await self._db.write(work)
+        await self._db.write(work, standing.whose)
         self._changed(standing.memory)
 
 

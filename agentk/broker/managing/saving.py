@@ -30,13 +30,18 @@ class Place:
     account: str
     limits: Limits
 
+    @property
+    def whose(self) -> str:
+        """Who takes turns with others at the memory."""
+        return f"{self.memory}/{self.account}"
+
 
 class Keeper(Protocol):
     """The agents' memory, as managed context needs it."""
 
     def place(self, guest: Guest) -> Place: ...
     async def read(self, work: Callable[[Conn], T]) -> T: ...
-    async def write(self, work: Callable[[Conn], T]) -> T: ...
+    async def write(self, work: Callable[[Conn], T], whose: str = "") -> T: ...
 
     def kept(self, guest: Guest, place: Place) -> None: ...
 
@@ -105,7 +110,7 @@ async def save(keeper: Keeper, guest: Guest, turned: Turned, budget: int, now: f
         return number
 
     crash.crashpoint("context.keeping")
-    number = await keeper.write(work)
+    number = await keeper.write(work, turned.place.whose)
     keeper.kept(guest, turned.place)
     return number
 
