@@ -149,7 +149,7 @@ def automatic(space: Space, name: str) -> dict[str, str]:
 
 
 def work(space: Space, name: str, word: str, code: int | None = 0) -> None:
-    """`code` None: the daemon may die before the command is told that it has ended."""
+    """`code` None: the daemon or the box may die before the command is told that it has ended."""
     space.agentk("exec", name, "--", "sh", "-c", f"printf {word} > /tmp/w; mv /tmp/w /tmp/word", code=code)
     if word != "fail":
         space.logged(name, f"did {word}")
@@ -166,7 +166,7 @@ def test_after_a_failure_it_begins_with_the_last_one(space: Space) -> None:
         name = f"a-auto-{number}"
         space.until("a", lambda status, name=name: status.get("lastCheckpoint", {}).get("name") == name)
     until("the older one is gone", lambda: automatic(space, "a") == {"a-auto-2": "Ready"})
-    work(space, "a", "fail")
+    work(space, "a", "fail", code=None)
     status = space.running("a", 2)
     assert status["restoredFrom"] == {"name": "a-auto-2", "attempt": 2}
     space.logged("a", "begins with ['one', 'two']")
