@@ -199,7 +199,7 @@ def _facts(item: Any) -> _Facts:
 
 def quoted(kind: str, seq: int, text: str) -> str:
     """A message as it is quoted, and counted: as a part of a JSON string."""
-    return _PLAIN.encode(f"{kind} ({seq}): {text}\n\n")
+    return _PLAIN.encode(f"{kind} ({seq}): {text}\n--\n")
 
 
 @dataclass(frozen=True, slots=True)
