@@ -165,10 +165,13 @@ class Screen(App[int]):
 
     def draw(self) -> None:
         """What has changed since it was drawn; calls that go on, once a second."""
+        panes = {pane.id: pane for pane in self.query(Pane)}
+        if not {*state.PARTS} <= {*panes}:
+            return  # it is being taken down
         now, second = time.time(), int(time.monotonic())
         with self._seen.lock:
             going = second != self._second and any(one.goes_on for one in self._seen.actions.stream())
-            width = self.query_one(f"#{state.STATE}", Pane).size.width
+            width = panes[state.STATE].size.width
             pictured: dict[str, Callable[[], Iterator[pictures.Line]]] = {
                 state.CONVERSATION: lambda: pictures.conversation(self._seen),
                 state.TREE: lambda: pictures.tree(self._seen, now),
@@ -176,9 +179,9 @@ class Screen(App[int]):
                 state.STATE: lambda: pictures.standing(self._seen, width),
             }
             for part, changes in self._seen.changes.items():
-                if not self.query_one(f"#{part}", Pane).is_drawn:
+                if not panes[part].is_drawn:
                     continue
                 if changes != self._drawn[part] or (going and part in (state.TREE, state.ACTIONS)):
                     self._drawn[part] = changes
-                    self.query_one(f"#{part}", Pane).draw(pictured[part]())
+                    panes[part].draw(pictured[part]())
         self._second = second

@@ -258,3 +258,16 @@ def test_the_daemon_dies_while_somebody_looks_on(alone: Space) -> None:
             assert text(pilot, "conversation").count("I wait.") == said
 
     asyncio.run(story(main.screen(alone.home.places.socket, alone.name, "clerk")))
+
+
+def test_nothing_is_drawn_of_a_screen_that_is_taken_down(space: Space) -> None:
+    space.apply(route(calls(back("done"))), machine("clerk", task="Ask."))
+    space.phase("clerk", "Succeeded")
+
+    async def story(screen: Screen) -> None:
+        async with screen.run_test(size=(150, 50)) as pilot:
+            await until(pilot, "it is drawn", lambda: "Succeeded" in text(pilot, "state"))
+            await screen.query(Pane).remove()
+            screen.draw()
+
+    asyncio.run(story(main.screen(space.home.places.socket, space.name, "clerk")))
