@@ -12,6 +12,8 @@ from agentk.memory import scoring
 
 BLOCK_TOKENS = 32  # what stands around pages that are quoted in one place: `layout.QUOTE`, as a message
 RECAP_TOKENS = 40  # and around the notes: `layout.RECAP`
+TURNS = 6  # that shall have room before pages leave again
+_LOOKED_AT = 16  # messages that say how large a turn is: two each
 
 
 class TooSmall(Exception):
@@ -52,7 +54,8 @@ class Bounds:
     """What a window may hold, in tokens as they are counted here."""
 
     tokens: int
-    low: float = 0.94  # once it is full it is emptied to here, so that the next prompts only grow
+    low: float = 0.94  # once it is full it is emptied to here at most, so that the next prompts only grow;
+    lowest: float = 0.75  # to here at least, and between them so that the next turns have room
     recap: float = 0.15  # of it for notes
     recalled: float = 0.25  # of it for what one turn brings back
     threshold: float = 0.35  # likeness from which a page is worth a fault
@@ -144,7 +147,7 @@ def evicted(
         return window, ()
     keep = held(window, also)
     leaving: list[str] = []
-    target = max(0, int(bounds.tokens * bounds.low) - _growth(window, bounds))
+    target = max(0, _low(window, bounds) - _growth(window, bounds))
     room = fixed + size(window)
     # Newest last among equals: of two pages worth the same the older one leaves.
     for unit, pages in sorted(
@@ -163,6 +166,14 @@ def evicted(
     if needed > bounds.tokens:
         raise TooSmall(needed, bounds.tokens)
     return left, tuple(leaving)
+
+
+def _low(window: Window, bounds: Bounds) -> int:
+    """Tokens that it is emptied to: the larger turns are, the more of it, or each would push out what caches have."""
+    newest = [slot.tokens for slot in window.slots[-_LOOKED_AT:]]
+    turns = TURNS * 2 * sum(newest) // max(1, len(newest))
+    most, least = (int(bounds.tokens * part) for part in (bounds.low, bounds.lowest))
+    return max(least, min(most, bounds.tokens - turns))
 
 
 def _growth(window: Window, bounds: Bounds) -> int:

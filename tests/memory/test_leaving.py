@@ -17,19 +17,30 @@ def slots(*sizes: int) -> Window:
     return Window(tuple(made))
 
 
-def test_of_pages_worth_the_same_the_oldest_leave_and_room_is_made_for_a_note() -> None:
+def first(many: int) -> tuple[str, ...]:
+    return tuple(f"p{n}" for n in range(1, many + 1))
+
+
+def test_of_pages_worth_the_same_the_oldest_leave_and_room_is_made_for_turns_and_a_note() -> None:
     bounds = Bounds(1_000)
-    left, gone = window.evicted(slots(*[100] * 11), bounds, 0, {})
-    assert gone == ("p1", "p2", "p3", "p4")
-    assert window.size(left) + window.RECAP_TOKENS + bounds.note <= bounds.tokens * bounds.low
+    left, gone = window.evicted(slots(*[10] * 110), bounds, 0, {})
+    assert gone == first(37)
+    turns = window.TURNS * 2 * 10
+    assert window.size(left) + window.RECAP_TOKENS + bounds.note + turns <= bounds.tokens
 
 
 def test_no_room_is_made_for_a_note_that_takes_the_place_of_older_ones() -> None:
-    bounds, whole = Bounds(1_000), slots(*[100] * 9)
+    bounds, whole = Bounds(1_000), slots(*[10] * 90)
     note = replace(whole.slots[0], id="n", kind="episode", tokens=int(bounds.tokens * bounds.recap))
     left, gone = window.evicted(replace(whole, notes=(note,)), bounds, 0, {})
-    assert gone == ("p1", "p2")
-    assert bounds.tokens * bounds.low - 100 < window.size(left) <= bounds.tokens * bounds.low
+    assert gone == first(21) and window.size(left) == bounds.tokens - window.TURNS * 2 * 10
+
+
+def test_the_larger_turns_are_the_more_leaves_but_no_more_than_a_quarter() -> None:
+    bounds, note = Bounds(1_000), window.RECAP_TOKENS + Bounds(1_000).note
+    for each, low in ((2, 0.94), (10, 0.88), (15, 0.82), (100, 0.75)):
+        left, _ = window.evicted(slots(*[each] * (1_000 // each + 1)), bounds, 0, {})
+        assert bounds.tokens * low - note - each - 64 < window.size(left) <= bounds.tokens * low - note
 
 
 def test_the_question_stays_while_its_tools_answer() -> None:
